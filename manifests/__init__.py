@@ -1,0 +1,1 @@
+"""Facts, no code: sources, ontology, lineage, named queries, embedded images."""

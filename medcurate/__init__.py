@@ -1,0 +1,3 @@
+"""medcurate: reproducible medical image corpora for promptable segmentation, and training on them."""
+
+__version__ = "0.1.0"

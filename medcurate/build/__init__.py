@@ -1,0 +1,1 @@
+"""The build: from a recipe to a dataset."""

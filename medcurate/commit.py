@@ -1,0 +1,83 @@
+"""The commit protocol of every artefact: temporary name in the same folder, fsync, rename, fsync folder.
+
+A kill at any instant leaves a file absent or complete. A record that names a file with its digest is
+written after the file, by the same protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from medcurate.errors import OutputError
+
+TEMP_PREFIX = ".tmp-"
+
+
+@contextmanager
+def committed(path: Path) -> Iterator[IO[bytes]]:
+    """Open ``path`` for writing; it appears under its name only if the body ends without an exception.
+
+    Raises OutputError when the disk is full, naming the folder and the free bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """The message for a failed write to ``path``; states the bytes left when the disk is full."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        free = shutil.disk_usage(path.parent).free
+        return OutputError(
+            f"disk full while writing {path}: {free:,} bytes are free there. "
+            "Free some space and run the same command again: it continues where it stopped."
+        )
+    return OutputError(f"cannot write {path}: {error.strerror or error}. Mend this and run the same command again.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Commit ``value`` as canonical, indented UTF-8 JSON (sorted keys), so that equal values are equal bytes."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    with committed(path) as stream:
+        stream.write(text.encode() + b"\n")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in ``folder`` (not below it). Only the lock's holder may call this."""
+    for path in folder.glob(f"{TEMP_PREFIX}*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,17 @@
+"""Label decoders: what the values of label files mean.
+
+A decoder is a module with ``class Options(Strict)``, ``check(labels: Mapping[str, str]) -> None`` (raises
+ValueError when a key of the source's [labels] is not of its form) and
+``decode(files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options)
+-> tuple[LabelLayer, ...]``; it raises ``CaseRejected`` with reason BAD_LABEL for values that the source
+does not declare, fractions and NaN. Adding one is one file and one line here.
+"""
+
+DECODERS = {
+    "colour-map": "medcurate.decoders.colour_map",
+    "index": "medcurate.decoders.index",
+    "instance": "medcurate.decoders.instance",
+    "mask-per-class": "medcurate.decoders.mask_per_class",
+    "threshold": "medcurate.decoders.threshold",
+    "value-map": "medcurate.decoders.value_map",
+}

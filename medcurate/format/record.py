@@ -1,0 +1,63 @@
+"""``dataset.json``: what a dataset is, from what, under which terms, and the digest of every file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medcurate.commit import write_json
+from medcurate.errors import ConfigError
+from medcurate.format import CLAIM_FILE, DATASET_FILE, FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size and SHA-256 of one file of the dataset."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRecord:
+    """The content of ``dataset.json``.
+
+    ``made_by``: the claim that decided the bytes: verb, resolved recipe and sources (or the input dataset
+    and the selection for ``pack``), tool versions. ``counts``: {"cases" | "slices" | "masks": {"written",
+    "rejected", …}}. ``sources``: by id: title, licence, citation, homepage, input files, bytes and digest.
+    """
+
+    name: str
+    made_by: Mapping[str, Any]
+    sources: Mapping[str, Mapping[str, Any]]
+    counts: Mapping[str, Mapping[str, int]]
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Commit ``dataset.json``: the last file of a dataset, so its presence means completeness."""
+        write_json(folder / DATASET_FILE, asdict(self))
+
+
+def read_record(folder: Path) -> DatasetRecord:
+    """Read ``dataset.json``. Raises ConfigError when ``folder`` is no (finished) dataset of a known version."""
+    path = folder / DATASET_FILE
+    if not path.is_file():
+        unfinished = (folder / CLAIM_FILE).is_file()
+        raise ConfigError(
+            f"{folder}: the dataset is unfinished; run the command that builds it again to continue."
+            if unfinished
+            else f"{folder}: no dataset here ({DATASET_FILE} is missing). Give the folder that build or pack wrote."
+        )
+    try:
+        value = json.loads(path.read_bytes())
+        version = value["format_version"]
+        if version != FORMAT_VERSION:
+            raise ConfigError(f"{path}: format version {version}; this medcurate reads version {FORMAT_VERSION}.")
+        value["files"] = {name: FileRecord(**entry) for name, entry in value["files"].items()}
+        return DatasetRecord(**value)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not a dataset record ({error}). Restore it or build the dataset again.") from error

@@ -1,0 +1,105 @@
+"""One sample as bytes: two USTAR members, ``<key>.png`` and ``<key>.json``.
+
+The JSON has the shape of SA-1B (``image``, ``annotations`` with COCO compressed RLE), so that
+pycocotools and SAM's tools read it as it is. Every header field that could vary is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from medcurate.errors import MedcurateError
+from medcurate.format import png, rle
+
+BLOCK_BYTES = tarfile.BLOCKSIZE
+END_OF_TAR = b"\0" * (2 * BLOCK_BYTES)
+
+
+class SampleError(MedcurateError):
+    """Bytes that should be a sample are not: wrong digest, cut, or not of the contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A decoded sample. ``image`` uint8 (H, W) or (H, W, 3) RGB; ``masks`` bool (N, H, W), may overlap."""
+
+    key: str
+    image: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.bool_]
+    info: Mapping[str, Any]  # the JSON member
+
+
+def member(name: str, payload: bytes) -> bytes:
+    """One USTAR member, padded; raises ValueError when ``name`` is over 100 bytes."""
+    if len(name.encode()) > tarfile.LENGTH_NAME:
+        raise ValueError(f"tar member name over {tarfile.LENGTH_NAME} bytes: {name}")
+    header = tarfile.TarInfo(name)
+    header.size = len(payload)
+    header.mode = 0o644
+    padding = -len(payload) % BLOCK_BYTES
+    return header.tobuf(tarfile.USTAR_FORMAT) + payload + b"\0" * padding
+
+
+def encode(key: str, image_png: bytes, info: Mapping[str, Any]) -> bytes:
+    """The sample's bytes in a shard: a multiple of 512, no end-of-archive blocks."""
+    text = json.dumps(info, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return member(f"{key}.png", image_png) + member(f"{key}.json", text)
+
+
+def digest(blob: bytes) -> int:
+    """The xxh3-64 that the manifest's ``digest`` column holds."""
+    return xxhash.xxh3_64_intdigest(blob)
+
+
+def split_members(blob: bytes) -> tuple[str, bytes, dict[str, Any]]:
+    """Take a sample's bytes apart into (key, PNG bytes, JSON value). Raises SampleError."""
+    try:
+        first, image = _member_at(blob, 0)
+        second, text = _member_at(blob, _padded(len(image)) + BLOCK_BYTES)
+        info = json.loads(text)
+    except (tarfile.TarError, ValueError) as error:
+        raise SampleError(f"not a sample: {error}") from error
+    key = first.removesuffix(".png")
+    if first != f"{key}.png" or second != f"{key}.json":
+        raise SampleError(f"not a sample: members {first} and {second} instead of KEY.png and KEY.json")
+    return key, image, info
+
+
+def decode(blob: bytes) -> Sample:
+    """Decode a sample's bytes. Raises SampleError."""
+    key, image_png, info = split_members(blob)
+    try:
+        image = png.decode(image_png)
+        counts = [a["segmentation"]["counts"] for a in info["annotations"]]
+        masks = decode_masks(counts, image.shape[0], image.shape[1])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SampleError(f"sample {key} is damaged: {error}") from error
+    return Sample(key, image, masks, info)
+
+
+def decode_masks(counts: Sequence[str], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """COCO compressed RLE strings to bool (N, height, width). Raises ValueError on a wrong length."""
+    masks = np.zeros((len(counts), height, width), np.bool_)
+    for mask, text in zip(masks, counts, strict=True):
+        mask[:] = rle.decode(text.encode(), height, width)
+    return masks
+
+
+def _member_at(blob: bytes, offset: int) -> tuple[str, bytes]:
+    header = tarfile.TarInfo.frombuf(blob[offset : offset + BLOCK_BYTES], "utf-8", "strict")
+    payload = blob[offset + BLOCK_BYTES : offset + BLOCK_BYTES + header.size]
+    if len(payload) != header.size:
+        raise ValueError(f"member {header.name} is cut: {len(payload)} of {header.size} bytes")
+    return header.name, payload
+
+
+def _padded(size: int) -> int:
+    return size + -size % BLOCK_BYTES

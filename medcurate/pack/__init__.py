@@ -1,0 +1,1 @@
+"""Dataset in, dataset out: global deterministic shuffle, selection and resize."""

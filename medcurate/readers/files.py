@@ -1,0 +1,73 @@
+"""The one door through which a case's files are opened: inside its root, within limits, digests noted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from medcurate.errors import CaseRejected, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class InputDigest:
+    """What was read: enough to see later, without reading, that it has not changed."""
+
+    sha256: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(slots=True)
+class CaseFiles:
+    """Reads files below ``root`` and remembers what it read.
+
+    ``volume_bytes`` bounds every decoded array; readers call ``check_claim`` before they allocate.
+    """
+
+    root: Path
+    volume_bytes: int
+    inputs: dict[Path, InputDigest] = field(default_factory=dict)
+
+    def read(self, path: Path) -> bytes:
+        """The whole file at ``path`` (relative to the root). Raises CaseRejected when absent or unreadable."""
+        try:
+            with open(self.root / path, "rb") as stream:
+                status = os.fstat(stream.fileno())
+                if status.st_size > self.volume_bytes:
+                    raise CaseRejected(Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}")
+                content = stream.read()
+        except FileNotFoundError as error:
+            raise CaseRejected(Reason.MISSING_FILE, "file is missing") from error
+        except OSError as error:
+            raise CaseRejected(Reason.UNREADABLE, f"file cannot be read: {error.strerror}") from error
+        self.inputs[path] = InputDigest(hashlib.sha256(content).hexdigest(), len(content), status.st_mtime_ns)
+        return content
+
+    def sibling(self, path: Path, name: str) -> Path:
+        """The file that ``path`` refers to as ``name``; refused unless it lies in the folder of ``path``.
+
+        Symbolic links are followed before the check. Raises CaseRejected with OUTSIDE_REFERENCE.
+        """
+        relative = PurePosixPath(name.replace("\\", "/"))
+        target = path.parent / relative
+        folder = (self.root / path.parent).resolve()
+        if relative.is_absolute() or ".." in relative.parts or not (self.root / target).resolve().is_relative_to(folder):
+            raise CaseRejected(Reason.OUTSIDE_REFERENCE, "the header refers to a file outside its own folder")
+        return target
+
+    def check_claim(self, claimed_bytes: int, holdable_bytes: int) -> None:
+        """Refuse a header that claims more than the limit, or more than the stored data can hold."""
+        if claimed_bytes > self.volume_bytes:
+            raise CaseRejected(
+                Reason.HEADER_SIZE,
+                "the header claims more bytes than the limit",
+                {"measure": claimed_bytes, "bound": self.volume_bytes},
+            )
+        if claimed_bytes > holdable_bytes:
+            raise CaseRejected(
+                Reason.HEADER_SIZE,
+                "the header claims more bytes than the file can hold",
+                {"measure": claimed_bytes, "bound": holdable_bytes},
+            )

@@ -1,0 +1,1 @@
+"""Procedures, no code: every file here decides the bytes of a dataset or of a training run."""

@@ -1,0 +1,1 @@
+"""The trainer, imported as ``medcurate.train``."""
