@@ -52,7 +52,9 @@ def output_error(error: OSError, path: Path) -> OutputError:
             f"disk full while writing {path}: {free:,} bytes are free there. "
             "Free some space and run the same command again: it continues where it stopped."
         )
-    return OutputError(f"cannot write {path}: {error.strerror or error}. Mend this and run the same command again.")
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}. Mend this and run the same command again."
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -39,8 +39,18 @@ def pieces(count: int, *, seed: int = 0, size: int = 64) -> list[Piece]:
         image = rng.integers(0, 256, (size, size), dtype=np.uint8)
         centres = rng.uniform(size * 0.25, size * 0.75, (rng.integers(1, 4), 2))
         radii = rng.uniform(size * 0.06, size * 0.2, (len(centres), 2))
-        masks = np.stack([((y - c[0]) / r[0]) ** 2 + ((x - c[1]) / r[1]) ** 2 <= 1 for c, r in zip(centres, radii, strict=True)])
-        found.append(Piece(f"demo--case{number // 4:03d}--z{number % 4:04d}", image, masks, ("train", "train", "val", "test")[number // 4 % 4]))
+        masks = np.stack([
+            ((y - c[0]) / r[0]) ** 2 + ((x - c[1]) / r[1]) ** 2 <= 1
+            for c, r in zip(centres, radii, strict=True)
+        ])
+        found.append(
+            Piece(
+                f"demo--case{number // 4:03d}--z{number % 4:04d}",
+                image,
+                masks,
+                ("train", "train", "val", "test")[number // 4 % 4],
+            )
+        )
     return found
 
 
@@ -55,23 +65,42 @@ def write_dataset(folder: Path, samples: Sequence[Piece], *, per_shard: int = 8)
                 for piece in chosen[start : start + per_shard]:
                     rows.extend(_append(writer, name, piece))
     names = [column.name for column in MANIFEST]
-    write_table(folder / MANIFEST_FILE, MANIFEST, [table(MANIFEST, {n: [row[n] for row in rows] for n in names})])
+    write_table(
+        folder / MANIFEST_FILE, MANIFEST, [table(MANIFEST, {n: [row[n] for row in rows] for n in names})]
+    )
     reject = dict.fromkeys((c.name for c in REJECTS), None) | {
-        "source": "demo", "case": "case999", "group": "demo:case999", "channel": "", "stage": "read",
-        "reason": "CORRUPT", "detail": "CRC differs", "axis": "", "label": "",
+        "source": "demo",
+        "case": "case999",
+        "group": "demo:case999",
+        "channel": "",
+        "stage": "read",
+        "reason": "CORRUPT",
+        "detail": "CRC differs",
+        "axis": "",
+        "label": "",
     }
     write_table(folder / REJECTS_FILE, REJECTS, [table(REJECTS, {n: [v] for n, v in reject.items()})])
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     DatasetRecord(
         name="demo",
         made_by={"verb": "test"},
-        sources={"demo": {"title": "Demo", "licence": "CC0-1.0", "commercial": "yes", "citation": "none", "homepage": "https://example.org"}},
+        sources={
+            "demo": {
+                "title": "Demo",
+                "licence": "CC0-1.0",
+                "commercial": "yes",
+                "citation": "none",
+                "homepage": "https://example.org",
+            }
+        },
         counts={
             "cases": {"written": len({p.key.split("--")[1] for p in samples}), "rejected": 1},
             "slices": {"written": len(samples), "rejected": 0},
             "masks": {"written": len(rows), "rejected": 0},
         },
-        files={name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name)) for name in files},
+        files={
+            name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name)) for name in files
+        },
     ).write(folder)
     return folder
 
@@ -87,16 +116,32 @@ def _append(writer, shard: str, piece: Piece) -> list[dict[str, object]]:
         x0, x1, y0, y1 = int(xs.min()), int(xs.max()) + 1, int(ys.min()), int(ys.max()) + 1
         area = int(mask.sum())
         annotations.append({
-            "id": number, "label": organ, "area": area, "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "id": number,
+            "label": organ,
+            "area": area,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
             "segmentation": {"size": [height, width], "counts": text},
         })
         rows.append({
-            "annotation": number, "organ": organ, "region": region, "label": organ, "lesion": lesion, "instance": number + 1,
-            "area_px": area, "area_mm2": area * 0.5, "area_fraction": area / (height * width),
-            "x0": x0, "y0": y0, "x1": x1, "y1": y1,
+            "annotation": number,
+            "organ": organ,
+            "region": region,
+            "label": organ,
+            "lesion": lesion,
+            "instance": number + 1,
+            "area_px": area,
+            "area_mm2": area * 0.5,
+            "area_fraction": area / (height * width),
+            "x0": x0,
+            "y0": y0,
+            "x1": x1,
+            "y1": y1,
             "touches_border": x0 == 0 or y0 == 0 or x1 == width or y1 == height,
         })
-    info = {"image": {"image_id": piece.key, "file_name": f"{piece.key}.png", "height": height, "width": width}, "annotations": annotations}
+    info = {
+        "image": {"image_id": piece.key, "file_name": f"{piece.key}.png", "height": height, "width": width},
+        "annotations": annotations,
+    }
     blob = sample.encode(piece.key, png.encode(piece.image), info)
     offset = writer.append(blob)
     shared = {

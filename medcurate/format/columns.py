@@ -41,8 +41,12 @@ MANIFEST = (
     Column("lesion", "bool", "whether the label is a lesion"),
     Column("snomed", "dictionary", "SNOMED CT concept id, or empty where not verified"),
     Column("synthetic", "bool", "whether the image is generated, not measured"),
-    Column("instance", "uint32", "1-based number of the component or instance inside its label and slice (2D)"
-           " or volume (3D); 0 for a whole label"),
+    Column(
+        "instance",
+        "uint32",
+        "1-based number of the component or instance inside its label and slice (2D)"
+        " or volume (3D); 0 for a whole label",
+    ),
     Column("area_px", "uint32", "mask area, pixels"),
     Column("area_mm2", "float64", "mask area, square millimetres; null where the spacing is unknown"),
     Column("area_fraction", "float64", "mask area / image area, 0..1"),
@@ -55,7 +59,11 @@ MANIFEST = (
     Column("width", "uint16", "image columns"),
     Column("row_spacing_mm", "float64", "distance of neighbouring rows, mm; null where unknown"),
     Column("col_spacing_mm", "float64", "distance of neighbouring columns, mm; null where unknown"),
-    Column("axis", "dictionary", "canonical axis that the slice is perpendicular to: x, y or z; empty for 2D sources"),
+    Column(
+        "axis",
+        "dictionary",
+        "canonical axis that the slice is perpendicular to: x, y or z; empty for 2D sources",
+    ),
     Column("slice_index", "uint32", "0-based index along the canonical (RAS+) axis"),
     Column("slice_count", "uint32", "planes of the volume along that axis"),
     Column("intensity_low", "float64", "source value that became 0; null for RGB"),
@@ -63,7 +71,9 @@ MANIFEST = (
     Column("licence", "dictionary", "SPDX id or LicenseRef-… of the source"),
     Column("commercial", "bool", "whether commercial use is allowed; null where unknown"),
     Column("source_file", "string", "image file relative to the source's folder; a pseudonym like `case`"),
-    Column("source_sha256", "string", "SHA-256 of that file (of a DICOM series: of its files' digests in order)"),
+    Column(
+        "source_sha256", "string", "SHA-256 of that file (of a DICOM series: of its files' digests in order)"
+    ),
 )
 
 REJECTS = (

@@ -56,8 +56,12 @@ def read_record(folder: Path) -> DatasetRecord:
         value = json.loads(path.read_bytes())
         version = value["format_version"]
         if version != FORMAT_VERSION:
-            raise ConfigError(f"{path}: format version {version}; this medcurate reads version {FORMAT_VERSION}.")
+            raise ConfigError(
+                f"{path}: format version {version}; this medcurate reads version {FORMAT_VERSION}."
+            )
         value["files"] = {name: FileRecord(**entry) for name, entry in value["files"].items()}
         return DatasetRecord(**value)
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a dataset record ({error}). Restore it or build the dataset again.") from error
+        raise ConfigError(
+            f"{path}: not a dataset record ({error}). Restore it or build the dataset again."
+        ) from error

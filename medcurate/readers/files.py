@@ -36,7 +36,9 @@ class CaseFiles:
             with open(self.root / path, "rb") as stream:
                 status = os.fstat(stream.fileno())
                 if status.st_size > self.volume_bytes:
-                    raise CaseRejected(Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}")
+                    raise CaseRejected(
+                        Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}"
+                    )
                 content = stream.read()
         except FileNotFoundError as error:
             raise CaseRejected(Reason.MISSING_FILE, "file is missing") from error
@@ -53,7 +55,11 @@ class CaseFiles:
         relative = PurePosixPath(name.replace("\\", "/"))
         target = path.parent / relative
         folder = (self.root / path.parent).resolve()
-        if relative.is_absolute() or ".." in relative.parts or not (self.root / target).resolve().is_relative_to(folder):
+        if (
+            relative.is_absolute()
+            or ".." in relative.parts
+            or not (self.root / target).resolve().is_relative_to(folder)
+        ):
             raise CaseRejected(Reason.OUTSIDE_REFERENCE, "the header refers to a file outside its own folder")
         return target
 

@@ -1,0 +1,9 @@
+"""Verbs of the group ``inspect``."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group's verbs to ``app``."""

@@ -1,0 +1,57 @@
+"""The ``medcurate`` command: verbs are registered by group; a user's mistake never ends in a traceback."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from medcurate import __version__
+from medcurate.errors import MedcurateError
+
+GROUPS = ("build", "catalogue", "explore", "dataset", "inspect")
+
+app = typer.Typer(
+    name="medcurate",
+    help="Turn medical image sets into reproducible, patient-safe training corpora.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _group in GROUPS:
+    import_module(f"medcurate.cli.{_group}").register(app)
+
+
+def run() -> None:
+    """Entry point. Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases, 130 interrupted."""
+    try:
+        app()
+    except MedcurateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to continue", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,59 @@
+"""The contract of engines: jobs in, outcomes out, whatever happens to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# Marks a named step of a job: a time limit applies to its body, and a worker's death inside is blamed on it.
+Guard = Callable[[str], AbstractContextManager[None]]
+Work = Callable[[J, Guard], R]  # picklable: a top-level function, or functools.partial of one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker may use: wall-clock seconds in one guarded step, bytes of memory beyond its idle size."""
+
+    step_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job has no result.
+
+    ``reason``: a medcurate.errors.Reason value for a death (DECODER_CRASH, TIMEOUT), or "ERROR" for an
+    exception that ``work`` raised; ``step``: the guarded step it happened in, "" outside of any.
+    ``error`` is the exception itself where one was raised.
+    """
+
+    reason: str
+    step: str
+    detail: str
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[J, R]):
+    """What became of one job; exactly one of ``result`` and ``failure`` is set."""
+
+    job: J
+    result: R | None = None
+    failure: Failure | None = None
+
+
+class Engine(Protocol):
+    """Runs every job once, in any order, and yields each outcome as soon as it is known.
+
+    A worker that dies costs only the job that it was running. KeyboardInterrupt in the consumer, or
+    closing the iterator, ends all workers within seconds.
+    """
+
+    def __call__(
+        self, work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
+    ) -> Iterator[Outcome[J, R]]: ...
