@@ -1,0 +1,130 @@
+"""What a model alone cannot see: whether recipe, sources, kinds and ontology fit together.
+
+Every function yields lines "key: message"; the caller puts the file in front.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from medcurate.config.load import check_model
+from medcurate.config.ontology import Ontology
+from medcurate.config.recipe import Recipe
+from medcurate.config.source import Source
+from medcurate.decoders import DECODERS
+from medcurate.errors import ConfigError
+from medcurate.pairings import PAIRINGS
+from medcurate.readers import READERS
+from medcurate.registry import load
+
+CASE_GROUPS = frozenset({"case", "group"})
+
+
+def recipe_problems(recipe: Recipe, sources: Sequence[Source], ontology: Ontology) -> Iterator[str]:
+    """What is wrong between a recipe and its sources."""
+    for source_id, count in Counter(source.id for source in sources).items():
+        if count > 1:
+            yield f'sources: the id "{source_id}" is given {count} times'
+    for modality in recipe.intensity:
+        if modality != "default":
+            yield from _unknown(f"intensity.{modality}", modality, ontology.modalities, "modality")
+    for source in sources:
+        for modality in sorted(modalities(source)):
+            if modality not in recipe.intensity and "default" not in recipe.intensity:
+                yield (
+                    f'intensity: no rule for modality "{modality}" of source "{source.id}"; '
+                    f"add [intensity.{modality}] or [intensity.default]"
+                )
+
+
+def modalities(source: Source) -> set[str]:
+    """The modality ids that the images of ``source`` have."""
+    return {channel.modality or source.modality for channel in source.channels} or {source.modality}
+
+
+def source_problems(source: Source, ontology: Ontology) -> Iterator[str]:
+    """What is wrong between a source, the ontology and the registered kinds."""
+    yield from _term_problems(source, ontology)
+    yield from _kind_problems(source)
+    yield from _name_problems(source)
+
+
+def _term_problems(source: Source, ontology: Ontology) -> Iterator[str]:
+    yield from _unknown("modality", source.modality, ontology.modalities, "modality")
+    yield from _sequence_problems("sequence", source.sequence, source.modality, ontology)
+    for number, channel in enumerate(source.channels):
+        key, modality = f"channels[{number}]", channel.modality or source.modality
+        if channel.modality:
+            yield from _unknown(f"{key}.modality", channel.modality, ontology.modalities, "modality")
+        yield from _sequence_problems(f"{key}.sequence", channel.sequence, modality, ontology)
+    for value, label in source.labels.items():
+        yield from _unknown(f"labels.{value}", label, ontology.labels, "label")
+
+
+def _sequence_problems(key: str, sequence: str, modality: str, ontology: Ontology) -> Iterator[str]:
+    if not sequence:
+        return
+    yield from _unknown(key, sequence, ontology.sequences, "sequence")
+    known = ontology.sequences.get(sequence)
+    if known and known.modality != modality:
+        yield f'{key}: "{sequence}" is a sequence of modality "{known.modality}", not of "{modality}"'
+
+
+def _kind_problems(source: Source) -> Iterator[str]:
+    for number, pairing in enumerate(source.pairings):
+        yield from _options_problems(
+            f"pairings[{number}]", PAIRINGS, pairing.kind, pairing.options, "pairing"
+        )
+    yield from _options_problems("image", READERS, source.image.reader, source.image.options, "reader")
+    yield from _options_problems("label", READERS, source.label.reader, {}, "reader")
+    decoder, options = source.label.decoder, source.label.options
+    problems = list(_options_problems("label", DECODERS, decoder, options, "decoder"))
+    yield from problems
+    if not problems:
+        try:
+            load(DECODERS, decoder, "decoder").check(source.labels)
+        except ValueError as error:
+            yield f'labels: not of the form that the decoder "{decoder}" needs: {error}'
+
+
+def _options_problems(
+    key: str, table: Mapping[str, str], kind: str, options: Mapping[str, Any], what: str
+) -> Iterator[str]:
+    try:
+        module: ModuleType = load(table, kind, what)
+    except ConfigError as error:
+        yield f"{key}.{'kind' if what == 'pairing' else what}: {error}"
+        return
+    try:
+        check_model(dict(options), module.Options, f"{key}.options")
+    except ConfigError as error:
+        yield from str(error).splitlines()
+
+
+def _name_problems(source: Source) -> Iterator[str]:
+    for name, count in Counter(channel.name for channel in source.channels).items():
+        if count > 1:
+            yield f'channels: the name "{name}" is given {count} times'
+    for path, count in Counter(file.path for file in source.files).items():
+        if count > 1:
+            yield f'files: the path "{path}" is given {count} times'
+    try:
+        groups = set(re.compile(source.case.pattern).groupindex)
+    except re.error as error:
+        yield f"case.pattern: not a regular expression: {error}; given: {source.case.pattern!r}"
+        return
+    for name in sorted(groups - CASE_GROUPS):
+        yield f'case.pattern: unknown named group "{name}"; known: {", ".join(sorted(CASE_GROUPS))}'
+
+
+def _unknown(key: str, name: str, known: Collection[str], what: str) -> Iterator[str]:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    yield f'{key}: "{name}" is not a {what} of the ontology{hint}'

@@ -1,0 +1,171 @@
+"""Sources, recipes and the ontology by name: the packaged ones and a lab's own files.
+
+``resolve`` is where every error of wording ends: after it, nothing in a recipe, its sources and the
+ontology contradicts anything else, and no byte of data was read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medcurate.checks import recipe_problems, source_problems
+from medcurate.config.load import load_model
+from medcurate.config.ontology import Ontology
+from medcurate.config.recipe import Recipe
+from medcurate.config.source import Source
+from medcurate.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """A recipe with everything that it names.
+
+    ``sources``: in the recipe's order. ``homes``: the folder of each source's TOML file, by source id.
+    ``folder``: the folder of the recipe's file.
+    """
+
+    recipe: Recipe
+    sources: tuple[Source, ...]
+    ontology: Ontology
+    folder: Path
+    homes: Mapping[str, Path]
+
+
+@cache
+def ontology() -> Ontology:
+    """The packaged ontology."""
+    return load_model(_manifests() / "ontology.toml", Ontology)
+
+
+def source_ids() -> tuple[str, ...]:
+    """Ids of the packaged sources, sorted."""
+    return _stems(_manifests() / "sources")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the packaged recipes, sorted."""
+    return _stems(_recipes())
+
+
+def source_path(id_or_path: str, base: Path | None = None) -> Path:
+    """The TOML file of a source: a packaged id, or a path (ends in .toml) relative to ``base``.
+
+    Raises ConfigError when there is no packaged source of that id.
+    """
+    if id_or_path.endswith(".toml"):
+        return (base or Path()) / id_or_path
+    return _packaged(_manifests() / "sources", id_or_path, "source", source_ids())
+
+
+def recipe_path(name_or_path: str) -> Path:
+    """The TOML file of a recipe: a packaged name, or a path (ends in .toml). Raises ConfigError."""
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    return _packaged(_recipes(), name_or_path, "recipe", recipe_names())
+
+
+def load_source(id_or_path: str, base: Path | None = None) -> Source:
+    """The source ``id_or_path`` (see ``source_path``), its keys checked but not its references."""
+    path = source_path(id_or_path, base)
+    source = load_model(path, Source)
+    if not id_or_path.endswith(".toml") and source.id != path.stem:
+        raise ConfigError(f'{path}: id: must be the file\'s name, "{path.stem}"; given: "{source.id}"')
+    return source
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe ``name_or_path`` (see ``recipe_path``), its keys checked but not its references."""
+    path = recipe_path(name_or_path)
+    recipe = load_model(path, Recipe)
+    if not name_or_path.endswith(".toml") and recipe.name != path.stem:
+        raise ConfigError(f'{path}: name: must be the file\'s name, "{path.stem}"; given: "{recipe.name}"')
+    return recipe
+
+
+def resolve(name_or_path: str) -> Resolved:
+    """The recipe with its sources and the ontology, all cross-checked.
+
+    Raises ConfigError with one line a problem, each "file: key: message".
+    """
+    path = recipe_path(name_or_path)
+    recipe = load_recipe(name_or_path)
+    paths = [source_path(entry, path.parent) for entry in recipe.sources]
+    sources = tuple(load_source(entry, path.parent) for entry in recipe.sources)
+    problems = [f"{path}: {line}" for line in recipe_problems(recipe, sources, ontology())]
+    for at, source in zip(paths, sources, strict=True):
+        problems += [f"{at}: {line}" for line in source_problems(source, ontology())]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Resolved(
+        recipe=recipe,
+        sources=sources,
+        ontology=ontology(),
+        folder=path.parent,
+        homes={source.id: at.parent for at, source in zip(paths, sources, strict=True)},
+    )
+
+
+def canonical(resolved: Resolved) -> dict[str, Any]:
+    """Everything that decides a dataset's bytes, as plain JSON values.
+
+    Holds the recipe (its sources by id, wherever their files lie), the sources whole, and of the ontology
+    the terms that the sources use.
+    """
+    recipe = resolved.recipe.model_dump(mode="json")
+    recipe["sources"] = [source.id for source in resolved.sources]
+    return {
+        "recipe": recipe,
+        "sources": [source.model_dump(mode="json") for source in resolved.sources],
+        "ontology": _used_terms(resolved),
+    }
+
+
+def recipe_sha256(resolved: Resolved) -> str:
+    """SHA-256, in hexadecimal, of the canonical JSON (sorted keys, no spaces, UTF-8) of ``canonical``."""
+    text = json.dumps(
+        canonical(resolved), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _used_terms(resolved: Resolved) -> dict[str, Any]:
+    terms = resolved.ontology
+    labels = sorted({label for source in resolved.sources for label in source.labels.values()})
+    organs = sorted({terms.labels[label].organ for label in labels})
+    regions = sorted({terms.organs[organ].region for organ in organs})
+    return {
+        "labels": {name: terms.labels[name].model_dump(mode="json") for name in labels},
+        "organs": {name: terms.organs[name].model_dump(mode="json") for name in organs},
+        "regions": {name: terms.regions[name].model_dump(mode="json") for name in regions},
+    }
+
+
+def _manifests() -> Path:
+    return Path(str(files("medcurate.manifests")))
+
+
+def _recipes() -> Path:
+    return Path(str(files("medcurate.recipes")))
+
+
+def _stems(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
+
+
+def _packaged(folder: Path, name: str, what: str, known: tuple[str, ...]) -> Path:
+    if name in known:
+        return folder / f"{name}.toml"
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    raise ConfigError(
+        f'{what} "{name}" is unknown{hint}; known: {", ".join(known) or "none"}. '
+        f"A file of your own is named by a path that ends in .toml."
+    )
