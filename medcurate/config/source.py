@@ -90,6 +90,7 @@ class LabelSpec(Strict):
     reader: str
     decoder: str
     options: dict[str, Any] = {}
+    reader_options: dict[str, Any] = {}
 
 
 class Channel(Strict):

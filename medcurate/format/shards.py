@@ -33,6 +33,16 @@ class ShardWriter:
         self._write(blob)
         return offset
 
+    def mark(self) -> tuple[int, hashlib._Hash]:
+        """A point to roll back to."""
+        return self.size_bytes, self._hash.copy()
+
+    def rollback(self, mark: tuple[int, hashlib._Hash]) -> None:
+        """Forget everything that was appended since ``mark``."""
+        self.size_bytes, self._hash = mark[0], mark[1].copy()
+        self.stream.seek(self.size_bytes)
+        self.stream.truncate()
+
     def finish(self) -> None:
         """Write the end-of-archive blocks."""
         self._write(END_OF_TAR)

@@ -1,0 +1,57 @@
+"""The voxel grid that all images and labels of a case share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.config.source import Source
+from medcurate.errors import CaseRejected, Reason
+from medcurate.stages.orient import canonical, canonical_spacing_mm, orientation, same_grid
+from medcurate.stages.planes import plane_spacing_mm, planes
+from medcurate.types import Array, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Shape and place of the voxels; ``affine`` is None for 2D images, whose spacing may be known."""
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64] | None
+    image_spacing_mm: tuple[float, float] | None
+
+    def canonical(self, array: Array) -> Array:
+        """View of ``array`` on canonical axes (X, Y, Z[, 3]); a 2D image becomes (1, H, W[, 3])."""
+        return array[np.newaxis] if self.affine is None else canonical(array, orientation(self.affine))
+
+    def planes(self, array: Array, axis: str) -> Array:
+        """View of ``array`` as (n, rows, cols[, 3]) perpendicular to the canonical ``axis`` ("" for 2D)."""
+        return self.canonical(array) if self.affine is None else planes(self.canonical(array), axis)
+
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Spacing along the canonical axes x, y, z; None for 2D images."""
+        return None if self.affine is None else canonical_spacing_mm(self.affine, orientation(self.affine))
+
+    def plane_spacing_mm(self, axis: str) -> tuple[float | None, float | None]:
+        """(row, column) spacing in the planes of ``axis``; None where unknown."""
+        spacing_mm = self.spacing_mm()
+        if spacing_mm is None:
+            return self.image_spacing_mm or (None, None)
+        return plane_spacing_mm(spacing_mm, axis)
+
+
+def grid_of(volume: Volume, source: Source) -> Grid:
+    """The grid of ``volume``. Raises CaseRejected when a 3D source gives pictures without geometry."""
+    if source.dimensions == 3 and volume.affine is None:
+        raise CaseRejected(Reason.GEOMETRY, "the source is 3D, but the file states no geometry")
+    dimensions = 2 if volume.affine is None else 3
+    return Grid(tuple(volume.voxels.shape[:dimensions]), volume.affine, volume.spacing_mm)
+
+
+def check_grid(expected: Grid, found: Grid, what: str) -> None:
+    """Raise CaseRejected with GEOMETRY unless both grids agree in shape and affine."""
+    difference = same_grid(expected.shape, expected.affine, found.shape, found.affine)
+    if difference:
+        raise CaseRejected(Reason.GEOMETRY, f"{what} differ: {difference}")

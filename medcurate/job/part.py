@@ -1,0 +1,114 @@
+"""Running a job: every case in its own guard, its failure a ledger row, the part committed as a whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from medcurate.commit import sha256_file, write_json
+from medcurate.engines.types import Guard
+from medcurate.errors import CaseRejected, Reason
+from medcurate.format.columns import MANIFEST, REJECTS
+from medcurate.format.shards import ShardWriter, shard_writer
+from medcurate.format.tables import write_table
+from medcurate.job.case import CaseResult, write_case
+from medcurate.job.rows import rejects_table
+from medcurate.job.spec import CaseFacts, Job, PartRecord, record_path, rejects_path, rows_path, tar_path
+from medcurate.readers.files import CaseFiles
+from medcurate.types import Case, Reject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Ledger = list[tuple[str, str, str, Reject]]
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What the cases of a job add up to."""
+
+    facts: list[CaseFacts] = field(default_factory=list)
+    tables: list[pa.Table] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=list)
+    inputs: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {kind: {"discovered": 0, "written": 0} for kind in ("cases", "slices", "masks")}
+    )
+
+    def add(self, case: Case, result: CaseResult) -> None:
+        """Count a case that was written."""
+        self.facts.append(
+            CaseFacts(case=case.id, group=case.group, split=case.split, digests=tuple(sorted(result.digests)))
+        )
+        self.tables += result.tables
+        self.ledger += [(case.source, case.id, case.group, reject) for reject in result.rejects]
+        self.counts["cases"]["written"] += 1
+        for kind in ("slices", "masks"):
+            self.counts[kind]["discovered"] += getattr(result, f"{kind}_discovered")
+            self.counts[kind]["written"] += getattr(result, f"{kind}_written")
+
+
+def run_job(job: Job, guard: Guard) -> PartRecord:
+    """Build and commit the part of ``job``; its record is written last. Raises OutputError."""
+    started = time.perf_counter()
+    totals = _Totals()
+    with shard_writer(tar_path(job.parts, job.id)) as writer:
+        for case in job.cases:
+            with guard(case.id):
+                _one(job, case, writer, totals)
+    write_table(rows_path(job.parts, job.id), MANIFEST, totals.tables)
+    write_table(rejects_path(job.parts, job.id), REJECTS, [rejects_table(totals.ledger)])
+    record = _record(job, writer, totals, time.perf_counter() - started)
+    write_json(record_path(job.parts, job.id), asdict(record))
+    return record
+
+
+def _one(job: Job, case: Case, writer: ShardWriter, totals: _Totals) -> None:
+    totals.counts["cases"]["discovered"] += 1
+    files = CaseFiles(job.root, job.recipe.limits.volume_bytes)
+    mark = writer.mark()
+    try:
+        if case.id in job.condemned:
+            totals.ledger.append((case.source, case.id, case.group, job.condemned[case.id]))
+        else:
+            totals.add(case, write_case(job, case, files, writer))
+    except CaseRejected as error:
+        writer.rollback(mark)
+        totals.ledger.append((case.source, case.id, case.group, _rejected(error)))
+    except MemoryError:
+        writer.rollback(mark)
+        totals.ledger.append((case.source, case.id, case.group, _out_of_memory()))
+    for path, digest in files.inputs.items():
+        totals.inputs[path.as_posix()] = (digest.sha256, digest.size_bytes, digest.mtime_ns)
+
+
+def _rejected(error: CaseRejected) -> Reject:
+    return Reject(stage="read", reason=error.reason, detail=error.detail, measures=error.measures)
+
+
+def _out_of_memory() -> Reject:
+    return Reject(stage="read", reason=Reason.MEMORY, detail="needs more memory than a worker may use")
+
+
+def _record(job: Job, writer: ShardWriter, totals: _Totals, seconds: float) -> PartRecord:
+    rejected = {"cases": 0, "slices": 0, "masks": 0}
+    kinds = {"slice": "slices", "mask": "masks"}
+    for *_, reject in totals.ledger:
+        rejected[kinds.get(reject.stage, "cases")] += 1
+    counts = {kind: totals.counts[kind] | {"rejected": rejected[kind]} for kind in rejected}
+    rows, rejects = rows_path(job.parts, job.id), rejects_path(job.parts, job.id)
+    return PartRecord(
+        job=job.id,
+        source=job.source.id,
+        tar_bytes=writer.size_bytes,
+        tar_sha256=writer.sha256,
+        rows_bytes=rows.stat().st_size,
+        rows_sha256=sha256_file(rows),
+        rejects_bytes=rejects.stat().st_size,
+        rejects_sha256=sha256_file(rejects),
+        counts=counts,
+        cases=tuple(totals.facts),
+        inputs=tuple((path, *facts) for path, facts in sorted(totals.inputs.items())),
+        seconds=seconds,
+    )

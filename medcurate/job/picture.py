@@ -1,0 +1,85 @@
+"""One image of a case, read and rescaled to uint8, with what its rows must say of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcurate.config.recipe import Rgb
+from medcurate.config.source import Source
+from medcurate.errors import CaseRejected, Reason
+from medcurate.format.keys import pseudonym
+from medcurate.job.grid import Grid, check_grid, grid_of
+from medcurate.job.spec import Job
+from medcurate.readers import READERS
+from medcurate.readers.files import CaseFiles
+from medcurate.registry import load
+from medcurate.stages.fingerprint import voxel_digest
+from medcurate.stages.intensity import bounds, rule_for, to_uint8
+from medcurate.types import Array, Case, ImageFile, Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """An image ready to be cut.
+
+    ``pixels``: uint8 of the stored shape and memory order. ``intensity``: the source values that became 0
+    and 255; None for RGB. ``digest``: of the exact voxels, equal for repackaged copies.
+    """
+
+    pixels: Array
+    intensity: tuple[float, float] | None
+    digest: str
+    channel: str
+    modality: str
+    sequence: str
+    source_file: str
+    source_sha256: str
+
+
+def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: CaseFiles) -> Picture:
+    """Read ``image``, hold it against the labels' grid, and apply the modality's intensity rule.
+
+    Raises CaseRejected.
+    """
+    source = job.source
+    volume = _read(source, image, files)
+    check_grid(grid, grid_of(volume, source), "image and label")
+    channel = next((c for c in source.channels if c.name == image.channel), None)
+    modality = (channel and channel.modality) or source.modality
+    rule = rule_for(modality, job.recipe.intensity)
+    low, high = bounds(volume.voxels, volume.slope, volume.intercept, rule)
+    digest = voxel_digest(grid.canonical(volume.voxels), volume.slope, volume.intercept, grid.spacing_mm())
+    return Picture(
+        pixels=to_uint8(volume.voxels, volume.slope, volume.intercept, low, high),
+        intensity=None if isinstance(rule, Rgb) else (low, high),
+        digest=digest,
+        channel=image.channel,
+        modality=modality,
+        sequence=(channel and channel.sequence) or source.sequence,
+        source_file=_source_file(source, case, image),
+        source_sha256=_sha256(files, image.paths),
+    )
+
+
+def _read(source: Source, image: ImageFile, files: CaseFiles) -> Volume:
+    reader = load(READERS, source.image.reader, "reader")
+    volume: Volume = reader.read(files, image.paths, reader.Options(**source.image.options))
+    if image.component is not None:
+        if volume.voxels.ndim != 4 or image.component >= volume.voxels.shape[3]:
+            shape = " x ".join(map(str, volume.voxels.shape))
+            raise CaseRejected(Reason.GEOMETRY, f"no component {image.component} on a fourth axis; shape {shape}")
+        volume.voxels = volume.voxels[..., image.component]
+    return volume
+
+
+def _source_file(source: Source, case: Case, image: ImageFile) -> str:
+    path = image.paths[0].as_posix()
+    return path if source.case.identifiers == "keep" else f"{case.id}/{pseudonym(source.id, path)}"
+
+
+def _sha256(files: CaseFiles, paths: Sequence[Path]) -> str:
+    digests = [files.inputs[path].sha256 for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
