@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,8 @@ def _one(job: Job, case: Case, writer: ShardWriter, totals: _Totals) -> None:
 
 
 def _rejected(error: CaseRejected) -> Reject:
-    return Reject(stage="read", reason=error.reason, detail=error.detail, measures=error.measures)
+    stage = "label" if error.reason is Reason.BAD_LABEL else "read"
+    return Reject(stage=stage, reason=error.reason, detail=error.detail, measures=error.measures)
 
 
 def _out_of_memory() -> Reject:
@@ -108,6 +110,7 @@ def _record(job: Job, writer: ShardWriter, totals: _Totals, seconds: float) -> P
         rejects_bytes=rejects.stat().st_size,
         rejects_sha256=sha256_file(rejects),
         counts=counts,
+        reasons=Counter(str(reject.reason) for *_, reject in totals.ledger),
         cases=tuple(totals.facts),
         inputs=tuple((path, *facts) for path, facts in sorted(totals.inputs.items())),
         seconds=seconds,

@@ -86,6 +86,7 @@ class PartRecord:
     rejects_bytes: int
     rejects_sha256: str
     counts: Mapping[str, Mapping[str, int]]  # cases, slices, masks -> discovered, written, rejected
+    reasons: Mapping[str, int]  # ledger rows by reason code
     cases: tuple[CaseFacts, ...]
     inputs: tuple[tuple[str, str, int, int], ...]  # path, SHA-256, bytes, mtime_ns
     seconds: float

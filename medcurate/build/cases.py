@@ -1,0 +1,96 @@
+"""A source's folder to cases: pairing, ids, patients, errata. Paths and ids only, no pixels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medcurate.config.source import Source
+from medcurate.errors import DataMissing, Reason
+from medcurate.format.keys import pseudonym
+from medcurate.pairings import PAIRINGS
+from medcurate.pairings.found import Found, Names
+from medcurate.registry import load
+from medcurate.types import Case, Reject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """Cases of one source, sorted by id; what cannot become a case; and the original name of every id."""
+
+    cases: tuple[Case, ...]
+    rejects: tuple[tuple[str, str, Reject], ...]  # case id, group, reject
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def discover(source: Source, root: Path) -> Discovery:
+    """Find the cases of ``source`` in its folder. Raises DataMissing when there is nothing at all."""
+    cases: list[Case] = []
+    rejects: list[tuple[str, str, Reject]] = []
+    names: dict[str, str] = {}
+    errata = {erratum.case: erratum.reason for erratum in source.errata}
+    found = list(_found(source, root))
+    if not found:
+        patterns = "; ".join(f"{p.kind} {p.options}" for p in source.pairings)
+        raise DataMissing(f"{source.id}: no case found in {root} by {patterns}. Put the files there or mend the source.")
+    raw_ids = [_ids(source, entry.name) for entry, _ in found]
+    repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
+    for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
+        identifier, group = _written(source, raw), f"{source.namespace}:{_written(source, patient)}"
+        names[identifier] = entry.name
+        problem = _problem(entry, raw, errata, repeated)
+        if problem:
+            rejects.append((identifier, group, problem))
+        else:
+            cases.append(_case(source, root, entry, identifier, group, split))
+    return Discovery(cases=tuple(sorted(cases, key=lambda c: c.id)), rejects=tuple(rejects), names=names)
+
+
+def _found(source: Source, root: Path) -> Iterator[tuple[Found, str]]:
+    names = Names(
+        channels=tuple(c.name for c in source.channels),
+        components=tuple(c.component for c in source.channels),
+        labels=tuple(source.labels),
+    )
+    for pairing in source.pairings:
+        module = load(PAIRINGS, pairing.kind, "pairing")
+        for entry in module.find(root, module.Options(**pairing.options), names):
+            yield entry, pairing.split
+
+
+def _ids(source: Source, name: str) -> tuple[str, str]:
+    """(case, patient) as the source's pattern reads them from ``name``; the name itself where it is silent."""
+    match = re.search(source.case.pattern, name) if source.case.pattern else None
+    groups = {key: text for key, text in (match.groupdict() if match else {}).items() if text}
+    case = groups.get("case", name)
+    return case, groups.get("group", case)
+
+
+def _written(source: Source, identifier: str) -> str:
+    return identifier if source.case.identifiers == "keep" else pseudonym(source.namespace, identifier)
+
+
+def _problem(entry: Found, raw: str, errata: dict[str, str], repeated: set[str]) -> Reject | None:
+    if raw in errata:
+        return Reject(stage="pair", reason=Reason.ERRATUM, detail=errata[raw])
+    if entry.problem:
+        return Reject(stage="pair", reason=Reason.UNPAIRED, detail=entry.problem)
+    if raw in repeated:
+        return Reject(stage="pair", reason=Reason.DUPLICATE_KEY, detail="several cases have this id")
+    return None
+
+
+def _case(source: Source, root: Path, entry: Found, identifier: str, group: str, split: str) -> Case:
+    paths = {path for part in (*entry.images, *entry.labels) for path in part.paths}
+    return Case(
+        source=source.id,
+        id=identifier,
+        group=group,
+        images=entry.images,
+        labels=entry.labels,
+        split=split,
+        size_bytes=sum((root / path).stat().st_size for path in paths),
+    )

@@ -1,0 +1,113 @@
+"""From parts to the dataset: groups and splits, shards and tables, and the record that is written last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcurate.build.plan import SourcePlan
+from medcurate.build.report import SourceReport, add_counts
+from medcurate.build.splits import Assignment
+from medcurate.commit import committed
+from medcurate.config.source import Source
+from medcurate.engines.types import Engine
+from medcurate.errors import OutputError
+from medcurate.format.columns import REJECTS
+from medcurate.format.record import DatasetRecord
+from medcurate.format.tables import write_table
+from medcurate.job.rows import rejects_table
+from medcurate.job.spec import PartRecord, rejects_path, rows_path
+from medcurate.library import Resolved
+from medcurate.pack.run import write_shards
+from medcurate.pack.types import PackInput, PackResult, PackRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Where a build writes: the dataset, its work folder, and the parts inside that."""
+
+    out: Path
+    work: Path
+    parts: Path
+
+
+def pack_parts(
+    resolved: Resolved,
+    plans: Sequence[SourcePlan],
+    assignments: Sequence[Assignment],
+    folders: Folders,
+    *,
+    engine: Engine,
+    workers: int,
+) -> PackResult:
+    """Shuffle the parts' samples into the dataset's shards and tables. Raises DamagedInput and OutputError."""
+    jobs = [job.id for entry in plans for job in entry.jobs]
+    refused = folders.work / "refused.parquet"
+    ledger = [(entry.source, *reject) for entry in plans for reject in entry.discovery.rejects]
+    write_table(refused, REJECTS, [rejects_table(ledger)])
+    inputs = PackInput(
+        root=folders.parts,
+        manifests=tuple(rows_path(folders.parts, job) for job in jobs),
+        rejects=(refused, *(rejects_path(folders.parts, job) for job in jobs)),
+        assignments=_write_assignments(folders.work / "assignments.parquet", assignments),
+    )
+    shards = resolved.recipe.shards
+    rules = PackRules(seed=shards.seed, shard_bytes=shards.size_bytes)
+    return write_shards(inputs, rules, folders.out, folders.work, engine=engine, workers=workers)
+
+
+def write_record(
+    resolved: Resolved,
+    made_by: Mapping[str, Any],
+    plans: Sequence[SourcePlan],
+    reports: Sequence[SourceReport],
+    records: Mapping[str, PartRecord],
+    packed: PackResult,
+    out: Path,
+) -> None:
+    """Commit ``dataset.json``. Raises OutputError when the shards do not hold what the parts held."""
+    counts = add_counts([report.counts for report in reports])
+    for kind in ("slices", "masks"):
+        if packed.written[kind] != counts[kind]["written"]:
+            raise OutputError(
+                f"{counts[kind]['written']} {kind} in the parts, but {packed.written[kind]} in the shards: "
+                "something was lost. Please report this as a defect of medcurate."
+            )
+    sources = {
+        source.id: _source_facts(source, entry, [records[job.id] for job in entry.jobs]) | {"counts": report.counts}
+        for source, entry, report in zip(resolved.sources, plans, reports, strict=True)
+    }
+    record = DatasetRecord(
+        name=resolved.recipe.name, made_by=made_by, sources=sources, counts=counts, files=packed.files
+    )
+    record.write(out)
+
+
+def _source_facts(source: Source, plan: SourcePlan, records: Sequence[PartRecord]) -> dict[str, Any]:
+    inputs = sorted(entry for record in records for entry in record.inputs)
+    listing = "".join(f"{digest}  {path}\n" for path, digest, *_ in inputs)
+    return {
+        "title": source.title,
+        "homepage": source.homepage,
+        "citation": source.citation,
+        "licence": source.licence.model_dump(mode="json"),
+        "synthetic": source.synthetic,
+        "plan_sha256": plan.digest,
+        "input_files": len(inputs),
+        "input_bytes": sum(size for *_, size, _ in inputs),
+        "inputs_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+
+
+def _write_assignments(path: Path, assignments: Sequence[Assignment]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("source", "case", "group", "split")
+    columns = {name: pa.array([getattr(entry, name) for entry in assignments], pa.string()) for name in names}
+    with committed(path) as stream:
+        pq.write_table(pa.table(columns), stream)
+    return path

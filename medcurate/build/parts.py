@@ -1,0 +1,101 @@
+"""Parts on disk: which jobs are done, running the others, and what a dead worker costs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medcurate.commit import sha256_file
+from medcurate.engines.types import Engine, Failure, Limits
+from medcurate.errors import MedcurateError, OutputError, Reason
+from medcurate.job.part import run_job
+from medcurate.job.spec import (
+    Job,
+    PartRecord,
+    read_part_record,
+    record_path,
+    rejects_path,
+    rows_path,
+    tar_path,
+)
+from medcurate.types import Reject
+
+# A worker can be killed from outside; only a case that was running at two deaths is condemned.
+_DEATHS = 2
+
+
+def committed_part(job: Job) -> PartRecord | None:
+    """The record of a job whose part is whole and made of the files as they are now, else None."""
+    path = record_path(job.parts, job.id)
+    if not path.is_file():
+        return None
+    try:
+        record = read_part_record(path)
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged record: the part is built again
+    return record if _whole(job, record) and _same_inputs(job.root, record) else None
+
+
+def forget_part(parts: Path, job: str) -> None:
+    """Make the job count as not done."""
+    record_path(parts, job).unlink(missing_ok=True)
+
+
+def _whole(job: Job, record: PartRecord) -> bool:
+    tables = ((rows_path, record.rows_bytes, record.rows_sha256), (rejects_path, record.rejects_bytes, record.rejects_sha256))
+    if _size(tar_path(job.parts, job.id)) != record.tar_bytes:
+        return False
+    return all(
+        _size(path(job.parts, job.id)) == size and sha256_file(path(job.parts, job.id)) == digest
+        for path, size, digest in tables
+    )
+
+
+def _same_inputs(root: Path, record: PartRecord) -> bool:
+    for path, digest, size_bytes, mtime_ns in record.inputs:
+        try:
+            status = os.stat(root / path)
+        except OSError:
+            return False
+        if status.st_size != size_bytes:
+            return False
+        if status.st_mtime_ns != mtime_ns and sha256_file(root / path) != digest:
+            return False
+    return True
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def run_jobs(
+    jobs: Sequence[Job], engine: Engine, *, workers: int, limits: Limits, done: Callable[[PartRecord], None]
+) -> None:
+    """Run ``jobs`` until each has a part; calls ``done`` for each. Raises OutputError when one cannot be had."""
+    deaths: Counter[tuple[str, str]] = Counter()
+    pending: Iterable[Job] = jobs
+    while pending:
+        again = []
+        for outcome in engine(run_job, pending, workers=workers, limits=limits):
+            if outcome.failure is None and outcome.result is not None:
+                done(outcome.result)
+            elif outcome.failure is not None:
+                again.append(_after_death(outcome.job, outcome.failure, deaths))
+        pending = again
+
+
+def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -> Job:
+    """The job to try next: the same once more, then without the case that it dies in."""
+    if isinstance(failure.error, MedcurateError):
+        raise failure.error
+    deaths[job.id, failure.step] += 1
+    if deaths[job.id, failure.step] < _DEATHS and failure.error is None:
+        return job
+    if not failure.step:
+        raise OutputError(f"job {job.id} of {job.source.id} failed outside of any case: {failure.detail}") from failure.error
+    reason = Reason.DECODER_CRASH if failure.error is not None else failure.reason
+    reject = Reject(stage="read", reason=reason, detail=failure.detail)
+    return replace(job, condemned={**job.condemned, failure.step: reject})

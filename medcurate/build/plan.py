@@ -1,0 +1,61 @@
+"""What a build will do: cases of every source, as jobs, with what cannot become a case."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcurate.build.cases import Discovery, discover
+from medcurate.build.fetch import ensure
+from medcurate.build.jobs import jobs_of, terms_of
+from medcurate.commit import write_json
+from medcurate.job.spec import Job
+from medcurate.library import Resolved
+
+PLAN_FILE = "plan.json"
+NAMES_FILE = "names.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePlan:
+    """The work that one source asks for."""
+
+    source: str
+    root: Path
+    discovery: Discovery
+    jobs: tuple[Job, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the cases and everything that decides their parts' bytes, but for file contents."""
+        return hashlib.sha256("".join(job.id for job in self.jobs).encode()).hexdigest()
+
+
+def plan(resolved: Resolved, data: Path, parts: Path, tools: Mapping[str, str]) -> tuple[SourcePlan, ...]:
+    """Find all files and bundle all cases. Raises DataMissing."""
+    plans = []
+    for source in resolved.sources:
+        root = ensure(source, data, resolved.homes[source.id])
+        discovery = discover(source, root)
+        terms = terms_of(source, resolved.ontology)
+        jobs = tuple(jobs_of(source, root, discovery.cases, resolved.recipe, terms, parts, tools))
+        plans.append(SourcePlan(source=source.id, root=root, discovery=discovery, jobs=jobs))
+    return tuple(plans)
+
+
+def write_plan(work: Path, plans: tuple[SourcePlan, ...], out: Path) -> None:
+    """Leave in the work folder what ``status`` shows, and the original names behind pseudonyms."""
+    facts: dict[str, Any] = {
+        entry.source: {
+            "cases": len(entry.discovery.cases),
+            "refused": len(entry.discovery.rejects),
+            "bytes": sum(job.size_bytes for job in entry.jobs),
+            "jobs": [job.id for job in entry.jobs],
+        }
+        for entry in plans
+    }
+    write_json(work / PLAN_FILE, {"out": out.name, "sources": facts})
+    write_json(work / NAMES_FILE, {entry.source: entry.discovery.names for entry in plans})

@@ -1,0 +1,179 @@
+"""``medcurate build``: plan, run the missing jobs, join duplicates, split, pack, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcurate.build.finish import Folders, pack_parts, write_record
+from medcurate.build.parts import committed_part, forget_part, run_jobs
+from medcurate.build.plan import SourcePlan, plan, write_plan
+from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
+from medcurate.build.splits import Assignment, assign, joined_groups
+from medcurate.claim import claim, release, tool_versions
+from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.engines import ENGINES
+from medcurate.engines.types import Engine, Limits
+from medcurate.errors import ConfigError, OutputError
+from medcurate.format import DATASET_FILE
+from medcurate.format.record import read_record
+from medcurate.job.spec import Job, PartRecord
+from medcurate.library import Resolved, canonical, resolve
+from medcurate.lock import locked
+from medcurate.pack.types import DamagedInput, PackResult
+from medcurate.progress import emit, progress
+from medcurate.registry import load
+
+# A part that rots between two readings is rebuilt; more often than this the disk is at fault.
+_PACK_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """Where and how fast; nothing here changes a byte of the dataset."""
+
+    data: Path
+    out: Path
+    work: Path
+    engine: str
+    workers: int
+    memory_bytes: int  # of one worker, beyond its idle size
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """One run: what was asked for and what it was resolved to."""
+
+    resolved: Resolved
+    options: BuildOptions
+    engine: Engine
+    folders: Folders
+    plans: tuple[SourcePlan, ...]
+
+
+def build(recipe: str, options: BuildOptions) -> BuildReport | None:
+    """Build ``recipe`` into ``options.out``; None when it stands there already, whole and undamaged.
+
+    Raises ConfigError and OutputError; after either, the same call continues where it stopped.
+    """
+    started = time.perf_counter()
+    resolved = resolve(recipe)
+    engine: Engine = load(ENGINES, options.engine, "engine").run
+    made_by = {"verb": "build", **canonical(resolved), "tools": tool_versions()}
+    with locked(options.work, f"building {options.out.name}"):
+        claim(options.out, made_by)
+        if _stands_whole(options.out):
+            return None
+        folders = Folders(out=options.out, work=options.work, parts=options.work / "parts")
+        folders.parts.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(folders.parts)
+        plans = plan(resolved, options.data, folders.parts, made_by["tools"])
+        _check_same_cases(options.out, plans)
+        write_plan(options.work, plans, options.out)
+        run = _Build(resolved, options, engine, folders, plans)
+        records, packed, joined = _parts_and_shards(run)
+        reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in plans)
+        write_record(resolved, made_by, plans, reports, records, packed, options.out)
+        release(options.out)
+    return BuildReport(
+        sources=reports,
+        counts=add_counts([report.counts for report in reports]),
+        quarantined_cases=sum(map(quarantined, reports)),
+        joined_groups=joined,
+        output_bytes=sum(facts.size_bytes for facts in packed.files.values()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _stands_whole(out: Path) -> bool:
+    """Whether ``out`` is a finished dataset with every file as recorded; names the files that are not."""
+    if not (out / DATASET_FILE).is_file():
+        return False
+    files = read_record(out).files
+    whole = True
+    with progress("checking the finished dataset", len(files), "files") as bar:
+        for name, facts in sorted(files.items()):
+            path = out / name
+            if not path.is_file() or path.stat().st_size != facts.size_bytes or sha256_file(path) != facts.sha256:
+                emit("rebuild", file=name, why="missing or damaged")
+                whole = False
+            bar.advance(1)
+    return whole
+
+
+def _check_same_cases(out: Path, plans: Sequence[SourcePlan]) -> None:
+    """Refuse to mend a finished dataset from other cases than it was made of."""
+    if not (out / DATASET_FILE).is_file():
+        return
+    recorded = read_record(out).sources
+    for entry in plans:
+        before = recorded[entry.source]["plan_sha256"]
+        if before != entry.digest:
+            raise ConfigError(
+                f"{out}: the files of source {entry.source} in {entry.root} are not those that the dataset was "
+                f"made of (plan {before[:12]} -> {entry.digest[:12]}). Restore them, or build into another folder."
+            )
+
+
+def _parts_and_shards(run: _Build) -> tuple[Mapping[str, PartRecord], PackResult, int]:
+    """All parts' records, the packed shards, and how many groups were joined to others."""
+    for _ in range(_PACK_TRIES):
+        records = _parts(run)
+        assignments, joined = _assignments(run, records)
+        try:
+            packed = pack_parts(
+                run.resolved,
+                run.plans,
+                assignments,
+                run.folders,
+                engine=run.engine,
+                workers=run.options.workers,
+            )
+        except DamagedInput as error:
+            emit("rebuild", file=error.path.name, why=error.detail)
+            forget_part(error.path.parent, error.path.stem)
+        else:
+            return records, packed, joined
+    raise OutputError(
+        f"{run.folders.parts}: parts are damaged again and again after having been written. Check the disk, "
+        "or give another folder with --work."
+    )
+
+
+def _assignments(run: _Build, records: Mapping[str, PartRecord]) -> tuple[list[Assignment], int]:
+    facts = [(entry.source, [fact for job in entry.jobs for fact in records[job.id].cases]) for entry in run.plans]
+    assignments = assign(facts, run.resolved.recipe.split)
+    return assignments, joined_groups(assignments, facts)
+
+
+def _parts(run: _Build) -> dict[str, PartRecord]:
+    """The record of every job, after running those that have none."""
+    jobs = [job for entry in run.plans for job in entry.jobs]
+    found = {job.id: committed_part(job) for job in jobs}
+    records = {name: record for name, record in found.items() if record is not None}
+    missing = [job for job in jobs if job.id not in records]
+    limits = Limits(run.resolved.recipe.limits.case_seconds, run.options.memory_bytes)
+    with progress("cases", sum(len(job.cases) for job in jobs), "cases") as bar:
+        bar.advance(sum(len(job.cases) for job in jobs if job.id in records))
+
+        def done(record: PartRecord) -> None:
+            records[record.job] = record
+            bar.advance(record.counts["cases"]["discovered"])
+
+        try:
+            run_jobs(missing, run.engine, workers=run.options.workers, limits=limits, done=done)
+        except OutputError as error:
+            raise OutputError(f"{error} {_still_needed(jobs, records)}") from error
+    return records
+
+
+def _still_needed(jobs: Sequence[Job], records: Mapping[str, PartRecord]) -> str:
+    """How many bytes the remaining parts and the shards will take, judged by the finished parts."""
+    done_in = sum(job.size_bytes for job in jobs if job.id in records)
+    done_out = sum(record.tar_bytes for record in records.values())
+    left_in = sum(job.size_bytes for job in jobs if job.id not in records)
+    ratio = done_out / done_in if done_in else 1.0
+    needed = round(left_in * ratio) + round((left_in + done_in) * ratio)
+    return f"About {needed:,} bytes are needed for the remaining parts and the shards."
