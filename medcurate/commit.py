@@ -28,12 +28,18 @@ def committed(path: Path) -> Iterator[IO[bytes]]:
 
     Raises OutputError when the disk is full, naming the folder and the free bytes.
     """
+    with committed_path(path) as temporary, open(temporary, "xb") as stream:
+        yield stream
+
+
+@contextmanager
+def committed_path(path: Path) -> Iterator[Path]:
+    """``committed`` for libraries that write files by name: gives the temporary name, which the body creates."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
+        yield temporary
+        with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
