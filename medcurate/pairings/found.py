@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from medcurate.types import ImageFile, LabelFile
+
+Paths = tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +28,62 @@ class Found:
     images: tuple[ImageFile, ...]
     labels: tuple[LabelFile, ...]
     problem: str = ""
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The files that seem to belong to one case, by channel name and by label key ("" where without)."""
+
+    images: dict[str, list[Paths]] = field(default_factory=dict)
+    labels: dict[str, list[Paths]] = field(default_factory=dict)
+
+
+def judged(root: Path, name: str, files: Candidates, names: Names, *, several_labels: bool) -> Found:
+    """``files`` as a case: exactly one image a channel, at least one label, several a key only where told."""
+    images, labels = _images(files.images, names), _labels(files.labels, names)
+    problem = _problem(files, names, several_labels=several_labels)
+    series = [part.paths for part in images] + [part.paths for part in labels]
+    if not problem and not all((root / path).exists() for paths in series for path in paths):
+        problem = "a link leads to a file that is not there"
+    return Found(name, images, labels, problem)
+
+
+def _images(images: Mapping[str, Sequence[Paths]], names: Names) -> tuple[ImageFile, ...]:
+    whole = images.get("", [])
+    if not names.channels:
+        return tuple(ImageFile(paths=paths) for paths in whole)
+    found = [
+        ImageFile(paths=paths, channel=channel, component=component)
+        for paths in whole
+        for channel, component in zip(names.channels, names.components, strict=True)
+    ]
+    found += [
+        ImageFile(paths=paths, channel=channel)
+        for channel in names.channels
+        for paths in images.get(channel, [])
+    ]
+    return tuple(found)
+
+
+def _labels(labels: Mapping[str, Sequence[Paths]], names: Names) -> tuple[LabelFile, ...]:
+    return tuple(
+        LabelFile(paths=paths, label=label)
+        for label in ("", *names.labels)
+        for paths in labels.get(label, [])
+    )
+
+
+def _problem(files: Candidates, names: Names, *, several_labels: bool) -> str:
+    """What is wrong, without any file's name: names may identify a patient and the ledger keeps this text."""
+    if not files.images:
+        return "label without image" if files.labels else "neither image nor label"
+    if not files.labels:
+        return "image without label"
+    missing = [] if "" in files.images else [c for c in names.channels if c not in files.images]
+    if missing:
+        return f"no image of channel {', '.join(missing)}"
+    for kind, found in (("image", files.images), ("label", files.labels)):
+        for token, entries in found.items():
+            if len(entries) > 1 and not (several_labels and kind == "label"):
+                return f"{len(entries)} {kind} files{f' of {token}' if token else ''} where one is expected"
+    return ""
