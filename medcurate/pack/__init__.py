@@ -1,1 +1,1 @@
-"""Dataset in, dataset out: global deterministic shuffle, selection and resize."""
+"""Pack: dataset in, dataset out. Also the last step of every build, whose parts are its input."""

@@ -1,0 +1,125 @@
+"""The verb ``pack``: a finished dataset to another one, claimed, locked, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from medcurate import __version__
+from medcurate.claim import claim, release
+from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.engines.types import Engine
+from medcurate.errors import ConfigError
+from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
+from medcurate.format.record import DatasetRecord, read_record
+from medcurate.lock import locked
+from medcurate.pack.condition import check_condition
+from medcurate.pack.run import write_shards
+from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
+
+# Packages that touch the bytes of a packed sample, by what the rules ask for.
+_RESIZE_TOOLS = ("isal", "numpy", "opencv-python-headless")
+_WHERE_TOOLS = ("duckdb",)
+
+
+def pack_dataset(
+    source: Path,
+    out: Path,
+    rules: PackRules,
+    *,
+    engine: Engine,
+    workers: int,
+    progress: Progress | None = None,
+) -> PackResult:
+    """Pack the dataset in ``source`` into ``out``; the same arguments continue or repair an earlier run.
+
+    Raises ConfigError (no dataset, a mistake in the rules, an output made from something else), DamagedInput
+    (a bad sample in ``source``) and OutputError (disk full, in use by another process).
+    """
+    source, out = source.resolve(), out.resolve()
+    if out == source or out in source.parents or source in out.parents:
+        raise ConfigError(f"{out}: the output must be another folder, outside of the input {source}.")
+    record = read_record(source)
+    if rules.where:
+        check_condition(rules.where)
+    made_by = _made_by(source, record, rules)
+    work = work_folder(out)
+    with locked(work, f"packing {out.name}"):
+        if out.is_dir():
+            remove_temporaries(out)
+        claim(out, made_by)
+        inputs = PackInput(source, (source / MANIFEST_FILE,), (source / REJECTS_FILE,))
+        result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
+        if not result.written["masks"] and rules.where:
+            release(out)
+            raise ConfigError(f"--where {rules.where!r}: no mask of {source} fits; nothing was packed.")
+        if not (out / DATASET_FILE).is_file():
+            _record(record, made_by, out, result).write(out)
+        release(out)
+    return result
+
+
+def work_folder(out: Path) -> Path:
+    """Where an output keeps what a rerun can use; ``medcurate clean`` removes it."""
+    return out.with_name(f"{out.name}.work")
+
+
+def _made_by(source: Path, record: DatasetRecord, rules: PackRules) -> dict[str, Any]:
+    tools = (*(_RESIZE_TOOLS if rules.size_px else ()), *(_WHERE_TOOLS if rules.where else ()))
+    return {
+        "verb": "pack",
+        "input": {
+            "name": record.name,
+            "record_sha256": sha256_file(source / DATASET_FILE),
+            "made_by": record.made_by,
+        },
+        "rules": rules.as_dict(),
+        "tools": {
+            "medcurate": __version__,
+            "format": FORMAT_VERSION,
+            **{tool: _version(tool) for tool in tools},
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _record(given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result: PackResult) -> DatasetRecord:
+    used = pc.unique(pq.read_table(out / MANIFEST_FILE, columns=["source"])["source"].cast("string"))
+    return DatasetRecord(
+        name=given.name,
+        made_by=made_by,
+        sources={name: _facts(given.sources[name]) for name in sorted(used.to_pylist())},
+        counts=_counts(given.counts, result),
+        files=result.files,
+    )
+
+
+def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A source's facts without its counts, which were those of the input."""
+    return {name: value for name, value in source.items() if name != "counts"}
+
+
+def _counts(given: Mapping[str, Mapping[str, int]], result: PackResult) -> dict[str, dict[str, int]]:
+    """Counting law: what the input had written and rejected is written, rejected or not selected."""
+    counts = {}
+    for kind, before in given.items():
+        added = result.rejects_added.get(kind, 0)
+        written = result.written[kind]
+        counts[kind] = {
+            "discovered": before["written"] + before["rejected"],
+            "written": written,
+            "rejected": before["rejected"] + added,
+            "not_selected": before["written"] - written - added,
+        }
+    return counts

@@ -1,0 +1,198 @@
+"""The plan: every mask in its final order, cut into shards, before any pixel is touched.
+
+Order: split, then md5 of "<seed>:<key>", then key and annotation. It does not depend on how samples lie in
+the input, on the number of workers or on the engine; md5 because it is a fixed standard that any tool can
+repeat. DuckDB sorts outside of memory, so the dataset may be of any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from medcurate.commit import sha256_file, write_json
+from medcurate.errors import OutputError
+from medcurate.format import FORMAT_VERSION, SPLITS
+from medcurate.format.columns import MANIFEST, Column
+from medcurate.format.sample import END_OF_TAR
+from medcurate.pack.condition import check_condition, condition_error
+from medcurate.pack.database import database, from_parquet, literal, names, save
+from medcurate.pack.types import PackInput, PackRules
+
+_PLAN_FILE = "plan.parquet"
+_PLAN_RECORD = "plan.json"
+_SCANNED = ("key", "shard", "offset", "split", "size", "height", "width")
+_BATCH_ROWS = 131_072
+_ASSIGNED = tuple(Column(name, "string", "") for name in ("source", "case", "group", "split"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One shard: rows [first_row, first_row + rows) of the plan's table."""
+
+    name: str  # "train-000000"
+    first_row: int
+    rows: int
+    samples: int
+    estimated_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``digest`` identifies the input's tables and the rules; ``table`` is the sorted Parquet file."""
+
+    digest: str
+    table: Path
+    shards: tuple[ShardPlan, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples of all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+
+def make_plan(inputs: PackInput, rules: PackRules, work: Path) -> Plan:
+    """The plan for ``inputs``, kept in ``work`` and used again while the inputs and the rules are the same.
+
+    Raises ConfigError for a mistake in ``rules.where``, OutputError for tables that no dataset can have.
+    """
+    if rules.where:
+        check_condition(rules.where)
+    digest = _digest(inputs, rules)
+    stored = _stored(work, digest)
+    if stored is None:
+        work.mkdir(parents=True, exist_ok=True)
+        (work / _PLAN_RECORD).unlink(missing_ok=True)
+        _sort(inputs, rules, work)
+        shards = tuple(_cut(_samples(work / _PLAN_FILE, rules.size_px), rules.shard_bytes))
+        write_json(work / _PLAN_RECORD, {"digest": digest, "shards": [asdict(shard) for shard in shards]})
+        stored = Plan(digest, work / _PLAN_FILE, shards)
+    return stored
+
+
+def assigned(inputs: PackInput, tables: Sequence[Path], columns: Sequence[Column]) -> str:
+    """A query for the rows of ``tables`` with the group and split that the assignments give to their case."""
+    rows = from_parquet(tables, columns)
+    if inputs.assignments is None:
+        return rows
+    replaced = ", ".join(
+        f'coalesce(a."{column.name}", r."{column.name}") AS "{column.name}"'
+        if column.name in {"group", "split"}
+        else f'r."{column.name}"'
+        for column in columns
+    )
+    assignments = from_parquet([inputs.assignments], _ASSIGNED)
+    return (
+        f"(SELECT {replaced} FROM {rows} r LEFT JOIN {assignments} a "
+        'ON a."source" = r."source" AND a."case" = r."case")'
+    )
+
+
+def _digest(inputs: PackInput, rules: PackRules) -> str:
+    tables = [*inputs.manifests, *([inputs.assignments] if inputs.assignments else [])]
+    facts = {
+        "format": FORMAT_VERSION,
+        "rules": rules.as_dict(),
+        "tables": [[path.name, sha256_file(path)] for path in tables],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _stored(work: Path, digest: str) -> Plan | None:
+    try:
+        value: dict[str, Any] = json.loads((work / _PLAN_RECORD).read_bytes())
+    except FileNotFoundError:
+        return None
+    if value["digest"] != digest or not (work / _PLAN_FILE).is_file():
+        return None
+    return Plan(digest, work / _PLAN_FILE, tuple(ShardPlan(**shard) for shard in value["shards"]))
+
+
+def _sort(inputs: PackInput, rules: PackRules, work: Path) -> None:
+    files = [*inputs.manifests, *([inputs.assignments] if inputs.assignments else [])]
+    where = f"WHERE (\n{rules.where}\n)" if rules.where else ""
+    order = f"split, md5({literal(f'{rules.seed}:')} || key), key, annotation"
+    with database(work, files) as connection:
+        manifest = assigned(inputs, inputs.manifests, MANIFEST)
+        try:
+            save(
+                connection,
+                f"SELECT {names(MANIFEST)} FROM {manifest} manifest {where} ORDER BY {order}",
+                work / _PLAN_FILE,
+            )
+        except (duckdb.DataError, duckdb.ProgrammingError) as error:
+            if not rules.where:
+                raise
+            raise condition_error(rules.where, error) from error
+
+
+def _cut(samples: Iterator[tuple[str, int, int]], shard_bytes: int) -> Iterator[ShardPlan]:
+    """Consecutive (split, rows, bytes) to shards that are closed before they would pass ``shard_bytes``."""
+    split, number, first_row = "", 0, 0
+    rows = count = size = 0
+    for next_split, sample_rows, sample_bytes in samples:
+        full = size + sample_bytes + len(END_OF_TAR) > shard_bytes
+        if count and (next_split != split or full):
+            yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, size + len(END_OF_TAR))
+            first_row += rows
+            number = number + 1 if next_split == split else 0
+            rows = count = size = 0
+        split = next_split
+        rows, count, size = rows + sample_rows, count + 1, size + sample_bytes
+    if count:
+        yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, size + len(END_OF_TAR))
+
+
+def _samples(table: Path, size_px: int) -> Iterator[tuple[str, int, int]]:
+    """(split, rows, estimated bytes) of every sample, in the plan's order.
+
+    Estimate when resizing: stored bytes * min(1, size_px² / (height * width)), so that shards are cut
+    before any pixel is read.
+    """
+    rest: pa.Table | None = None
+    for batch in pq.ParquetFile(table).iter_batches(_BATCH_ROWS, columns=list(_SCANNED)):
+        rows = pa.concat_tables([*([rest] if rest else []), pa.Table.from_batches([batch])])
+        if not rows.num_rows:
+            continue
+        starts = _starts(rows)
+        yield from _described(rows, starts, size_px)
+        rest = rows.slice(int(starts[-1]))
+    if rest:
+        yield from _described(rest, np.array([0, rest.num_rows]), size_px)
+
+
+def _starts(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """First rows of the samples. Raises OutputError when two samples have one key."""
+    changed = {
+        name: np.asarray(pc.not_equal(rows[name].slice(1), rows[name].slice(0, rows.num_rows - 1)))
+        for name in ("key", "shard", "offset")
+    }
+    twice = ~changed["key"] & (changed["shard"] | changed["offset"])
+    if twice.any():
+        key = rows["key"][int(np.flatnonzero(twice)[0])].as_py()
+        raise OutputError(f"two samples have the key {key}; keys must be unique. Build the input again.")
+    return np.concatenate([[0], np.flatnonzero(changed["key"]) + 1])
+
+
+def _described(
+    rows: pa.Table, starts: np.ndarray[Any, np.dtype[np.int64]], size_px: int
+) -> Iterator[tuple[str, int, int]]:
+    first = rows.take(starts[:-1])
+    splits = first["split"].to_pylist()
+    if unknown := set(splits) - set(SPLITS):
+        raise OutputError(f'split "{sorted(unknown)[0]}" is none of {", ".join(SPLITS)}; assign every case.')
+    sizes = first["size"].to_numpy()
+    if size_px:
+        pixels = first["height"].to_numpy().astype(np.int64) * first["width"].to_numpy()
+        sizes = np.minimum(sizes, -(-sizes * size_px**2 // pixels))
+    yield from zip(splits, np.diff(starts).tolist(), sizes.tolist(), strict=True)
