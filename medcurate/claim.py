@@ -46,7 +46,9 @@ def claim(out: Path, made_by: Mapping[str, Any]) -> None:
     if existing is None:
         stray = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
         if stray:
-            raise ConfigError(f"{out}: not empty and not a dataset of medcurate (found {stray[0]}). Give a new folder.")
+            raise ConfigError(
+                f"{out}: not empty and not a dataset of medcurate (found {stray[0]}). Give a new folder."
+            )
         write_json(out / CLAIM_FILE, made_by)
         return
     differences = list(diff(existing, json.loads(json.dumps(made_by))))
@@ -70,7 +72,9 @@ def diff(before: Any, after: Any, key: str = "") -> Iterator[str]:
     """Lines ``dotted.key: before -> after`` for every leaf that differs."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in sorted({*before, *after}):
-            yield from diff(before.get(name, "absent"), after.get(name, "absent"), f"{key}.{name}" if key else name)
+            yield from diff(
+                before.get(name, "absent"), after.get(name, "absent"), f"{key}.{name}" if key else name
+            )
     elif _is_list(before) and _is_list(after) and len(before) == len(after):
         for number, (left, right) in enumerate(zip(before, after, strict=True)):
             yield from diff(left, right, f"{key}[{number}]")

@@ -46,6 +46,13 @@ class Case:
     split: str = ""  # the official split, where the source declares one
     size_bytes: int = 0  # of all files, as stored; jobs are bundled by it
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the case, images first, each once."""
+        images = (path for image in self.images for path in image.paths)
+        labels = (path for label in self.labels for path in label.paths)
+        return tuple(dict.fromkeys((*images, *labels)))
+
 
 @dataclass(slots=True, kw_only=True)
 class Volume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.config.source import Source
@@ -35,7 +35,9 @@ def discover(source: Source, root: Path) -> Discovery:
     found = list(_found(source, root))
     if not found:
         patterns = "; ".join(f"{p.kind} {p.options}" for p in source.pairings)
-        raise DataMissing(f"{source.id}: no case found in {root} by {patterns}. Put the files there or mend the source.")
+        raise DataMissing(
+            f"{source.id}: no case found in {root} by {patterns}. Put the files there or mend the source."
+        )
     raw_ids = [_ids(source, entry.name) for entry, _ in found]
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
@@ -84,13 +86,7 @@ def _problem(entry: Found, raw: str, errata: dict[str, str], repeated: set[str])
 
 
 def _case(source: Source, root: Path, entry: Found, identifier: str, group: str, split: str) -> Case:
-    paths = {path for part in (*entry.images, *entry.labels) for path in part.paths}
-    return Case(
-        source=source.id,
-        id=identifier,
-        group=group,
-        images=entry.images,
-        labels=entry.labels,
-        split=split,
-        size_bytes=sum((root / path).stat().st_size for path in paths),
+    case = Case(
+        source=source.id, id=identifier, group=group, images=entry.images, labels=entry.labels, split=split
     )
+    return replace(case, size_bytes=sum((root / path).stat().st_size for path in case.paths))

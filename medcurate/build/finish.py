@@ -77,7 +77,8 @@ def write_record(
                 "something was lost. Please report this as a defect of medcurate."
             )
     sources = {
-        source.id: _source_facts(source, entry, [records[job.id] for job in entry.jobs]) | {"counts": report.counts}
+        source.id: _source_facts(source, entry, [records[job.id] for job in entry.jobs])
+        | {"counts": report.counts}
         for source, entry, report in zip(resolved.sources, plans, reports, strict=True)
     }
     record = DatasetRecord(

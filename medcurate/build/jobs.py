@@ -33,12 +33,20 @@ def terms_of(source: Source, ontology: Ontology) -> dict[str, Term]:
 
 
 def jobs_of(
-    source: Source, root: Path, cases: Sequence[Case], recipe: Recipe, terms: Mapping[str, Term], parts: Path, tools: Any
+    source: Source,
+    root: Path,
+    cases: Sequence[Case],
+    recipe: Recipe,
+    terms: Mapping[str, Term],
+    parts: Path,
+    tools: Any,
 ) -> Iterator[Job]:
     """Jobs of one source, independent of all other sources, so that adding a source keeps their parts."""
     for bundle in bundles(cases):
         identifier = job_id(source, recipe, terms, bundle, tools)
-        yield Job(id=identifier, source=source, root=root, recipe=recipe, terms=terms, cases=bundle, parts=parts)
+        yield Job(
+            id=identifier, source=source, root=root, recipe=recipe, terms=terms, cases=bundle, parts=parts
+        )
 
 
 def bundles(

@@ -45,7 +45,10 @@ def forget_part(parts: Path, job: str) -> None:
 
 
 def _whole(job: Job, record: PartRecord) -> bool:
-    tables = ((rows_path, record.rows_bytes, record.rows_sha256), (rejects_path, record.rejects_bytes, record.rejects_sha256))
+    tables = (
+        (rows_path, record.rows_bytes, record.rows_sha256),
+        (rejects_path, record.rejects_bytes, record.rejects_sha256),
+    )
     if _size(tar_path(job.parts, job.id)) != record.tar_bytes:
         return False
     return all(
@@ -95,7 +98,9 @@ def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -
     if deaths[job.id, failure.step] < _DEATHS and failure.error is None:
         return job
     if not failure.step:
-        raise OutputError(f"job {job.id} of {job.source.id} failed outside of any case: {failure.detail}") from failure.error
+        raise OutputError(
+            f"job {job.id} of {job.source.id} failed outside of any case: {failure.detail}"
+        ) from failure.error
     reason = Reason.DECODER_CRASH if failure.error is not None else failure.reason
     reject = Reject(stage="read", reason=reason, detail=failure.detail)
     return replace(job, condemned={**job.condemned, failure.step: reject})

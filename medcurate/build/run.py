@@ -96,7 +96,11 @@ def _stands_whole(out: Path) -> bool:
     with progress("checking the finished dataset", len(files), "files") as bar:
         for name, facts in sorted(files.items()):
             path = out / name
-            if not path.is_file() or path.stat().st_size != facts.size_bytes or sha256_file(path) != facts.sha256:
+            if (
+                not path.is_file()
+                or path.stat().st_size != facts.size_bytes
+                or sha256_file(path) != facts.sha256
+            ):
                 emit("rebuild", file=name, why="missing or damaged")
                 whole = False
             bar.advance(1)
@@ -143,7 +147,9 @@ def _parts_and_shards(run: _Build) -> tuple[Mapping[str, PartRecord], PackResult
 
 
 def _assignments(run: _Build, records: Mapping[str, PartRecord]) -> tuple[list[Assignment], int]:
-    facts = [(entry.source, [fact for job in entry.jobs for fact in records[job.id].cases]) for entry in run.plans]
+    facts = [
+        (entry.source, [fact for job in entry.jobs for fact in records[job.id].cases]) for entry in run.plans
+    ]
     assignments = assign(facts, run.resolved.recipe.split)
     return assignments, joined_groups(assignments, facts)
 

@@ -84,7 +84,9 @@ def _leader(parents: dict[str, str], group: str) -> str:
     return group
 
 
-def joined_groups(assignments: Iterable[Assignment], sources: Sequence[tuple[str, Sequence[CaseFacts]]]) -> int:
+def joined_groups(
+    assignments: Iterable[Assignment], sources: Sequence[tuple[str, Sequence[CaseFacts]]]
+) -> int:
     """How many groups lost their own name because their voxels were found in another group."""
     before = {fact.group for _, facts in sources for fact in facts}
     return len(before) - len({assignment.group for assignment in assignments})

@@ -74,7 +74,9 @@ def _write(cut: _Cut, writer: ShardWriter, result: CaseResult) -> None:
             samples[name].append(value)
     annotation = np.arange(len(kept)) - first[sample_of] if len(kept) else kept
     result.tables.append(
-        manifest_table(_constants(cut), samples, _mask_columns(cut, kept) | {"annotation": annotation}, sample_of)
+        manifest_table(
+            _constants(cut), samples, _mask_columns(cut, kept) | {"annotation": annotation}, sample_of
+        )
     )
     result.rejects += [replace(reject, channel=cut.picture.channel) for reject in found.rejects]
     result.slices_discovered += found.annotated_count
@@ -90,7 +92,7 @@ def _encoded(
     planes = cut.grid.planes(cut.picture.pixels, cut.found.axis)
     shared = _image_info(cut)
     for plane, rows in zip(slices.tolist(), members, strict=True):
-        key = sample_key(cut.job.source.id, cut.case.id, cut.picture.channel, cut.found.axis, plane)
+        key = sample_key(cut.job.source.id, cut.case.id, cut.picture.channel, cut.found.axis or "", plane)
         image = {"image_id": key, "file_name": f"{key}.png", "slice_index": plane, **shared}
         info = {"image": image, "annotations": _annotations(cut.found, rows)}
         yield key, plane, sample.encode(key, png.encode(plane_uint8(planes, plane)), info)
@@ -107,10 +109,12 @@ def _image_info(cut: _Cut) -> dict[str, Any]:
         "modality": picture.modality,
         "sequence": picture.sequence,
         "channel": picture.channel,
-        "axis": found.axis,
+        "axis": found.axis or "",
         "slice_count": found.slice_count,
-        "spacing_mm": None if None in found.spacing_mm else list(found.spacing_mm),
-        "intensity": picture.intensity and list(picture.intensity),
+        "spacing_mm": found.spacing_mm,
+        "intensity": None
+        if picture.intensity_low is None
+        else (picture.intensity_low, picture.intensity_high),
         "licence": cut.job.source.licence.id,
     }
     return {name: value for name, value in info.items() if value is not None and value != ""}
@@ -121,7 +125,7 @@ def _annotations(found: AxisMasks, rows: npt.NDArray[np.int64]) -> list[dict[str
     return [
         {
             "id": number,
-            "label": str(found.labels[row]),
+            "label": table.label[row],
             "instance": int(table.instance[row]),
             "area": int(table.area_px[row]),
             "bbox": [
@@ -138,7 +142,7 @@ def _annotations(found: AxisMasks, rows: npt.NDArray[np.int64]) -> list[dict[str
 
 def _constants(cut: _Cut) -> dict[str, Any]:
     source, picture, found = cut.job.source, cut.picture, cut.found
-    low, high = picture.intensity or (None, None)
+    row_mm, col_mm = found.spacing_mm or (None, None)
     return {
         "shard": tar_path(cut.job.parts, cut.job.id).name,
         "source": source.id,
@@ -151,12 +155,12 @@ def _constants(cut: _Cut) -> dict[str, Any]:
         "synthetic": source.synthetic,
         "height": found.height,
         "width": found.width,
-        "row_spacing_mm": found.spacing_mm[0],
-        "col_spacing_mm": found.spacing_mm[1],
-        "axis": found.axis,
+        "row_spacing_mm": row_mm,
+        "col_spacing_mm": col_mm,
+        "axis": found.axis or "",
         "slice_count": found.slice_count,
-        "intensity_low": low,
-        "intensity_high": high,
+        "intensity_low": picture.intensity_low,
+        "intensity_high": picture.intensity_high,
         "licence": source.licence.id,
         "commercial": source.licence.commercial_allowed,
         "source_file": picture.source_file,
@@ -166,18 +170,17 @@ def _constants(cut: _Cut) -> dict[str, Any]:
 
 def _mask_columns(cut: _Cut, kept: npt.NDArray[np.int64]) -> dict[str, Any]:
     found, table = cut.found, cut.found.table
-    names, inverse = np.unique(found.labels[kept], return_inverse=True)
-    terms = [cut.job.terms[name] for name in names.tolist()]
+    labels = [table.label[row] for row in kept.tolist()]
     area_px = table.area_px[kept]
-    row_mm, col_mm = found.spacing_mm
     columns: dict[str, Any] = {
-        name: np.array([getattr(term, name) for term in terms])[inverse] if terms else []
+        name: [getattr(cut.job.terms[label], name) for label in labels]
         for name in ("region", "organ", "label", "laterality", "lesion", "snomed")
     }
-    columns |= {name: getattr(table, name)[kept] for name in ("instance", "x0", "y0", "x1", "y1", "touches_border")}
-    known = row_mm is not None and col_mm is not None
+    columns |= {
+        name: getattr(table, name)[kept] for name in ("instance", "x0", "y0", "x1", "y1", "touches_border")
+    }
     return columns | {
         "area_px": area_px,
-        "area_mm2": area_px * (row_mm * col_mm) if known else [None] * len(kept),
+        "area_mm2": [found.area_mm2(area) for area in area_px.tolist()],
         "area_fraction": area_px / (found.height * found.width),
     }

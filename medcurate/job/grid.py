@@ -10,7 +10,7 @@ import numpy.typing as npt
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason
 from medcurate.stages.orient import canonical, canonical_spacing_mm, orientation, same_grid
-from medcurate.stages.planes import plane_spacing_mm, planes
+from medcurate.stages.planes import Axis, plane_spacing_mm, planes
 from medcurate.types import Array, Volume
 
 
@@ -26,19 +26,19 @@ class Grid:
         """View of ``array`` on canonical axes (X, Y, Z[, 3]); a 2D image becomes (1, H, W[, 3])."""
         return array[np.newaxis] if self.affine is None else canonical(array, orientation(self.affine))
 
-    def planes(self, array: Array, axis: str) -> Array:
-        """View of ``array`` as (n, rows, cols[, 3]) perpendicular to the canonical ``axis`` ("" for 2D)."""
-        return self.canonical(array) if self.affine is None else planes(self.canonical(array), axis)
+    def planes(self, array: Array, axis: Axis | None) -> Array:
+        """View of ``array`` as (n, rows, cols[, 3]) perpendicular to the canonical ``axis`` (None for 2D)."""
+        return self.canonical(array) if axis is None else planes(self.canonical(array), axis)
 
     def spacing_mm(self) -> tuple[float, float, float] | None:
         """Spacing along the canonical axes x, y, z; None for 2D images."""
         return None if self.affine is None else canonical_spacing_mm(self.affine, orientation(self.affine))
 
-    def plane_spacing_mm(self, axis: str) -> tuple[float | None, float | None]:
+    def plane_spacing_mm(self, axis: Axis | None) -> tuple[float, float] | None:
         """(row, column) spacing in the planes of ``axis``; None where unknown."""
         spacing_mm = self.spacing_mm()
-        if spacing_mm is None:
-            return self.image_spacing_mm or (None, None)
+        if spacing_mm is None or axis is None:
+            return self.image_spacing_mm
         return plane_spacing_mm(spacing_mm, axis)
 
 
@@ -52,6 +52,16 @@ def grid_of(volume: Volume, source: Source) -> Grid:
 
 def check_grid(expected: Grid, found: Grid, what: str) -> None:
     """Raise CaseRejected with GEOMETRY unless both grids agree in shape and affine."""
-    difference = same_grid(expected.shape, expected.affine, found.shape, found.affine)
+    if expected.affine is not None and found.affine is not None:
+        difference = same_grid(expected.shape, expected.affine, found.shape, found.affine)
+    elif expected.shape == found.shape and expected.affine is found.affine:
+        difference = ""
+    else:
+        difference = f"{_described(expected)} against {_described(found)}"
     if difference:
         raise CaseRejected(Reason.GEOMETRY, f"{what} differ: {difference}")
+
+
+def _described(grid: Grid) -> str:
+    kind = "picture" if grid.affine is None else "volume"
+    return f"{kind} of {' x '.join(map(str, grid.shape))}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,36 +16,45 @@ from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.stages.masks import MaskTable, annotated, find_masks, join, judge
-from medcurate.stages.planes import aspect, resolve_axes
-from medcurate.types import Array, Case, LabelLayer, Reject
+from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge
+from medcurate.stages.planes import Axis, aspect, resolve_axes
+from medcurate.types import Case, LabelLayer, Reject
+
+AXES: tuple[Axis, Axis, Axis] = ("x", "y", "z")
 
 
 @dataclass(slots=True, kw_only=True)
 class AxisMasks:
     """All masks of a case along one axis, sorted by plane, then layer, term and instance.
 
-    ``spacing_mm``: (row, column) of the planes, None where unknown. ``rejects``: refused masks, planes
-    without a kept mask, or, below the aspect bound, all annotated planes (then ``table`` is empty).
+    ``axis``: None for pictures. ``spacing_mm``: (row, column) of the planes, None where unknown.
+    ``kept`` bool (len(table),). ``rejects``: refused masks and planes without a kept mask; below the aspect
+    bound all annotated planes, and then ``table`` is empty.
     """
 
-    axis: str
+    axis: Axis | None
     height: int
     width: int
     slice_count: int
-    spacing_mm: tuple[float | None, float | None]
-    annotated_count: int = 0
-    table: MaskTable = field(default_factory=lambda: join([]))
-    labels: npt.NDArray[np.str_] = field(default_factory=lambda: np.array([], np.str_))  # (N,) ontology ids
-    kept: npt.NDArray[np.bool_] = field(default_factory=lambda: np.array([], np.bool_))  # (N,)
-    rejects: list[Reject] = field(default_factory=list)
+    spacing_mm: tuple[float, float] | None
+    table: MaskTable
+    kept: npt.NDArray[np.bool_]
+    annotated_count: int
+    rejects: list[Reject]
+
+    def area_mm2(self, area_px: float) -> float | None:
+        """Area in square millimetres, None where the spacing is unknown."""
+        return area_px * self.spacing_mm[0] * self.spacing_mm[1] if self.spacing_mm else None
 
 
 def read_labels(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
     """Read and decode the label files of a case. Raises CaseRejected."""
     reader = load(READERS, source.label.reader, "reader")
     decoder = load(DECODERS, source.label.decoder, "decoder")
-    volumes = [(entry, reader.read(files, entry.paths, reader.Options(**source.label.reader_options))) for entry in case.labels]
+    volumes = [
+        (entry, reader.read(files, entry.paths, reader.Options(**source.label.reader_options)))
+        for entry in case.labels
+    ]
     grid = grid_of(volumes[0][1], source)
     for _, volume in volumes[1:]:
         check_grid(grid, grid_of(volume, source), "two label files of the case")
@@ -57,63 +66,74 @@ def masks_by_axis(grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe) -> I
     for axis in _axes(grid, recipe):
         views = [grid.planes(layer.labels, axis) for layer in layers]
         count, height, width = views[0].shape[:3]
-        found = AxisMasks(
-            axis=axis, height=height, width=width, slice_count=count, spacing_mm=grid.plane_spacing_mm(axis)
+        ratio = aspect(height, width)
+        refused = ratio < recipe.slices.min_aspect
+        rule = recipe.masks.model_copy(update={"components": "none"}) if refused else recipe.masks
+        table = joined(
+            find_masks(view, layer.terms, instances=layer.instances, rule=rule)
+            for view, layer in zip(views, layers, strict=True)
         )
-        if aspect(height, width) < recipe.slices.min_aspect:
-            _refuse_axis(found, views, layers, recipe.slices.min_aspect)
+        found = AxisMasks(
+            axis=axis,
+            height=height,
+            width=width,
+            slice_count=count,
+            spacing_mm=grid.plane_spacing_mm(axis),
+            table=table,
+            kept=np.ones(len(table), np.bool_),
+            annotated_count=len(table.annotated_planes),
+            rejects=[],
+        )
+        if refused:
+            _refuse_planes(found, ratio, recipe.slices.min_aspect)
         else:
-            _find(found, views, layers, recipe)
+            _judge(found, recipe)
         yield found
 
 
-def _axes(grid: Grid, recipe: Recipe) -> tuple[str, ...]:
+def _axes(grid: Grid, recipe: Recipe) -> tuple[Axis | None, ...]:
     spacing_mm = grid.spacing_mm()
     if spacing_mm is None:
-        return ("",)
+        return (None,)
     shape = grid.canonical(np.broadcast_to(np.False_, grid.shape)).shape
-    single = [axis for axis, size in zip("xyz", shape, strict=True) if size == 1]
+    single: list[Axis] = [axis for axis, size in zip(AXES, shape, strict=True) if size == 1]
     return tuple(single[-1:]) or resolve_axes(recipe.slices.axes, spacing_mm)
 
 
-def _refuse_axis(found: AxisMasks, views: Sequence[Array], layers: Sequence[LabelLayer], bound: float) -> None:
-    planes = set[int]()
-    for view, layer in zip(views, layers, strict=True):
-        planes.update(annotated(view, layer.terms, instances=layer.instances).tolist())
-    found.annotated_count = len(planes)
-    measures = {"measure": aspect(found.height, found.width), "bound": bound}
+def _refuse_planes(found: AxisMasks, ratio: float, bound: float) -> None:
+    measures = {"measure": ratio, "bound": bound}
     found.rejects = [
-        Reject(stage="slice", reason=Reason.ASPECT, axis=found.axis, slice_index=plane, measures=measures)
-        for plane in sorted(planes)
+        Reject(
+            stage="slice", reason=Reason.ASPECT, axis=found.axis or "", slice_index=plane, measures=measures
+        )
+        for plane in found.table.annotated_planes.tolist()
+    ]
+    found.table, found.kept = joined([]), np.array([], np.bool_)
+
+
+def _judge(found: AxisMasks, recipe: Recipe) -> None:
+    found.kept, refusals = judge(found.table, recipe.masks, found.height, found.width)
+    found.rejects = [_mask_reject(found, refusal) for refusal in refusals]
+    bare = np.setdiff1d(found.table.plane, found.table.plane[found.kept])
+    found.rejects += [
+        Reject(stage="slice", reason=Reason.NO_MASK_LEFT, axis=found.axis or "", slice_index=plane)
+        for plane in bare.tolist()
     ]
 
 
-def _find(found: AxisMasks, views: Sequence[Array], layers: Sequence[LabelLayer], recipe: Recipe) -> None:
-    tables = [
-        find_masks(view, layer.terms, instances=layer.instances, rule=recipe.masks)
-        for view, layer in zip(views, layers, strict=True)
-    ]
-    joined = join(tables)
-    order = np.argsort(joined.plane, kind="stable")
-    found.table = joined.take(order)
-    found.labels = np.concatenate([_label_ids(t, layer) for t, layer in zip(tables, layers, strict=True)])[order]
-    verdict = judge(found.table, recipe.masks, found.height, found.width)
-    found.kept = verdict.kept
-    planes = np.unique(found.table.plane)
-    found.annotated_count = len(planes)
-    found.rejects = [_mask_reject(found, index, verdict) for index in np.flatnonzero(~verdict.kept)]
-    for plane in np.setdiff1d(planes, found.table.plane[verdict.kept]).tolist():
-        found.rejects.append(Reject(stage="slice", reason=Reason.NO_MASK_LEFT, axis=found.axis, slice_index=plane))
-
-
-def _label_ids(table: MaskTable, layer: LabelLayer) -> npt.NDArray[np.str_]:
-    if layer.instances:
-        return np.full(len(table.plane), layer.terms[0], np.str_)
-    return _translate(table.value, layer.terms)
-
-
-def _translate(values: npt.NDArray[np.int64], terms: Mapping[int, str]) -> npt.NDArray[np.str_]:
-    known = np.array(sorted(terms))
-    names = np.array([terms[int(value)] for value in known], np.str_)
-    translated: npt.NDArray[np.str_] = names[np.searchsorted(known, values)]
-    return translated
+def _mask_reject(found: AxisMasks, refusal: Refusal) -> Reject:
+    table, row = found.table, refusal.row
+    area_px = int(table.area_px[row])
+    measures = {name: int(getattr(table, name)[row]) for name in ("x0", "y0", "x1", "y1")}
+    area_mm2 = found.area_mm2(area_px)
+    known = {} if area_mm2 is None else {"area_mm2": area_mm2}
+    fraction = area_px / (found.height * found.width)
+    return Reject(
+        stage="mask",
+        reason=refusal.reason,
+        axis=found.axis or "",
+        slice_index=int(table.plane[row]),
+        label=table.label[row],
+        instance=int(table.instance[row]),
+        measures={"area_px": area_px, "area_fraction": fraction, **measures, **known, **refusal.measures},
+    )

@@ -34,7 +34,9 @@ class _Totals:
     ledger: Ledger = field(default_factory=list)
     inputs: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {kind: {"discovered": 0, "written": 0} for kind in ("cases", "slices", "masks")}
+        default_factory=lambda: {
+            kind: {"discovered": 0, "written": 0} for kind in ("cases", "slices", "masks")
+        }
     )
 
     def add(self, case: Case, result: CaseResult) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcurate.config.recipe import Rgb
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason
 from medcurate.format.keys import pseudonym
@@ -16,8 +15,8 @@ from medcurate.job.spec import Job
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.stages.fingerprint import voxel_digest
-from medcurate.stages.intensity import bounds, rule_for, to_uint8
+from medcurate.stages.fingerprint import picture_digest, voxel_digest
+from medcurate.stages.intensity import rule_for, scaled
 from medcurate.types import Array, Case, ImageFile, Volume
 
 
@@ -25,12 +24,13 @@ from medcurate.types import Array, Case, ImageFile, Volume
 class Picture:
     """An image ready to be cut.
 
-    ``pixels``: uint8 of the stored shape and memory order. ``intensity``: the source values that became 0
-    and 255; None for RGB. ``digest``: of the exact voxels, equal for repackaged copies.
+    ``pixels``: uint8 of the stored shape and memory order. ``intensity_low``, ``intensity_high``: the source
+    values that became 0 and 255; None for RGB. ``digest``: of the exact voxels, equal for repackaged copies.
     """
 
     pixels: Array
-    intensity: tuple[float, float] | None
+    intensity_low: float | None
+    intensity_high: float | None
     digest: str
     channel: str
     modality: str
@@ -49,13 +49,12 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
     check_grid(grid, grid_of(volume, source), "image and label")
     channel = next((c for c in source.channels if c.name == image.channel), None)
     modality = (channel and channel.modality) or source.modality
-    rule = rule_for(modality, job.recipe.intensity)
-    low, high = bounds(volume.voxels, volume.slope, volume.intercept, rule)
-    digest = voxel_digest(grid.canonical(volume.voxels), volume.slope, volume.intercept, grid.spacing_mm())
+    result = scaled(volume, rule_for(modality, job.recipe.intensity))
     return Picture(
-        pixels=to_uint8(volume.voxels, volume.slope, volume.intercept, low, high),
-        intensity=None if isinstance(rule, Rgb) else (low, high),
-        digest=digest,
+        pixels=result.voxels,
+        intensity_low=result.low,
+        intensity_high=result.high,
+        digest=_digest(volume, grid),
         channel=image.channel,
         modality=modality,
         sequence=(channel and channel.sequence) or source.sequence,
@@ -70,9 +69,18 @@ def _read(source: Source, image: ImageFile, files: CaseFiles) -> Volume:
     if image.component is not None:
         if volume.voxels.ndim != 4 or image.component >= volume.voxels.shape[3]:
             shape = " x ".join(map(str, volume.voxels.shape))
-            raise CaseRejected(Reason.GEOMETRY, f"no component {image.component} on a fourth axis; shape {shape}")
+            raise CaseRejected(
+                Reason.GEOMETRY, f"no component {image.component} on a fourth axis; shape {shape}"
+            )
         volume.voxels = volume.voxels[..., image.component]
     return volume
+
+
+def _digest(volume: Volume, grid: Grid) -> str:
+    if grid.affine is None and volume.voxels.ndim == 3:
+        return picture_digest(volume.voxels)
+    voxels = volume.voxels if grid.affine is None else grid.canonical(volume.voxels)
+    return voxel_digest(voxels, grid.spacing_mm(), slope=volume.slope, intercept=volume.intercept)
 
 
 def _source_file(source: Source, case: Case, image: ImageFile) -> str:

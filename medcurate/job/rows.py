@@ -19,7 +19,10 @@ _LEDGER_INTEGERS = {"area_px", "x0", "y0", "x1", "y1"}
 
 
 def manifest_table(
-    constants: Mapping[str, Any], samples: Mapping[str, Sequence[Any]], masks: Mapping[str, Any], sample_of: Any
+    constants: Mapping[str, Any],
+    samples: Mapping[str, Sequence[Any]],
+    masks: Mapping[str, Any],
+    sample_of: Any,
 ) -> pa.Table:
     """Rows of masks: ``constants`` hold for all, ``samples`` for a sample (spread by ``sample_of``), ``masks`` for one.
 

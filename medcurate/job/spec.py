@@ -45,7 +45,9 @@ class Job:
         return sum(case.size_bytes for case in self.cases)
 
 
-def job_id(source: Source, recipe: Recipe, terms: Mapping[str, Term], cases: tuple[Case, ...], tools: Any) -> str:
+def job_id(
+    source: Source, recipe: Recipe, terms: Mapping[str, Term], cases: tuple[Case, ...], tools: Any
+) -> str:
     """Hash of everything that decides the part's bytes, but for the files' contents (see ``PartRecord.inputs``).
 
     The recipe's name, source list, split and shard rules are left out: they act after the parts.
@@ -56,7 +58,7 @@ def job_id(source: Source, recipe: Recipe, terms: Mapping[str, Term], cases: tup
         "terms": {name: [t.organ, t.region, t.laterality, t.lesion, t.snomed] for name, t in terms.items()},
         "tools": tools,
         "cases": [
-            [case.id, case.group, case.size_bytes, [[p.as_posix() for p in f.paths] for f in (*case.images, *case.labels)]]
+            [case.id, case.group, case.size_bytes, *(path.as_posix() for path in case.paths)]
             for case in cases
         ],
     }

@@ -1,0 +1,99 @@
+"""``medcurate status``: how far a build is, read from what it commits; never from the engine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcurate.build.plan import PLAN_FILE
+from medcurate.errors import ConfigError
+from medcurate.format import DATASET_FILE
+from medcurate.format.record import read_record
+from medcurate.job.spec import PartRecord, read_part_record, record_path
+from medcurate.lock import holder
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """Progress of one source; cases are counted from committed parts."""
+
+    source: str
+    jobs: int
+    jobs_done: int
+    cases: int
+    cases_written: int
+    cases_refused: int
+    masks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """``state``: finished, running (by whom) or stopped."""
+
+    state: str
+    sources: tuple[SourceStatus, ...]
+
+
+def read_status(out: Path, work: Path) -> Status:
+    """The status of the build into ``out``. Raises ConfigError when there is none."""
+    finished = (out / DATASET_FILE).is_file()
+    running = holder(work)
+    path = work / PLAN_FILE
+    if not path.is_file():
+        if not finished and running is None:
+            raise ConfigError(
+                f"{out}: no build here ({DATASET_FILE} and {path} are missing). Give a build's output folder."
+            )
+        return Status(state=_state(out, finished, running), sources=())
+    facts = json.loads(path.read_bytes())["sources"]
+    sources = tuple(_source(name, entry, work / "parts") for name, entry in facts.items())
+    return Status(state=_state(out, finished, running), sources=sources)
+
+
+def _state(out: Path, finished: bool, running: str | None) -> str:
+    if running is not None:
+        return f"running: {running}"
+    if not finished:
+        return "stopped; run the same build command again to continue"
+    masks = read_record(out).counts["masks"]["written"]
+    return f"finished, {masks:,} masks"
+
+
+def _source(name: str, facts: dict[str, Any], parts: Path) -> SourceStatus:
+    records = [record for job in facts["jobs"] if (record := _record(record_path(parts, job))) is not None]
+    return SourceStatus(
+        source=name,
+        jobs=len(facts["jobs"]),
+        jobs_done=len(records),
+        cases=facts["cases"] + facts["refused"],
+        cases_written=sum(record.counts["cases"]["written"] for record in records),
+        cases_refused=facts["refused"] + sum(record.counts["cases"]["rejected"] for record in records),
+        masks=sum(record.counts["masks"]["written"] for record in records),
+    )
+
+
+def _record(path: Path) -> PartRecord | None:
+    return read_part_record(path) if path.is_file() else None
+
+
+def status_table(status: Status) -> Table:
+    """The table that the verb prints."""
+    from rich.table import Table
+
+    table = Table()
+    for name in ("source", "jobs", "cases written", "cases refused", "masks"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for entry in status.sources:
+        table.add_row(
+            entry.source,
+            f"{entry.jobs_done:,} of {entry.jobs:,}",
+            f"{entry.cases_written:,} of {entry.cases:,}",
+            f"{entry.cases_refused:,}",
+            f"{entry.masks:,}",
+        )
+    return table

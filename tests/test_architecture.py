@@ -1,0 +1,131 @@
+"""Who may import whom: the table of the design, read from the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Every part, and the parts that it may import. A part is a top-level module or package of medcurate.
+BASE = {"errors"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "units": BASE,
+    "places": set(),
+    "registry": BASE,
+    "types": set(),
+    "commit": BASE,
+    "progress": BASE,
+    "lock": BASE,
+    "storage": BASE,
+    "config": BASE,
+    "format": BASE | {"commit"},
+    "claim": BASE | {"commit", "format"},
+    "readers": BASE | {"config", "types"},
+    "pairings": BASE | {"config", "types"},
+    "decoders": BASE | {"config", "types"},
+    "stages": BASE | {"config", "format", "types"},
+    "engines": BASE,
+    "phantom": BASE | {"commit"},
+    "checks": BASE | {"config", "decoders", "pairings", "readers", "registry"},
+    "library": BASE | {"checks", "config"},
+    "job": BASE
+    | {"commit", "config", "decoders", "engines", "format", "readers", "registry", "stages", "types"},
+    "pack": BASE | {"claim", "commit", "engines", "format", "lock", "progress", "registry", "storage"},
+    "build": BASE
+    | {
+        "claim", "commit", "config", "engines", "format", "job", "library", "lock", "pack", "pairings",
+        "phantom", "progress", "registry", "types",
+    },
+    "query": BASE | {"engines", "format", "library", "storage"},
+    "stats": BASE | {"format", "library", "query"},
+    "charts": BASE | {"stats"},
+    "preview": BASE | {"format", "query", "storage"},
+    "verify": BASE | {"engines", "format", "progress", "query", "registry", "storage"},
+    "inspection": BASE | {"config", "pairings", "readers", "registry", "types"},
+}  # fmt: skip
+# The command line may use every part; nothing may use the command line.
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["train"] = BASE | {"format", "storage"}
+
+
+def _modules() -> dict[str, Path]:
+    folders = {"medcurate": ROOT / "medcurate", "medcurate.train": ROOT / "train"}
+    return {
+        ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
+        for package, folder in folders.items()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def _part(module: str) -> str:
+    pieces = module.split(".")
+    return pieces[1] if len(pieces) > 1 else ""
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if node.module == "medcurate" else {node.module}
+    return {name for name in found if name.split(".")[0] == "medcurate"}
+
+
+@pytest.mark.parametrize("module", sorted(_modules()))
+def test_a_part_imports_only_what_the_table_allows(module: str) -> None:
+    part = _part(module)
+    if part in {"", "__main__"}:
+        return
+    known = set(MAY_IMPORT) | {"__version__"}
+    assert part in MAY_IMPORT, f"{module}: add the part to the table"
+    used = {_part(name) for name in _imports(_modules()[module])} & known
+    assert used <= MAY_IMPORT[part] | {part, "__version__"}, module
+
+
+def test_the_table_has_no_cycle_and_no_part_that_is_gone() -> None:
+    parts = {_part(module) for module in _modules()} - {"", "__main__"}
+    assert set(MAY_IMPORT) <= parts | {"train"}
+    left = dict(MAY_IMPORT)
+    while left:
+        free = [part for part, uses in left.items() if not uses & set(left) - {part}]
+        assert free, f"a cycle among {sorted(left)}"
+        for part in free:
+            del left[part]
+
+
+HEAVY = (
+    "numpy",
+    "torch",
+    "polars",
+    "pyarrow",
+    "duckdb",
+    "cv2",
+    "nibabel",
+    "pydicom",
+    "scipy",
+    "pydantic",
+    "PIL",
+    "matplotlib",
+)
+
+
+@pytest.mark.parametrize(
+    "verb", [[], ["build"], ["query"], ["stats"], ["preview"], ["verify"], ["pack"], ["sources"], ["inspect"]]
+)
+def test_help_loads_no_heavy_library(verb: list[str]) -> None:
+    code = (
+        "import sys\nfrom medcurate.cli.main import app\n"
+        f"try:\n    app({[*verb, '--help']!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
