@@ -1,0 +1,101 @@
+"""Files that show one structure each: foreground by a threshold, and many such files in few layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.config.source import Strict
+from medcurate.decoders.values import blocks, stored
+from medcurate.errors import CaseRejected, Reason
+from medcurate.types import Array, LabelLayer, Volume
+
+
+class BinaryOptions(Strict):
+    """``several``: whether several files of one class are one object each, or one object together."""
+
+    inverted: bool = False
+    several: Literal["objects", "union"] = "objects"
+
+
+def foreground(volume: Volume, above: float, *, inverted: bool) -> npt.NDArray[np.bool_]:
+    """Where the physical value is strictly greater than ``above`` (``inverted``: where it is not).
+
+    Same shape and memory order as the voxels; slope and intercept move the bound, not the voxels. Raises
+    CaseRejected (BAD_LABEL) for NaN.
+    """
+    content = stored(volume)
+    bound = content.number(above)
+    mask: npt.NDArray[np.bool_]
+    if content.voxels.dtype.kind == "f":
+        _refuse_nan(content.voxels)
+        mask = np.greater(content.voxels, above)
+    elif content.slope < 0:  # a greater value is stored as a smaller number
+        mask = np.less(content.voxels, math.ceil(bound))
+    else:
+        mask = np.greater(content.voxels, math.floor(bound))
+    return np.logical_not(mask, out=mask) if inverted else mask
+
+
+def _refuse_nan(voxels: Array) -> None:
+    count = sum(int(np.isnan(block).sum()) for block in blocks(voxels) if np.isnan(block.min()))
+    if count:
+        raise CaseRejected(Reason.BAD_LABEL, f"NaN in {count} voxels", {"count": count})
+
+
+@dataclass(slots=True)
+class _Layer:
+    """``flat``: view of ``labels`` in the order of ``axes``, so that masks of any memory order fit."""
+
+    labels: Array
+    flat: Array
+    terms: dict[int, str] = field(default_factory=dict)
+
+
+def pack(
+    masks: Iterable[tuple[str, npt.NDArray[np.bool_]]], count: int, *, union: bool
+) -> tuple[LabelLayer, ...]:
+    """``count`` pairs of term and mask in as few layers as overlaps allow; no masks are kept meanwhile.
+
+    Every mask gets a value of its own (with ``union``: every term). It goes to the first layer where it
+    touches no other value, so disjoint structures share one array. At least one layer comes back. Raises
+    CaseRejected (GEOMETRY) where shapes differ.
+    """
+    dtype = np.uint8 if count <= np.iinfo(np.uint8).max else np.uint16
+    layers: list[_Layer] = []
+    values: dict[str, int] = {}
+    axes: tuple[int, ...] = ()
+    for number, (term, mask) in enumerate(masks, start=1):
+        if not layers:
+            axes = tuple(sorted(range(mask.ndim), key=lambda axis: -abs(mask.strides[axis])))
+            layers.append(_layer(mask, axes, dtype))
+        if mask.shape != layers[0].labels.shape:
+            raise CaseRejected(Reason.GEOMETRY, "label files of the case differ in shape")
+        value = values.setdefault(term, len(values) + 1) if union else number
+        where = np.flatnonzero(mask.transpose(axes))
+        _place(layers, where, value, term, axes)
+    return tuple(LabelLayer(labels=layer.labels, terms=layer.terms) for layer in layers)
+
+
+def _layer(like: Array, axes: tuple[int, ...], dtype: npt.DTypeLike) -> _Layer:
+    ordered = np.zeros([like.shape[axis] for axis in axes], dtype)
+    return _Layer(ordered.transpose(np.argsort(axes)), ordered.reshape(-1))
+
+
+def _place(
+    layers: list[_Layer], where: npt.NDArray[np.intp], value: int, term: str, axes: tuple[int, ...]
+) -> None:
+    for layer in layers:
+        taken = layer.flat[where]
+        if not taken.any() or bool(((taken == 0) | (taken == value)).all()):
+            break
+    else:
+        layer = _layer(layers[0].labels, axes, layers[0].labels.dtype)
+        layers.append(layer)
+    layer.flat[where] = value
+    layer.terms[value] = term

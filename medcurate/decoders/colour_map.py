@@ -1,0 +1,96 @@
+"""Colours stand for structures; keys of [labels] are "#RRGGBB"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from medcurate.config.source import Strict
+from medcurate.decoders.values import distinct
+from medcurate.errors import CaseRejected, Reason
+from medcurate.types import Array, LabelFile, LabelLayer, Volume
+
+Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+
+
+class Options(Strict):
+    """``background``: colours that are no structure. ``nearest_within``: a pixel takes the nearest declared
+    colour (background included) up to this Euclidean distance in RGB; 0 accepts declared colours only.
+    Equally near: the first key of [labels], then background.
+    """
+
+    background: tuple[Colour, ...] = ("#000000",)
+    nearest_within: Annotated[float, Field(ge=0)] = 0.0
+
+
+def check(labels: Mapping[str, str]) -> None:
+    """Raise ValueError unless every key is a colour and no two are the same."""
+    for key in labels:
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", key):
+            raise ValueError(f'"{key}" is not a colour; write "#RRGGBB"')
+    if len({key.lower() for key in labels}) < len(labels):
+        raise ValueError("two keys of [labels] are the same colour")
+
+
+def decode(
+    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
+) -> tuple[LabelLayer, ...]:
+    """One layer a file: value n for the n-th key of [labels]. Raises CaseRejected (BAD_LABEL)."""
+    keys = [key.lower() for key in labels]
+    extra = [colour.lower() for colour in options.background if colour.lower() not in keys]
+    palette = np.array([[*bytes.fromhex(colour[1:])] for colour in (*keys, *extra)], np.int64)
+    classes = np.array([*range(1, len(keys) + 1), *[0] * len(extra)], np.uint16)
+    terms = dict(enumerate(labels.values(), start=1))
+    return tuple(
+        LabelLayer(labels=_classes(volume, palette, classes, options.nearest_within), terms=terms)
+        for _, volume in files
+    )
+
+
+def _classes(
+    volume: Volume, palette: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], nearest_within: float
+) -> Array:
+    packed = _packed(volume)
+    colours = distinct(packed)
+    squared = _squared_distances(colours, palette)
+    nearest = squared.argmin(axis=1)
+    undeclared = colours[squared.min(axis=1) > nearest_within**2]
+    if len(undeclared):
+        count = int(np.count_nonzero(np.isin(packed, undeclared)))
+        raise CaseRejected(
+            Reason.BAD_LABEL,
+            f"colour #{int(undeclared[0]):06x} is not declared; {count} pixels hold such colours",
+            {"measure": int(undeclared[0]), "count": count},
+        )
+    found: Array = classes[nearest][np.searchsorted(colours, packed)]
+    return found.astype(np.uint8) if len(classes) <= np.iinfo(np.uint8).max else found
+
+
+def _squared_distances(
+    colours: npt.NDArray[np.uint32], palette: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """(N, P) of N packed colours and P palette entries."""
+    components = np.stack([colours >> 16, (colours >> 8) & 255, colours & 255], axis=1).astype(np.int64)
+    columns = [((components - entry) ** 2).sum(axis=1) for entry in palette]
+    return np.stack(columns, axis=1)
+
+
+def _packed(volume: Volume) -> npt.NDArray[np.uint32]:
+    """(H, W) of 0xRRGGBB; a grey picture has three equal components. Raises CaseRejected."""
+    voxels = volume.voxels
+    if voxels.dtype != np.uint8 or volume.affine is not None or (voxels.ndim == 3 and voxels.shape[2] != 3):
+        raise CaseRejected(
+            Reason.BAD_LABEL, f"a picture of 8-bit colours is expected, not {voxels.dtype} {voxels.shape}"
+        )
+    if voxels.ndim == 2:
+        voxels = np.repeat(voxels[..., np.newaxis], 3, axis=2)
+    packed = np.zeros(voxels.shape[:2], np.uint32)
+    for channel in range(3):
+        packed <<= 8
+        packed |= voxels[..., channel]
+    return packed

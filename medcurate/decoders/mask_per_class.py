@@ -1,0 +1,32 @@
+"""Every class has files of its own, named after it: keys of [labels] are the tokens of file names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medcurate.decoders.binary import BinaryOptions, foreground, pack
+from medcurate.types import LabelFile, LabelLayer, Volume
+
+
+class Options(BinaryOptions):
+    """Foreground of a file is strictly above ``above``."""
+
+    above: float = 0.0
+
+
+def check(labels: Mapping[str, str]) -> None:
+    """Raise ValueError where a key cannot be part of a file's path."""
+    for key in labels:
+        if not key or key.startswith("/") or "*" in key or ".." in key.split("/"):
+            raise ValueError(f'"{key}" cannot stand in a file name; keys of [labels] replace {{label}} there')
+
+
+def decode(
+    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
+) -> tuple[LabelLayer, ...]:
+    """Disjoint classes share a layer, overlapping ones keep all their voxels. Raises CaseRejected."""
+    masks = (
+        (labels[file.label], foreground(volume, options.above, inverted=options.inverted))
+        for file, volume in files
+    )
+    return pack(masks, len(files), union=options.several == "union")
