@@ -15,7 +15,7 @@ from typing import Any
 from medcurate.config.load import check_model
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
-from medcurate.config.source import Source
+from medcurate.config.source import Pairing, Source
 from medcurate.decoders import DECODERS
 from medcurate.errors import ConfigError
 from medcurate.pairings import PAIRINGS
@@ -90,6 +90,23 @@ def _kind_problems(source: Source) -> Iterator[str]:
             load(DECODERS, decoder, "decoder").check(source.labels)
         except ValueError as error:
             yield f'labels: not of the form that the decoder "{decoder}" needs: {error}'
+
+
+def _pairing_problems(key: str, pairing: Pairing, source: Source) -> Iterator[str]:
+    """Whether channels and labels of the source have their tokens in the pairing's templates."""
+    # Here and not above: it loads numpy, and listing sources must not.
+    from medcurate.pairings.found import Names
+
+    module = load(PAIRINGS, pairing.kind, "pairing")
+    names = Names(
+        channels=tuple(channel.name for channel in source.channels),
+        components=tuple(channel.component for channel in source.channels),
+        labels=tuple(source.labels),
+    )
+    try:
+        module.check(module.Options(**pairing.options), names)
+    except ValueError as error:
+        yield f"{key}.options: {error}"
 
 
 def _options_problems(

@@ -45,9 +45,14 @@ def ontology() -> Ontology:
     return load_model(_manifests() / "ontology.toml", Ontology)
 
 
+def packaged_sources() -> Path:
+    """The folder of the packaged sources."""
+    return _manifests() / "sources"
+
+
 def source_ids() -> tuple[str, ...]:
     """Ids of the packaged sources, sorted."""
-    return _stems(_manifests() / "sources")
+    return _stems(packaged_sources())
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -62,7 +67,7 @@ def source_path(id_or_path: str, base: Path | None = None) -> Path:
     """
     if id_or_path.endswith(".toml"):
         return (base or Path()) / id_or_path
-    return _packaged(_manifests() / "sources", id_or_path, "source", source_ids())
+    return _packaged(packaged_sources(), id_or_path, "source", source_ids())
 
 
 def recipe_path(name_or_path: str) -> Path:

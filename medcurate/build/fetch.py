@@ -44,15 +44,16 @@ def ensure(source: Source, data: Path, home: Path) -> Path:
 
 
 def source_folder(source: Source, data: Path, home: Path) -> Path:
-    """Where the source's files are or belong (see ``ensure``). Raises DataMissing where nothing can be there."""
+    """Where the source's files are or belong (see ``ensure``). Raises DataMissing where that is no folder."""
     folder = data / source.id
     if source.files or folder.is_dir():
         return folder
     if home.resolve() != packaged_sources().resolve():
         return home
+    owner = source.homepage or "their owner"
     raise DataMissing(
-        f'source "{source.id}": there is no folder {folder}. Get the files from {source.homepage or "their owner"} '
-        "and put them there, or name the folder above it with --data."
+        f'source "{source.id}": there is no folder {folder}. Get the files from {owner} and put them there, '
+        "or name the folder above it with --data."
     )
 
 
@@ -95,7 +96,7 @@ def _missing_text(source_id: str, folder: Path, missing: Sequence[SourceFile]) -
 
 
 def _verify(source: Source, folder: Path) -> None:
-    """Compare all files with what the source declares; those verified before and untouched since by their stamp."""
+    """Compare all files with what the source declares; what is untouched since it was hashed is not read."""
     stamps = _read_stamps(folder)
     current = {file.path: _stamp(folder / file.path, file) for file in source.files}
     problems = list(_problems(source.files, folder, current, stamps))
