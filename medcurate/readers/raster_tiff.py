@@ -1,0 +1,103 @@
+"""TIFF and BigTIFF bytes to pixels, through tifffile; every compression that imagecodecs knows.
+
+White-is-zero greys are inverted, so that larger is brighter, as every viewer shows them; one-bit images
+become 0 and 255, as PNG's do. Source: TIFF 6.0, PhotometricInterpretation, ExtraSamples.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import tifffile
+
+from medcurate.errors import CaseRejected, Reason
+from medcurate.readers.guard import refusing
+from medcurate.readers.inflate import DEFLATE_RATIO
+from medcurate.types import Array
+
+_LEAST_STORED = {tifffile.COMPRESSION.NONE: 1, tifffile.COMPRESSION.ADOBE_DEFLATE: DEFLATE_RATIO}
+_SUPPORTED = {
+    tifffile.PHOTOMETRIC.MINISWHITE,
+    tifffile.PHOTOMETRIC.MINISBLACK,
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.PALETTE,
+    tifffile.PHOTOMETRIC.YCBCR,
+}
+_PAGE_AXES = frozenset("IQZ")  # pages, unknown, depth: what a stack may run along
+
+# tifffile's warnings quote tags; without a handler Python would print them.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def decode(content: bytes, check_claim: Callable[[int, int], None], *, indices: bool, stack: bool) -> Array:
+    """Pixels (H, W[, C]), or with ``stack`` (pages, H, W[, C]); channels as in ``raster_formats.decode``.
+
+    Raises CaseRejected: UNREADABLE for several pages without ``stack`` and for unsupported variants,
+    HEADER_SIZE before allocation, CORRUPT where a strip is missing, cut or does not decode.
+    """
+    with (
+        refusing(Reason.UNREADABLE, "tifffile refuses the TIFF"),
+        tifffile.TiffFile(BytesIO(content)) as tiff,
+    ):
+        if len(tiff.series) != 1:
+            raise CaseRejected(Reason.UNREADABLE, f"{len(tiff.series)} images in one TIFF; one is read")
+        series, page = tiff.series[0], tiff.pages.first
+        _check_layout(series, page, len(content), check_claim)
+        with refusing(Reason.CORRUPT, "the TIFF does not decode"):
+            pixels = _interpreted(series.asarray(), page, indices=indices)
+        return _arranged(pixels, series.axes, stack=stack)
+
+
+def _check_layout(
+    series: tifffile.TiffPageSeries,
+    page: tifffile.TiffPage,
+    stored_bytes: int,
+    check_claim: Callable[[int, int], None],
+) -> None:
+    size = int(series.nbytes)
+    ratio = _LEAST_STORED.get(tifffile.COMPRESSION(page.compression))
+    packed = 8 if page.bitspersample < 8 else 1
+    check_claim(size, stored_bytes * ratio * packed if ratio else size)
+    raw_ycbcr = (
+        page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression != tifffile.COMPRESSION.JPEG
+    )
+    if (
+        raw_ycbcr
+        or page.photometric not in _SUPPORTED
+        or series.dtype is None
+        or series.dtype.kind not in "buif"
+    ):
+        raise CaseRejected(Reason.UNREADABLE, "TIFF of a colour space or number type that is not supported")
+    for each in series.pages:
+        segments = () if each is None else zip(each.dataoffsets, each.databytecounts, strict=True)
+        if any(count == 0 or offset + count > stored_bytes for offset, count in segments):
+            raise CaseRejected(Reason.CORRUPT, "a strip of the TIFF is missing or cut")
+
+
+def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool) -> Array:
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+        bits = 8
+    else:
+        bits = page.bitspersample
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and not indices:
+        return np.moveaxis((np.asarray(page.colormap) >> 8).astype(np.uint8)[:, pixels], 0, -1)
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        if pixels.dtype.kind != "u":
+            raise CaseRejected(Reason.UNREADABLE, "a white-is-zero TIFF of signed or real numbers")
+        return np.asarray(pixels.dtype.type(2**bits - 1) - pixels)
+    return pixels
+
+
+def _arranged(pixels: Array, axes: str, *, stack: bool) -> Array:
+    """tifffile's axes to (pages, H, W, samples), each where it is there; a palette appended samples."""
+    axes += "S" * (pixels.ndim - len(axes))
+    pages, rest = (axes[0], axes[1:]) if axes[0] in _PAGE_AXES else ("", axes)
+    if bool(pages) != stack or rest not in {"YX", "YXS", "SYX"}:
+        wanted = "pages (Z, Y, X)" if stack else "one page (Y, X)"
+        raise CaseRejected(Reason.UNREADABLE, f"a TIFF of axes {axes}; {wanted} is read")
+    return np.moveaxis(pixels, -3, -1) if rest == "SYX" else pixels
