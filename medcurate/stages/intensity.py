@@ -1,0 +1,198 @@
+"""From source units to grey: bounds over the whole volume, then one linear map to uint8.
+
+Building a dataset and preparing an image for a trained model call the same two functions, ``bounds`` and
+``to_uint8``, so the same tissue gets the same grey in both. All arithmetic is float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.config.recipe import Clip, Intensity, MinMax, Percentiles, Rgb, Window
+from medcurate.errors import CaseRejected, ConfigError, Reason
+from medcurate.stages.voxels import counts_by_sign, extremes, order_statistics, paired_blocks
+from medcurate.types import Array, Volume
+
+_FALLBACK = "default"
+_CACHED_VOXELS = 1 << 14  # float64 temporaries of this many voxels stay in the second-level cache
+# OpenCV looks up 16-bit indices since version 5; numpy gives the same bytes in seven times the time.
+_CV_LOOKS_UP_16_BIT = int(cv2.__version__.split(".")[0]) >= 5
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """uint8 voxels of the stored shape and memory order, and the source values that became 0 and 255.
+
+    The bounds are None where pictures were stored as they are.
+    """
+
+    voxels: npt.NDArray[np.uint8]
+    low: float | None
+    high: float | None
+
+
+def rule_for(modality: str, rules: Mapping[str, Intensity]) -> Intensity:
+    """The recipe's rule for a modality, else its "default". Raises ConfigError when it has neither."""
+    if modality in rules:
+        return rules[modality]
+    if _FALLBACK in rules:
+        return rules[_FALLBACK]
+    raise ConfigError(
+        f'recipe: intensity has no rule for modality "{modality}" and no "{_FALLBACK}"; it has '
+        f"{', '.join(sorted(rules)) or 'none'}. Add [intensity.{modality}] or [intensity.{_FALLBACK}]."
+    )
+
+
+def scaled(volume: Volume, rule: Intensity) -> Scaled:
+    """Apply ``rule`` to a whole volume or picture.
+
+    Raises CaseRejected(BAD_INTENSITY) as ``bounds`` does, and for colour under any rule but ``rgb``.
+    """
+    if isinstance(rule, Rgb):
+        _require_picture(volume.voxels, volume.slope, volume.intercept)
+        return Scaled(volume.voxels, None, None)
+    if volume.voxels.ndim > (2 if volume.affine is None else 3):
+        raise CaseRejected(
+            Reason.BAD_INTENSITY, f'colour voxels need the intensity rule "rgb"; the recipe has "{rule.rule}"'
+        )
+    low, high = bounds(volume.voxels, volume.slope, volume.intercept, rule)
+    return Scaled(to_uint8(volume.voxels, volume.slope, volume.intercept, low, high), low, high)
+
+
+def bounds(volume_voxels: Array, slope: float, intercept: float, rule: Intensity) -> tuple[float, float]:
+    """The physical values that become 0 and 255, over all stored voxels of any shape; low < high.
+
+    Physical is ``stored * slope + intercept``. ``percentiles`` are numpy's with linear interpolation
+    (Hyndman and Fan 1996, definition 7), exactly, without its copies; "nonzero" leaves out physical
+    zeros. ``rgb`` gives (0, 255), the identity on uint8.
+    Raises CaseRejected(BAD_INTENSITY) when voxels are NaN, infinite or all equal, when all lie on one side
+    of the bounds, when no voxel is left to take percentiles of, and for ``rgb`` on anything but pictures.
+    """
+    if isinstance(rule, Rgb):
+        _require_picture(volume_voxels, slope, intercept)
+        return 0.0, 255.0
+    least, most = _physical_extremes(volume_voxels, slope, intercept)
+    match rule:
+        case Clip():
+            low, high = rule.low, rule.high
+        case Window():
+            low, high = rule.level - rule.width / 2, rule.level + rule.width / 2
+        case Percentiles():
+            low, high = _percentiles(volume_voxels, slope, intercept, rule)
+        case MinMax():
+            low, high = least, most
+    _require_contrast(least, most, low, high)
+    return low, high
+
+
+def to_uint8(voxels: Array, slope: float, intercept: float, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """uint8 of the same shape and memory order: 0 at or below ``low``, 255 at or above ``high``.
+
+    Between them floor(255 * (v - low) / (high - low) + 0.5) with v = stored * slope + intercept: halves
+    round up. ``voxels``: any real dtype without NaN, any strides and byte order; ``low`` < ``high`` finite.
+    Equal for equal v, whatever the stored dtype. Source: DICOM PS3.3 C.11.2.1.3.2 (LINEAR_EXACT).
+    """
+    if not (low < high and math.isfinite(255 * (high - low))):
+        raise ValueError(f"low must be below high and both finite, not {low} and {high}")
+    grey = np.empty_like(voxels, np.uint8, subok=False)
+    if voxels.dtype.itemsize > 2:
+        for stored, target in paired_blocks(voxels, grey, _CACHED_VOXELS):
+            target[...] = _grey(_physical(stored, slope, intercept), low, high)
+        return grey
+    bits = f"u{voxels.dtype.itemsize}"
+    # Every bit pattern, read in the stored type and byte order, so that no voxel is ever converted.
+    patterns = np.arange(1 << (8 * voxels.dtype.itemsize), dtype=bits).view(voxels.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        table = _grey(_physical(patterns, slope, intercept), low, high)
+    for stored, target in paired_blocks(voxels.view(bits), grey):
+        _look_up(stored, table, target)
+    return grey
+
+
+def _physical(stored: Array, slope: float, intercept: float) -> npt.NDArray[np.float64]:
+    values = stored.astype(np.float64)
+    values *= slope
+    values += intercept
+    return values
+
+
+def _grey(values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Overwrites ``values``."""
+    np.clip(values, low, high, out=values)
+    values -= low
+    values *= 255
+    values /= high - low
+    values += 0.5
+    return values.astype(np.uint8)
+
+
+def _look_up(indices: Array, table: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> None:
+    if indices.itemsize == 1 or _CV_LOOKS_UP_16_BIT:
+        cv2.LUT(indices.reshape(1, -1), table, dst=target.reshape(1, -1))
+    else:
+        np.take(table, indices, out=target, mode="clip")
+
+
+def _physical_extremes(voxels: Array, slope: float, intercept: float) -> tuple[float, float]:
+    first, last = (value * slope + intercept for value in extremes(voxels))
+    if not (math.isfinite(first) and math.isfinite(last)):
+        raise CaseRejected(Reason.BAD_INTENSITY, "slope and intercept give NaN or infinite values")
+    return min(first, last), max(first, last)
+
+
+def _percentiles(voxels: Array, slope: float, intercept: float, rule: Percentiles) -> tuple[float, float]:
+    negative, zero = counts_by_sign(voxels, slope, intercept) if rule.voxels == "nonzero" else (0, 0)
+    count = voxels.size - zero
+    if not count:
+        raise CaseRejected(Reason.BAD_INTENSITY, "all voxels are zero", {"measure": 0, "bound": 1})
+    places = [(count - 1) * (percent / 100) for percent in (rule.low, rule.high)]
+    ranks = [rank for place in places for rank in (int(place), min(int(place) + 1, count - 1))]
+    # Left-out zeros stand between the negative and the positive values of the sorted volume.
+    whole = [rank if rank < negative else rank + zero for rank in ranks]
+    stored = order_statistics(voxels, whole if slope > 0 else [voxels.size - 1 - rank for rank in whole])
+    below_low, above_low, below_high, above_high = (value * slope + intercept for value in stored)
+    return (
+        _between(below_low, above_low, places[0] - int(places[0])),
+        _between(below_high, above_high, places[1] - int(places[1])),
+    )
+
+
+def _between(below: float, above: float, fraction: float) -> float:
+    """Linear interpolation from the nearer end, as numpy computes it to stay monotone."""
+    step = above - below
+    return above - step * (1 - fraction) if fraction >= 0.5 else below + step * fraction
+
+
+def _require_contrast(least: float, most: float, low: float, high: float) -> None:
+    if least == most:
+        raise CaseRejected(Reason.BAD_INTENSITY, "all voxels are equal", {"measure": 0, "bound": 0})
+    if not low < high:
+        raise CaseRejected(
+            Reason.BAD_INTENSITY, "the two percentiles are equal", {"measure": high - low, "bound": 0}
+        )
+    if most <= low:
+        raise CaseRejected(
+            Reason.BAD_INTENSITY, "no voxel is above the lower bound", {"measure": most, "bound": low}
+        )
+    if least >= high:
+        raise CaseRejected(
+            Reason.BAD_INTENSITY, "no voxel is below the upper bound", {"measure": least, "bound": high}
+        )
+    if not math.isfinite(255 * (high - low)):
+        raise CaseRejected(Reason.BAD_INTENSITY, "the bounds are too far apart for float64")
+
+
+def _require_picture(voxels: Array, slope: float, intercept: float) -> None:
+    is_picture = voxels.ndim == 2 or (voxels.ndim in {3, 4} and voxels.shape[-1] == 3)
+    if voxels.dtype != np.uint8 or not is_picture or (slope, intercept) != (1, 0):
+        found = f"{voxels.dtype.name} {' x '.join(str(size) for size in voxels.shape)}"
+        raise CaseRejected(
+            Reason.BAD_INTENSITY,
+            f'the intensity rule "rgb" needs unscaled uint8, grey or with three channels, not {found}',
+        )
