@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
@@ -19,6 +21,7 @@ _FILTER_UP = 2
 _COLOUR_TYPES = {1: 0, 3: 2}  # channels -> greyscale, truecolour
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 _MAX_SIDE_PX = 65535
+_MAX_DEFLATE_RATIO = 1032  # 258 bytes for two bits: RFC 1951, 3.2.5 and 3.2.7
 
 
 def encode(image: npt.NDArray[np.uint8]) -> bytes:
@@ -40,15 +43,56 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
-    """PNG bytes to uint8 (H, W) or (H, W, 3) RGB. Raises ValueError when they are not a whole PNG."""
-    import cv2
+    """PNG bytes, 8-bit grey or RGB, to uint8 (H, W) or (H, W, 3) RGB.
 
-    if not data.startswith(_SIGNATURE) or not data.endswith(_END):
-        raise ValueError("not a whole PNG")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError("PNG does not decode")
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    Every chunk's CRC is checked before anything is allocated. Raises ValueError when the bytes are damaged,
+    cut, followed by others, or hold another kind of image (palette, alpha, 16 bits).
+    """
+    height, width, channels = _checked_header(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError(f"PNG does not decode: {error.err}") from error
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    if image is None or image.dtype != np.uint8 or image.shape != shape:
+        raise ValueError(f"PNG does not decode to 8 bits and {channels} channels")
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channels == 3 else image
+    return rgb.astype(np.uint8, copy=False)
+
+
+def _checked_header(data: bytes) -> tuple[int, int, int]:
+    """(height, width, channels) of a whole PNG whose chunks are all undamaged. Raises ValueError."""
+    chunks = list(_chunks(data))
+    if [kind for kind, _ in chunks[:1] + chunks[-1:]] != [b"IHDR", b"IEND"] or len(chunks[0][1]) != 13:
+        raise ValueError("not a whole PNG: it must begin with IHDR and end with IEND")
+    width, height, depth, colour_type = struct.unpack(">IIBB", chunks[0][1][:10])
+    channels = {colour: count for count, colour in _COLOUR_TYPES.items()}.get(colour_type)
+    if depth != 8 or channels is None:
+        raise ValueError(f"PNG of colour type {colour_type} with {depth} bits; grey or RGB with 8 is needed")
+    compressed = sum(len(payload) for kind, payload in chunks if kind == b"IDAT")
+    if height * (width * channels + 1) > compressed * _MAX_DEFLATE_RATIO:
+        raise ValueError(f"PNG claims {height} x {width} pixels, more than {compressed} bytes can hold")
+    return height, width, channels
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """(type, payload) of every chunk. Raises ValueError when one is cut or its CRC is wrong."""
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("not a PNG: the signature is missing")
+    offset, view = len(_SIGNATURE), memoryview(data)
+    while offset < len(data):
+        end = offset + 12 + int.from_bytes(view[offset : offset + 4], "big")
+        kind, payload, crc = (
+            bytes(view[offset + 4 : offset + 8]),
+            view[offset + 8 : end - 4],
+            view[end - 4 : end],
+        )
+        if end > len(data):
+            raise ValueError(f"PNG is cut: {len(data)} of {end} bytes")
+        if int.from_bytes(crc, "big") != isal_zlib.crc32(payload, isal_zlib.crc32(kind)):
+            raise ValueError(f"PNG is damaged: wrong CRC of chunk {kind!r}")
+        yield kind, payload
+        offset = end
 
 
 def _chunk(kind: bytes, payload: bytes) -> bytes:

@@ -62,14 +62,18 @@ def digest(blob: bytes) -> int:
 def split_members(blob: bytes) -> tuple[str, bytes, dict[str, Any]]:
     """Take a sample's bytes apart into (key, PNG bytes, JSON value). Raises SampleError."""
     try:
-        first, image = _member_at(blob, 0)
-        second, text = _member_at(blob, _padded(len(image)) + BLOCK_BYTES)
+        first, image, middle = _member_at(blob, 0)
+        second, text, end = _member_at(blob, middle)
         info = json.loads(text)
     except (tarfile.TarError, ValueError) as error:
         raise SampleError(f"not a sample: {error}") from error
     key = first.removesuffix(".png")
     if first != f"{key}.png" or second != f"{key}.json":
         raise SampleError(f"not a sample: members {first} and {second} instead of KEY.png and KEY.json")
+    if end != len(blob):
+        raise SampleError(f"not a sample: {len(blob)} bytes instead of {end}")
+    if not isinstance(info, dict):
+        raise SampleError(f"sample {key} is damaged: its JSON is not an object")
     return key, image, info
 
 
@@ -80,7 +84,7 @@ def decode(blob: bytes) -> Sample:
         image = png.decode(image_png)
         counts = [a["segmentation"]["counts"] for a in info["annotations"]]
         masks = decode_masks(counts, image.shape[0], image.shape[1])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SampleError(f"sample {key} is damaged: {error}") from error
     return Sample(key, image, masks, info)
 
@@ -93,13 +97,11 @@ def decode_masks(counts: Sequence[str], height: int, width: int) -> npt.NDArray[
     return masks
 
 
-def _member_at(blob: bytes, offset: int) -> tuple[str, bytes]:
-    header = tarfile.TarInfo.frombuf(blob[offset : offset + BLOCK_BYTES], "utf-8", "strict")
-    payload = blob[offset + BLOCK_BYTES : offset + BLOCK_BYTES + header.size]
+def _member_at(blob: bytes, offset: int) -> tuple[str, bytes, int]:
+    """Name and payload of the member at ``offset``, and the offset of what follows it."""
+    start = offset + BLOCK_BYTES
+    header = tarfile.TarInfo.frombuf(blob[offset:start], "utf-8", "strict")
+    payload = blob[start : start + header.size]
     if len(payload) != header.size:
         raise ValueError(f"member {header.name} is cut: {len(payload)} of {header.size} bytes")
-    return header.name, payload
-
-
-def _padded(size: int) -> int:
-    return size + -size % BLOCK_BYTES
+    return header.name, payload, start + header.size + -header.size % BLOCK_BYTES
