@@ -123,8 +123,8 @@ def check_same_masks(samples: list[sample.Sample], export: Path) -> int:
     for path in (export / "masks").glob("*.png"):
         name = path.name.rsplit("_", 2)[0]
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0
-        # The exporter writes stored order (i, j); both axes of the phantoms are turned for display.
-        expected.setdefault(name, Counter())[np.packbits(mask.T[::-1, ::-1]).tobytes()] += 1
+        # The exporter writes (i, j) as stored; our planes are (row, column) = (j, i) of these LPS volumes.
+        expected.setdefault(name, Counter())[np.packbits(mask.T).tobytes()] += 1
     found = {_export_name(s.key): Counter(np.packbits(mask).tobytes() for mask in s.masks) for s in samples}
     if found != expected:
         raise SystemExit("the exporter's masks differ from ours")

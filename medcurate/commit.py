@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from medcurate.errors import OutputError
+from medcurate.errors import DiskFull, OutputError
 
 TEMP_PREFIX = ".tmp-"
 
@@ -54,7 +54,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
     """The message for a failed write to ``path``; states the bytes left when the disk is full."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         free = shutil.disk_usage(path.parent).free
-        return OutputError(
+        return DiskFull(
             f"disk full while writing {path}: {free:,} bytes are free there. "
             "Free some space and run the same command again: it continues where it stopped."
         )

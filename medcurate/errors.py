@@ -72,3 +72,7 @@ class CaseRejected(MedcurateError):
 
 class OutputError(MedcurateError):
     """The build cannot go on (disk full, locked, changed inputs, damaged parts); a rerun continues."""
+
+
+class DiskFull(OutputError):
+    """There is no room for what must be written."""

@@ -16,7 +16,7 @@ from medcurate.claim import claim, release, tool_versions
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
-from medcurate.errors import ConfigError, OutputError
+from medcurate.errors import ConfigError, DiskFull, OutputError
 from medcurate.format import DATASET_FILE
 from medcurate.format.record import read_record
 from medcurate.job.spec import Job, PartRecord
@@ -170,8 +170,8 @@ def _parts(run: _Build) -> dict[str, PartRecord]:
 
         try:
             run_jobs(missing, run.engine, workers=run.options.workers, limits=limits, done=done)
-        except OutputError as error:
-            raise OutputError(f"{error} {_still_needed(jobs, records)}") from error
+        except DiskFull as error:
+            raise DiskFull(f"{error} {_still_needed(jobs, records)}") from error
     return records
 
 

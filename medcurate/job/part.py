@@ -112,7 +112,7 @@ def _record(job: Job, writer: ShardWriter, totals: _Totals, seconds: float) -> P
         rejects_bytes=rejects.stat().st_size,
         rejects_sha256=sha256_file(rejects),
         counts=counts,
-        reasons=Counter(str(reject.reason) for *_, reject in totals.ledger),
+        reasons=dict(Counter(str(reject.reason) for *_, reject in totals.ledger)),
         cases=tuple(totals.facts),
         inputs=tuple((path, *facts) for path, facts in sorted(totals.inputs.items())),
         seconds=seconds,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.tables import table
@@ -22,16 +23,16 @@ def manifest_table(
     constants: Mapping[str, Any],
     samples: Mapping[str, Sequence[Any]],
     masks: Mapping[str, Any],
-    sample_of: Any,
+    sample_of: npt.NDArray[np.int64],
 ) -> pa.Table:
     """Rows of masks: ``constants`` hold for all, ``samples`` for a sample (spread by ``sample_of``), ``masks`` for one.
 
     ``sample_of`` int (N,): the index of each mask's sample. Every manifest column must be in exactly one group.
     """
-    count = len(sample_of)
-    columns: dict[str, Any] = {name: [value] * count for name, value in constants.items()}
+    owners = sample_of.tolist()
+    columns: dict[str, Any] = {name: [value] * len(owners) for name, value in constants.items()}
     for name, values in samples.items():
-        columns[name] = np.asarray(values)[sample_of] if count else []
+        columns[name] = [values[owner] for owner in owners]
     columns.update(masks)
     return table(MANIFEST, columns)
 
