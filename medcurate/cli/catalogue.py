@@ -1,9 +1,220 @@
-"""Verbs of the group ``catalogue``."""
+"""Verbs of the group ``catalogue``: what sources and recipes there are, and what each one says."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+if TYPE_CHECKING:
+    from medcurate.config.source import Origin, Source
+    from medcurate.library import Resolved
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group's verbs to ``app``."""
+    sources = typer.Typer(help="List the known sources, or show one.", invoke_without_command=True)
+    sources.callback()(list_sources)
+    sources.command("show")(show_source)
+    app.add_typer(sources, name="sources")
+    recipes = typer.Typer(help="List the known recipes, or show one.", invoke_without_command=True)
+    recipes.callback()(list_recipes)
+    recipes.command("show")(show_recipe)
+    app.add_typer(recipes, name="recipes")
+
+
+def list_sources(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the known sources, or show one: sources show ID."""
+    if context.invoked_subcommand:
+        return
+    from medcurate.library import load_source, source_ids
+
+    sources = [load_source(name) for name in source_ids()]
+    if as_json:
+        _echo_json([_summary(source) for source in sources])
+        return
+    rows = [
+        (
+            s.id,
+            s.modality,
+            f"{s.dimensions}D",
+            s.licence.id,
+            s.licence.commercial,
+            str(len(s.labels)),
+            s.title,
+        )
+        for s in sources
+    ]
+    _echo_table(("source", "modality", "", "licence", "commercial", "labels", "title"), rows)
+    typer.echo("Details: medcurate sources show ID")
+
+
+def show_source(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A source's id, or the path of a source's file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one source: facts, licence, citation, labels with their ontology terms, files."""
+    from medcurate.library import load_source, ontology
+
+    source = load_source(name)
+    if as_json:
+        labels = {value: _label_facts(label) for value, label in source.labels.items()}
+        _echo_json(source.model_dump(mode="json") | {"labels": labels})
+        return
+    _echo_facts(source)
+    rows = []
+    for value, label in source.labels.items():
+        facts = _label_facts(label)
+        group = ontology().regions[facts["region"]].group if facts else ""
+        rows.append((value, label, *(str(facts.get(key, "")) for key in ("organ", "region")), group,
+                     "lesion" if facts.get("lesion") else "", facts.get("snomed", "")))  # fmt: skip
+    _echo_table(("value", "label", "organ", "region", "group", "", "SNOMED CT"), rows)
+    if source.files:
+        files = [
+            (
+                f.path,
+                "" if f.size_bytes is None else f"{f.size_bytes:,}",
+                (f.sha256 or "")[:12],
+                _origin(f.origin),
+            )
+            for f in source.files
+        ]
+        _echo_table(("file", "bytes", "sha256", "from"), files)
+
+
+def list_recipes(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the known recipes, or show one: recipes show NAME."""
+    if context.invoked_subcommand:
+        return
+    from medcurate.library import load_recipe, recipe_names
+
+    recipes = [load_recipe(name) for name in recipe_names()]
+    if as_json:
+        _echo_json([{"name": r.name, "title": r.title, "sources": r.sources} for r in recipes])
+        return
+    rows = [(recipe.name, str(len(recipe.sources)), recipe.title) for recipe in recipes]
+    _echo_table(("recipe", "sources", "title"), rows)
+    typer.echo("Details: medcurate recipes show NAME")
+
+
+def show_recipe(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A recipe's name, or the path of a recipe's file.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show one recipe resolved: every option with its value, its sources, and the hash that identifies it.
+
+    The text is TOML and a recipe again. Sources and kinds are checked on the way.
+    """
+    from medcurate.library import canonical, recipe_sha256, resolve
+
+    resolved = resolve(name)
+    if as_json:
+        _echo_json(canonical(resolved) | {"sha256": recipe_sha256(resolved)})
+        return
+    for line in _recipe_text(resolved, recipe_sha256(resolved)):
+        typer.echo(line)
+
+
+def _summary(source: Source) -> dict[str, Any]:
+    return {
+        "id": source.id,
+        "title": source.title,
+        "modality": source.modality,
+        "sequence": source.sequence,
+        "dimensions": source.dimensions,
+        "synthetic": source.synthetic,
+        "licence": source.licence.id,
+        "commercial": source.licence.commercial,
+        "labels": sorted(set(source.labels.values())),
+    }
+
+
+def _label_facts(label: str) -> dict[str, Any]:
+    """The ontology's facts of ``label``; empty for one that the ontology does not know."""
+    from medcurate.library import ontology
+
+    if label not in ontology().labels:
+        return {}
+    term = ontology().labels[label]
+    return {
+        "label": label,
+        "title": term.title,
+        "organ": term.organ,
+        "region": ontology().region_of(label),
+        "laterality": term.laterality,
+        "lesion": term.lesion,
+        "snomed": term.snomed,
+    }
+
+
+def _echo_facts(source: Source) -> None:
+    sequence = f" / {source.sequence}" if source.sequence else ""
+    licence = source.licence
+    facts = {
+        source.id: source.title,
+        "homepage": source.homepage,
+        "citation": source.citation,
+        "images": f"{source.modality}{sequence}, {source.dimensions}D{', synthetic' if source.synthetic else ''}",
+        "licence": f"{licence.id}; commercial use: {licence.commercial}; redistribution: {licence.redistribute}",
+        "terms": licence.url,
+        "pairing": ", ".join(pairing.kind for pairing in source.pairings),
+        "reading": f"{source.image.reader} images, {source.label.reader} labels as {source.label.decoder}",
+        "channels": ", ".join(channel.name for channel in source.channels),
+        "left out": ", ".join(erratum.case for erratum in source.errata),
+    }
+    for key, text in facts.items():
+        if text:
+            typer.echo(f"{key:<{max(10, len(source.id))}}  {text}")
+    for note in source.notes:
+        typer.echo(f"- {note}")
+
+
+def _origin(origin: Origin) -> str:
+    if origin.package:
+        return f"packaged in {origin.package}"
+    if origin.generator:
+        return f"generated: {origin.generator}"
+    return origin.url or f"by hand: {origin.by_hand}"
+
+
+def _recipe_text(resolved: Resolved, sha256: str) -> Iterator[str]:
+    yield f"# recipe {resolved.recipe.name}, resolved; sha256 {sha256}"
+    for source in resolved.sources:
+        yield f"# {source.id}: {source.title}; {source.licence.id}"
+    yield from _toml(resolved.recipe.model_dump(mode="json"))
+
+
+def _toml(table: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Nested tables of plain values as TOML; JSON's scalars and lists of scalars are TOML's."""
+    if path:
+        yield f"\n[{path}]"
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _toml(value, f"{path}.{key}" if path else key)
+
+
+def _echo_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _echo_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
