@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from medcurate.config.source import Origin, Source
     from medcurate.library import Resolved
 
+PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
@@ -38,18 +40,9 @@ def list_sources(context: typer.Context, as_json: AsJson = False) -> None:
         _echo_json([_summary(source) for source in sources])
         return
     rows = [
-        (
-            s.id,
-            s.modality,
-            f"{s.dimensions}D",
-            s.licence.id,
-            s.licence.commercial,
-            str(len(s.labels)),
-            s.title,
-        )
-        for s in sources
+        (s.id, f"{s.modality} {s.dimensions}D", s.licence.id, s.licence.commercial, s.title) for s in sources
     ]
-    _echo_table(("source", "modality", "", "licence", "commercial", "labels", "title"), rows)
+    _echo_table(("source", "images", "licence", "commercial", "title"), rows)
     typer.echo("Details: medcurate sources show ID")
 
 
@@ -154,14 +147,20 @@ def _label_facts(label: str) -> dict[str, Any]:
 
 
 def _echo_facts(source: Source) -> None:
-    sequence = f" / {source.sequence}" if source.sequence else ""
+    images = [
+        source.modality,
+        source.sequence,
+        f"{source.dimensions}D",
+        "synthetic" if source.synthetic else "",
+    ]
     licence = source.licence
+    use = f"commercial use: {licence.commercial}; redistribution: {licence.redistribute}"
     facts = {
         source.id: source.title,
         "homepage": source.homepage,
         "citation": source.citation,
-        "images": f"{source.modality}{sequence}, {source.dimensions}D{', synthetic' if source.synthetic else ''}",
-        "licence": f"{licence.id}; commercial use: {licence.commercial}; redistribution: {licence.redistribute}",
+        "images": ", ".join(filter(None, images)),
+        "licence": f"{licence.id}; {use}",
         "terms": licence.url,
         "pairing": ", ".join(pairing.kind for pairing in source.pairings),
         "reading": f"{source.image.reader} images, {source.label.reader} labels as {source.label.decoder}",
@@ -192,11 +191,11 @@ def _recipe_text(resolved: Resolved, sha256: str) -> Iterator[str]:
 
 def _toml(table: dict[str, Any], path: str = "") -> Iterator[str]:
     """Nested tables of plain values as TOML; JSON's scalars and lists of scalars are TOML's."""
-    if path:
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    if path and plain:
         yield f"\n[{path}]"
-    for key, value in table.items():
-        if not isinstance(value, dict):
-            yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in plain.items():
+        yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _toml(value, f"{path}.{key}" if path else key)
@@ -213,8 +212,11 @@ def _echo_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in head:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(head):
+        table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(table)
