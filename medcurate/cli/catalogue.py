@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medcurate.config.source import Origin, Source
+    from medcurate.config.source import Origin, Source, SourceFile
     from medcurate.library import Resolved
 
 PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
@@ -59,24 +59,10 @@ def show_source(
         _echo_json(source.model_dump(mode="json") | {"labels": labels})
         return
     _echo_facts(source)
-    rows = []
-    for value, label in source.labels.items():
-        facts = _label_facts(label)
-        group = ontology().regions[facts["region"]].group if facts else ""
-        rows.append((value, label, *(str(facts.get(key, "")) for key in ("organ", "region")), group,
-                     "lesion" if facts.get("lesion") else "", facts.get("snomed", "")))  # fmt: skip
-    _echo_table(("value", "label", "organ", "region", "group", "", "SNOMED CT"), rows)
+    head = ("value", "label", "side", "organ", "region", "group", "lesion", "SNOMED CT")
+    _echo_table(head, [_label_row(value, label) for value, label in source.labels.items()])
     if source.files:
-        files = [
-            (
-                f.path,
-                "" if f.size_bytes is None else f"{f.size_bytes:,}",
-                (f.sha256 or "")[:12],
-                _origin(f.origin),
-            )
-            for f in source.files
-        ]
-        _echo_table(("file", "bytes", "sha256", "from"), files)
+        _echo_table(("file", "bytes", "sha256", "from"), [_file_row(file) for file in source.files])
 
 
 def list_recipes(context: typer.Context, as_json: AsJson = False) -> None:
@@ -129,21 +115,34 @@ def _summary(source: Source) -> dict[str, Any]:
 
 
 def _label_facts(label: str) -> dict[str, Any]:
-    """The ontology's facts of ``label``; empty for one that the ontology does not know."""
+    """The label with the ontology's facts; without them where the ontology does not know it."""
     from medcurate.library import ontology
 
     if label not in ontology().labels:
-        return {}
+        return {"label": label}
     term = ontology().labels[label]
+    region = ontology().region_of(label)
     return {
         "label": label,
         "title": term.title,
-        "organ": term.organ,
-        "region": ontology().region_of(label),
         "laterality": term.laterality,
+        "organ": term.organ,
+        "region": region,
+        "group": ontology().regions[region].group,
         "lesion": term.lesion,
         "snomed": term.snomed,
     }
+
+
+def _label_row(value: str, label: str) -> tuple[str, ...]:
+    facts = _label_facts(label)
+    texts = [str(facts.get(key, "")) for key in ("laterality", "organ", "region", "group")]
+    return value, label, *texts, "yes" if facts.get("lesion") else "", facts.get("snomed", "")
+
+
+def _file_row(file: SourceFile) -> tuple[str, str, str, str]:
+    size = "" if file.size_bytes is None else f"{file.size_bytes:,}"
+    return file.path, size, (file.sha256 or "")[:12], _origin(file.origin)
 
 
 def _echo_facts(source: Source) -> None:
@@ -162,6 +161,7 @@ def _echo_facts(source: Source) -> None:
         "images": ", ".join(filter(None, images)),
         "licence": f"{licence.id}; {use}",
         "terms": licence.url,
+        "notice": licence.notice,
         "pairing": ", ".join(pairing.kind for pairing in source.pairings),
         "reading": f"{source.image.reader} images, {source.label.reader} labels as {source.label.decoder}",
         "channels": ", ".join(channel.name for channel in source.channels),
