@@ -1,9 +1,194 @@
-"""Verbs of the group ``dataset``."""
+"""Verbs on a finished dataset: ``pack``, ``verify``, ``clean``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+if TYPE_CHECKING:
+    from medcurate.engines.types import Engine
+    from medcurate.pack.types import PackResult
+    from medcurate.verify.findings import Report
+
+
+SMALLEST_SHARD_BYTES = 1 << 16
+
+
+class EngineName(StrEnum):
+    """The engines that can be named; one registry (medcurate.engines) knows their modules."""
+
+    serial = "serial"
+    pool = "pool"
+
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
+]
+EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group's verbs to ``app``."""
+    """Add the verbs to ``app``."""
+    app.command("pack")(pack)
+    app.command("verify")(verify)
+    app.command("clean")(clean)
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A finished dataset.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new dataset.")],
+    where: Annotated[
+        str,
+        typer.Option(
+            help="Keep masks that fit this SQL condition, such as \"organ = 'liver' AND commercial\"."
+        ),
+    ] = "",
+    size: Annotated[
+        int,
+        typer.Option(min=0, max=65_535, help="Resize images and masks to SIZE x SIZE pixels; 0 keeps them."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    shard_size: Annotated[str, typer.Option(help="Largest shard, such as 256MiB or 1GB.")] = "256MiB",
+    workers: Workers = None,
+    engine: EngineOption = EngineName.pool,
+) -> None:
+    """Make a training view of a dataset: select, resize, shuffle into new shards.
+
+    No volume is read again. The same command continues after an interruption, and on a finished output it
+    checks every file and makes damaged ones again.
+    """
+    from medcurate.errors import ConfigError
+    from medcurate.pack.dataset import pack_dataset
+    from medcurate.pack.types import PackRules
+    from medcurate.units import parse_size
+
+    shard_bytes = parse_size(shard_size)
+    if shard_bytes < SMALLEST_SHARD_BYTES:
+        raise ConfigError(f"--shard-size {shard_size}: must be at least 64KiB; 256MiB suits most uses.")
+    rules = PackRules(where=where.strip(), size_px=size, seed=seed, shard_bytes=shard_bytes)
+    with _counting("packing", "samples") as count:
+        result = pack_dataset(
+            source, out, rules, engine=_engine(engine), workers=workers or _cpus(), progress=count
+        )
+    _show_packed(result, out)
+
+
+def verify(
+    dataset: Annotated[Path, typer.Argument(help="A finished dataset.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every sample and measure every mask again.")
+    ] = False,
+    workers: Workers = None,
+    engine: EngineOption = EngineName.pool,
+) -> None:
+    """Check every file, sample and table of a dataset; name what is wrong and how to mend it.
+
+    Exit codes: 0 nothing is wrong, 1 something is.
+    """
+    from medcurate.verify.run import verify_dataset
+
+    with _counting("verifying", "B") as count:
+        report = verify_dataset(
+            dataset, deep=deep, engine=_engine(engine), workers=workers or _cpus(), progress=count
+        )
+    _show_report(report, dataset)
+    if report.count:
+        raise typer.Exit(1)
+
+
+def clean(
+    dataset: Annotated[Path, typer.Argument(help="A dataset; its work folder is DATASET.work.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the work folder of a dataset: parts and records that only a rerun would use."""
+    import shutil
+
+    from medcurate.errors import ConfigError
+    from medcurate.format import DATASET_FILE
+    from medcurate.lock import locked
+    from medcurate.pack.dataset import work_folder
+    from medcurate.progress import amount_text
+
+    dataset = dataset.resolve()
+    work = work_folder(dataset)
+    if work.is_symlink() or not work.is_dir():
+        raise ConfigError(f"{work}: there is no work folder to remove.")
+    with locked(work, "removing it"):
+        size_bytes = sum(path.lstat().st_size for path in work.rglob("*"))
+        finished = (dataset / DATASET_FILE).is_file()
+        loss = (
+            "a later build cannot reuse its parts"
+            if finished
+            else "the unfinished dataset starts from nothing"
+        )
+        question = f"Remove {work} ({amount_text(size_bytes, 'B')})? Then {loss}."
+        if not yes:
+            typer.confirm(question, abort=True)
+        shutil.rmtree(work)
+    typer.echo(f"removed {work}: {amount_text(size_bytes, 'B')} are free again")
+
+
+def _engine(name: EngineName) -> Engine:
+    from medcurate.engines import ENGINES
+    from medcurate.registry import load
+
+    run: Engine = load(ENGINES, name.value, "engine").run
+    return run
+
+
+def _cpus() -> int:
+    from medcurate.engines.allotted import allotted_cpus
+
+    return allotted_cpus()
+
+
+@contextmanager
+def _counting(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that shows a bar from its first call on."""
+    from medcurate.progress import Progress, progress
+
+    bar: Progress | None = None
+    last = 0
+    with ExitStack() as stack:
+
+        def count(done: int, total: int) -> None:
+            nonlocal bar, last
+            if bar is None:
+                bar = stack.enter_context(progress(title, total, unit, done=done))
+            else:
+                bar.advance(done - last)
+            last = done
+
+        yield count
+
+
+def _show_packed(result: PackResult, out: Path) -> None:
+    size_bytes = sum(facts.size_bytes for facts in result.files.values())
+    written = result.written
+    typer.echo(
+        f"{written['slices']:,} images and {written['masks']:,} masks of {written['cases']:,} cases "
+        f"in {size_bytes / 1e6:,.1f} MB: {out}"
+    )
+    if result.rejects_added["masks"]:
+        typer.echo(
+            f"{result.rejects_added['masks']:,} masks were lost by the resize, and with them "
+            f"{result.rejects_added['slices']:,} images; they are in the ledger (rejects.parquet)."
+        )
+    standing = len(result.files) - len(result.made)
+    if standing:
+        typer.echo(f"{len(result.made)} files were written; {standing} stood already.")
+
+
+def _show_report(report: Report, dataset: Path) -> None:
+    for problem in report.problems:
+        typer.echo(f"{dataset / problem.file}: {problem.what}\n    to mend it: {problem.remedy}")
+    if report.count > len(report.problems):
+        typer.echo(f"… and {report.count - len(report.problems):,} more problems")
+    typer.echo(f"{dataset}: {report.count:,} problems" if report.count else f"{dataset}: no problem found")
+    size = f"{report.size_bytes / 1e6:,.1f} MB"
+    typer.echo(f"looked at {report.files} files, {size}, {report.samples:,} samples, {report.masks:,} masks")

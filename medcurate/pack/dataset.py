@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,13 @@ def pack_dataset(
             remove_temporaries(out)
         claim(out, made_by)
         inputs = PackInput(source, (source / MANIFEST_FILE,), (source / REJECTS_FILE,))
-        result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
-        if not result.written["masks"] and rules.where:
+        try:
+            result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
+        except ConfigError:  # found before anything was written: leave no claim behind
             release(out)
-            raise ConfigError(f"--where {rules.where!r}: no mask of {source} fits; nothing was packed.")
+            with suppress(OSError):
+                out.rmdir()
+            raise
         if not (out / DATASET_FILE).is_file():
             _record(record, made_by, out, result).write(out)
         release(out)

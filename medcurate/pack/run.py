@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines.types import Engine, Limits
-from medcurate.errors import MedcurateError, OutputError
+from medcurate.errors import ConfigError, MedcurateError, OutputError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS
 from medcurate.format.record import FileRecord, read_record
 from medcurate.pack.plan import Plan, make_plan
@@ -38,11 +38,13 @@ def write_shards(
     A rerun makes only what is not there. Where ``out`` is finished already, every file is read and the
     missing or damaged ones are made again; the others are not touched. The caller holds the lock.
 
-    Raises ConfigError (a mistake in ``rules.where``), DamagedInput (a bad sample), OutputError (disk full).
+    Raises ConfigError (a wrong ``rules.where``), DamagedInput (a bad sample), OutputError (disk full).
     """
     folder = work / _WORK
     _sweep(out, folder)
     plan = make_plan(inputs, rules, folder)
+    if rules.where and not plan.shards:
+        raise ConfigError(f"--where {rules.where!r}: no mask fits; nothing was packed.")
     finished = read_record(out).files if (out / DATASET_FILE).is_file() else {}
     standing = {name for name in (MANIFEST_FILE, REJECTS_FILE) if _is_whole(out / name, finished.get(name))}
     jobs = _jobs(inputs, rules, plan, out, folder, finished, tables_stand=len(standing) == 2)

@@ -1,0 +1,1 @@
+"""Verify: is a dataset what its record says, and do its tables and shards agree?"""

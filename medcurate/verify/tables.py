@@ -1,0 +1,107 @@
+"""Manifest and ledger: their schema, and what must hold across all rows, by queries in bounded memory."""
+
+from __future__ import annotations
+
+import glob
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SPLITS
+from medcurate.format.columns import MANIFEST, REJECTS, Column, schema
+from medcurate.format.record import DatasetRecord
+
+_MEMORY_LIMIT = "512MB"
+_SHOWN_PER_RULE = 20
+
+_OPTIONAL = {"area_mm2", "row_spacing_mm", "col_spacing_mm", "intensity_low", "intensity_high", "commercial"}
+_OPTIONAL |= {"slice_index", "slice_count"}
+_REQUIRED = tuple(column.name for column in MANIFEST if column.name not in _OPTIONAL)
+
+# Each gives (a description of one violation), and must give none.
+_RULES = (
+    f"""SELECT DISTINCT 'rows of ' || coalesce(shard, 'no shard') || ' lack a value that every row must have'
+        FROM manifest WHERE {" OR ".join(f'"{name}" IS NULL' for name in _REQUIRED)}""",
+    """SELECT 'the key ' || key || ' stands in several shards' FROM manifest
+       GROUP BY key HAVING min(shard) <> max(shard)""",
+    """SELECT 'the group ' || "group" || ' is in several splits: '
+       || string_agg(DISTINCT split, ', ' ORDER BY split)
+       FROM manifest GROUP BY "group" HAVING min(split) <> max(split)""",
+    """SELECT 'the case ' || "case" || ' of ' || source || ' is in several groups' FROM manifest
+       GROUP BY source, "case" HAVING min("group") <> max("group")""",
+    """SELECT DISTINCT shard || ' holds samples of split "' || split || '"' FROM manifest
+       WHERE NOT starts_with(shard, 'shards/' || split || '-')""",
+    """SELECT 'mask ' || annotation || ' of ' || key || ' has an impossible box or area'
+       FROM manifest WHERE NOT (x0 < x1 AND y0 < y1 AND x1 <= width AND y1 <= height
+       AND area_px BETWEEN 1 AND (x1::BIGINT - x0) * (y1::BIGINT - y0))""",
+)
+
+_LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) THEN 'slices'
+            WHEN stage IN ('mask', 'pack') THEN 'masks' ELSE 'cases' END"""
+
+
+def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
+    """Rules across all rows, and agreement with the record's shards, sources and counts."""
+    with _database(folder / MANIFEST_FILE, MANIFEST, "manifest") as connection:
+        for rule in _RULES:
+            yield from _violations(connection, rule)
+        known = {"shard": set(record.files), "source": set(record.sources), "split": set(SPLITS)}
+        for column, names in known.items():
+            found = connection.execute(f"SELECT DISTINCT {column} FROM manifest").fetchall()
+            for name in sorted({str(value) for (value,) in found} - names)[:_SHOWN_PER_RULE]:
+                yield f'rows have the {column} "{name}", which the dataset does not have'
+        query = "SELECT count(*) FILTER (annotation = 0), count(*) FROM manifest"
+        counted = dict(zip(("slices", "masks"), connection.execute(query).fetchall()[0], strict=True))
+        yield from _count_problems(record, "written", counted)
+
+
+def rejects_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
+    """Agreement of the ledger with the record's counts."""
+    with _database(folder / REJECTS_FILE, REJECTS, "rejects") as connection:
+        rows = connection.execute(f"SELECT {_LEVEL}, count(*) FROM rejects GROUP BY ALL").fetchall()
+        yield from _count_problems(
+            record, "rejected", {kind: dict(rows).get(kind, 0) for kind in ("cases", "slices", "masks")}
+        )
+
+
+def schema_problem(path: Path, columns: tuple[Column, ...]) -> str | None:
+    """Why ``path`` is no table of these columns; None if it is one."""
+    try:
+        found = pq.read_schema(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        return f"is not a readable Parquet file ({str(error).splitlines()[0]})"
+    if not found.equals(schema(columns)):
+        wrong = [c.name for c in columns if c.name not in found.names] or ["order or types"]
+        return f"has other columns than the format says: {', '.join(wrong)}"
+    return None
+
+
+def _count_problems(record: DatasetRecord, what: str, counted: Mapping[str, int]) -> Iterator[str]:
+    for kind, count in counted.items():
+        stated = record.counts.get(kind, {}).get(what)
+        if stated != count:
+            yield f"has {count} {kind} {what}; dataset.json says {stated}"
+
+
+def _violations(connection: duckdb.DuckDBPyConnection, rule: str) -> Iterator[str]:
+    for (text,) in connection.execute(f"{rule} ORDER BY ALL LIMIT {_SHOWN_PER_RULE}").fetchall():
+        yield str(text)
+
+
+@contextmanager
+def _database(path: Path, columns: tuple[Column, ...], name: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with the table at ``path`` as ``name``; it spills into the system's temporary folder."""
+    names = ", ".join(f'"{column.name}"' for column in columns)
+    literal = glob.escape(str(path)).replace("'", "''")
+    with (
+        tempfile.TemporaryDirectory(prefix="medcurate-") as spill,
+        duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill}) as connection,
+    ):
+        source = f"read_parquet(['{literal}'], hive_partitioning = false)"
+        connection.execute(f"CREATE VIEW {name} AS SELECT {names} FROM {source}")
+        yield connection
