@@ -51,7 +51,7 @@ def show_source(
     as_json: AsJson = False,
 ) -> None:
     """Show one source: facts, licence, citation, labels with their ontology terms, files."""
-    from medcurate.library import load_source, ontology
+    from medcurate.library import load_source
 
     source = load_source(name)
     if as_json:
