@@ -1,0 +1,60 @@
+"""Several worker processes at once.
+
+Every worker has a pipe of its own, and the driver alone decides which job goes where: no lock and no queue
+is shared, so a worker that dies at any instant, also in the middle of its answer, costs only its own job.
+That is why no ready-made pool is used. ``concurrent.futures`` fails every pending job when one worker dies;
+pebble (5.2) shares one pipe and two locks between all workers, and a worker killed while it answers leaves
+the others waiting for a lock that nobody holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from multiprocessing.connection import wait
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from medcurate.engines.child import Child
+from medcurate.engines.types import J, Limits, Outcome, R, Work
+from medcurate.errors import ConfigError
+
+
+def run(work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits) -> Iterator[Outcome[J, R]]:
+    """Run ``jobs`` on up to ``workers`` processes; see ``engines.types.Engine``.
+
+    ``jobs`` is consumed as workers come free, at most ``workers`` ahead of the outcomes; no more workers
+    are started than there are jobs. Raises ConfigError for ``workers`` below 1, OutputError if a worker
+    cannot start, and what loading ``work`` raises in a worker.
+    """
+    if workers < 1:
+        raise ConfigError(f"the number of workers must be at least 1, not {workers}")
+    packed_work = bytes(ForkingPickler.dumps(work))
+    pending = iter(jobs)
+    children: list[Child[J]] = []
+    try:
+        for job in islice(pending, workers):
+            children.append(Child(packed_work, limits))
+            children[-1].assign(job)
+        yield from _outcomes(children, pending)
+    finally:
+        for child in children:
+            child.kill()
+        for child in children:
+            child.close()
+
+
+def _outcomes(children: list[Child[J]], pending: Iterator[J]) -> Iterator[Outcome[J, Any]]:
+    while children:
+        heard = set(wait([child.pipe for child in children]))
+        for child in [child for child in children if child.pipe in heard]:
+            job, reply = child.job, child.receive()
+            if reply is None:
+                continue
+            # The next job goes out before the outcome, so that the worker does not wait for the consumer.
+            if following := list(islice(pending, 1)):
+                child.assign(following[0])
+            else:
+                children.remove(child)
+                child.close()
+            yield Outcome(job, reply.result, reply.failure)

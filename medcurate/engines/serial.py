@@ -1,0 +1,13 @@
+"""One job after another, in order; in a worker process too, so that limits and crashes mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from medcurate.engines import pool
+from medcurate.engines.types import J, Limits, Outcome, R, Work
+
+
+def run(work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits) -> Iterator[Outcome[J, R]]:
+    """Run ``jobs`` in their order on one process, whatever ``workers`` says; see ``engines.types.Engine``."""
+    return pool.run(work, jobs, workers=min(workers, 1), limits=limits)

@@ -1,0 +1,217 @@
+"""What happens inside a worker process.
+
+A worker serves one job after another over a pipe. It may die at any instant, by a decoder's segmentation
+fault, by its own alarm or by the kernel; so that the driver can tell why, it notes the step it is in where
+its death cannot take the note away (shared memory), and it holds nothing else that anybody needs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from medcurate.engines.types import Failure, Limits, Work
+
+ERROR = "ERROR"  # Failure.reason of an exception that ``work`` raised
+NOTE_BYTES = 256  # room for a step's name
+Note = ctypes.Array[ctypes.c_char]  # shared with the driver
+
+# A terminal, a batch system or a service manager sends these to every process of a group. They are meant
+# for the driver: a worker that died of one would be blamed on the case that it happened to be reading.
+DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# One worker, one CPU. Libraries read these when they are first loaded, so none is loaded for it here.
+ONE_THREAD = (
+    "OMP_NUM_THREADS",  # OpenMP, and Arrow's CPU pool
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "ARROW_IO_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_STEP = "_medcurate_step"  # set on an exception by the innermost guard that it leaves
+
+
+class WorkError(Exception):
+    """Stands in for an exception that cannot travel between processes; carries its type and text."""
+
+
+class Reply(NamedTuple):
+    """What a worker sends: an empty one when it is ready, then one for each job.
+
+    ``retiring``: the worker takes no further job.
+    """
+
+    result: Any = None
+    failure: Failure | None = None
+    trace: str = ""
+    retiring: bool = False
+
+
+def serve(
+    pipe: Connection[Any, Any], note: Note, driver_pid: int, limits: Limits, packed_work: bytes
+) -> None:
+    """Run the jobs that arrive through ``pipe`` until it closes; the body of a worker process.
+
+    The headroom of memory is the same for every job, whatever ran before it. A worker that has grown by
+    half of it since its first job (a leak in some decoder) retires after the job that it is about to do.
+    """
+    with suppress(BrokenPipeError, ConnectionResetError):  # the driver does not listen any more
+        _serve(pipe, note, driver_pid, limits, packed_work)
+
+
+def _serve(
+    pipe: Connection[Any, Any], note: Note, driver_pid: int, limits: Limits, packed_work: bytes
+) -> None:
+    prepare(driver_pid, os.environ)
+    try:
+        work: Work[Any, Any] = ForkingPickler.loads(packed_work)
+    except Exception as error:
+        pipe.send_bytes(_packed(_failed(error)))
+        return
+    pipe.send_bytes(_packed(Reply()))
+    guard = StepGuard(note, limits.step_seconds)
+    usual_bytes = None
+    for number, packed_job in enumerate(_received(pipe)):
+        idle_bytes = data_bytes()
+        if number == 1:
+            usual_bytes = idle_bytes
+        retiring = usual_bytes is not None and idle_bytes > usual_bytes + limits.memory_bytes // 2
+        with memory_limit(idle_bytes + limits.memory_bytes):
+            reply = _attempt(work, packed_job, guard)
+        pipe.send_bytes(_packed(reply._replace(retiring=retiring)))
+        del reply  # the traceback of a failure holds the job's arrays
+        if retiring:
+            return
+
+
+def prepare(driver_pid: int, environment: MutableMapping[str, str]) -> None:
+    """Make this process a worker: it dies with its driver, leaves signals to it and uses one thread."""
+    for number in DRIVER_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != driver_pid:  # it died before the call above
+        os._exit(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    environment.update(dict.fromkeys(ONE_THREAD, "1"))
+    # Arrow's own allocator takes 1 GiB at its first use, however little is needed; malloc does not.
+    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+
+
+class StepGuard:
+    """The ``Guard`` of one worker: notes the step and kills the process when its time is over.
+
+    The alarm keeps its default action, so that it ends C code that never returns to Python. Guards nest;
+    an inner one never extends the time of an outer one.
+    """
+
+    def __init__(self, note: Note, seconds: float) -> None:
+        self._note = note
+        self._seconds = seconds
+        self._step = ""
+        self._deadline: float | None = None
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Run the body as ``step``."""
+        outer_step, outer_deadline = self._step, self._deadline
+        deadline = time.monotonic() + self._seconds
+        self._enter(step, deadline if outer_deadline is None else min(deadline, outer_deadline))
+        try:
+            yield
+        except BaseException as error:
+            if not hasattr(error, _STEP):
+                setattr(error, _STEP, step)
+            raise
+        finally:
+            self._enter(outer_step, outer_deadline)
+
+    def _enter(self, step: str, deadline: float | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # first, so that no step is killed under another's name
+        self._step, self._deadline = step, deadline
+        self._note.value = step.encode()[: NOTE_BYTES - 1]
+        if deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 1e-6))
+
+
+def data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it, plus its main stack."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+    return int(pages) * resource.getpagesize()
+
+
+@contextmanager
+def memory_limit(limit_bytes: int) -> Iterator[None]:
+    """Let allocations that bring ``data_bytes()`` above ``limit_bytes`` fail inside the body.
+
+    Python and numpy then raise MemoryError; C++ libraries raise their own errors, or abort.
+
+    RLIMIT_DATA has counted every private writable mapping since Linux 4.7 (setrlimit(2)), so it bounds
+    what a process may fill. RLIMIT_AS would also count what it never fills, such as libraries that are
+    loaded late and address space that allocators reserve: loading polars and SimpleITK takes 1.1 GB of
+    address space and 0.1 GB of memory, and a case would be refused for being the first to load them.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def _received(pipe: Connection[Any, Any]) -> Iterator[bytes]:
+    while True:
+        try:
+            yield pipe.recv_bytes()
+        except EOFError:
+            return
+
+
+def _attempt(work: Work[Any, Any], packed_job: bytes, guard: StepGuard) -> Reply:
+    try:
+        return Reply(result=work(ForkingPickler.loads(packed_job), guard))
+    except BaseException as error:  # SystemExit too: it ends the job, not the worker
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> Reply:
+    detail = traceback.format_exception_only(type(error), error)[0].strip()
+    trace = "".join(traceback.format_exception(error)).strip()
+    step = getattr(error, _STEP, "")
+    return Reply(failure=Failure(ERROR, step, detail, _portable(error, detail)), trace=trace)
+
+
+def _portable(error: BaseException, detail: str) -> BaseException:
+    """``error`` if it survives the way to another process, else a WorkError with its text."""
+    try:
+        ForkingPickler.loads(ForkingPickler.dumps(error))
+    except Exception:
+        return WorkError(detail)
+    return error
+
+
+def _packed(reply: Reply) -> memoryview | Literal[b""]:
+    try:
+        return ForkingPickler.dumps(reply)
+    except Exception as error:
+        return ForkingPickler.dumps(_failed(error)._replace(retiring=reply.retiring))
