@@ -27,7 +27,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 _TRAILER_BYTES = 8  # CRC-32 and ISIZE, RFC 1952 section 2.3.1
 _CHUNK_BYTES = 1 << 15  # of input: at most 34 MB of output at a time
 _IsalError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub declares an instance
-_FLAGS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB, "deflate": igzip_lib.DECOMP_DEFLATE}
+_FLAGS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB}
 
 
 def gunzip(content: bytes, *, limit: int, expected_bytes: int | None = None) -> Bytes1D:
@@ -61,7 +61,7 @@ def gunzip_head(content: bytes, size: int) -> bytes:
 
 def inflate(
     content: bytes | memoryview,
-    wrapper: Literal["gzip", "zlib", "deflate"],
+    wrapper: Literal["gzip", "zlib"],
     *,
     limit: int,
     expected_bytes: int | None = None,

@@ -1,0 +1,207 @@
+"""DICOM: a series of single-frame files, one enhanced multi-frame file, or one 2D image.
+
+Planes are sorted by their position along the normal and must be equally spaced and equally oriented; that
+and nothing else (file names, instance numbers) decides their order. Files of a folder that are no images
+(DICOMDIR, reports, structure sets, segmentations, doses) are passed over. Rescale slope and intercept go
+to the Volume where all planes share them, else are applied to float32 voxels.
+Sources: DICOM PS3.3 C.7.6.2.1.1 equation C.7.6.2.1-1, C.7.6.16.2, C.11.1.1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from medcurate.config.source import Strict
+from medcurate.errors import CaseRejected, Reason
+from medcurate.readers import dicom_parse, dicom_pixels, geometry
+from medcurate.readers.dicom_parse import Frame, Vector
+from medcurate.readers.files import CaseFiles
+from medcurate.types import Array, Volume
+
+_STEP_TOLERANCE = 0.05  # of the step: how far a plane may lie from its place, along any direction
+_COSINE_TOLERANCE = 1e-3  # between direction cosines, which files round
+_SPACING_TOLERANCE = 1e-3  # relative
+
+
+class Options(Strict):
+    """Which image of the files is meant.
+
+    ``series_uid``: the Series Instance UID to take where files hold several; "" refuses several.
+    ``flat``: a single file is a 2D image even where it states a position.
+    """
+
+    series_uid: str = ""
+    flat: bool = False
+
+
+def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
+    """All files of an image as (I, J, K) or (I, J, K, 3): i = column, j = row, k along the normal.
+
+    A single plane without a position (or with ``flat``) is (H, W) or (H, W, 3) RGB with its pixel spacing.
+    Raises CaseRejected: UNREADABLE, CORRUPT, HEADER_SIZE, MIXED_SERIES, SERIES_GAP, GEOMETRY.
+    """
+    datasets = _images(files, paths, options.series_uid)
+    claimed = sum(dicom_pixels.claimed_bytes(dataset) for dataset in datasets)
+    files.check_claim(claimed, claimed)
+    for dataset in datasets:
+        dicom_pixels.check_stored(dataset)
+    frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
+    placed = [frame for frame in frames if frame.position_mm is not None and frame.orientation is not None]
+    if len(frames) == 1 and (options.flat or not placed):
+        return _image(frames[0])
+    if len(placed) != len(frames):
+        raise CaseRejected(
+            Reason.UNREADABLE, f"{len(frames) - len(placed)} of {len(frames)} planes have no position"
+        )
+    _check_alike(frames)
+    frames, affine = _stacked(frames)
+    return _volume(frames, affine)
+
+
+def _images(files: CaseFiles, paths: Sequence[Path], series_uid: str) -> list[Dataset]:
+    parsed = [dicom_parse.parse(files.read(path), files.volume_bytes) for path in sorted(paths)]
+    images = [dataset for dataset in parsed if dicom_parse.is_image(dataset)]
+    if not images:
+        kinds = sorted({dicom_parse.kind(dataset) for dataset in parsed})
+        raise CaseRejected(
+            Reason.UNREADABLE, f"no DICOM image with pixels among the files, only: {', '.join(kinds)}"
+        )
+    series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in images}
+    if series_uid:
+        images = [dataset for dataset in images if dataset.get("SeriesInstanceUID") == series_uid]
+        if not images:
+            raise CaseRejected(Reason.MISSING_FILE, "no file belongs to the series that the source states")
+    elif len(series) > 1:
+        raise CaseRejected(
+            Reason.MIXED_SERIES, f'{len(series)} series; state one with the reader\'s option "series_uid"'
+        )
+    return images
+
+
+def _check_alike(frames: Sequence[Frame]) -> None:
+    first = frames[0]
+    if first.spacing_mm is None or not (first.spacing_mm > 0).all():
+        raise CaseRejected(Reason.GEOMETRY, "no positive Pixel Spacing")
+    alike: dict[str, Callable[[Frame], bool]] = {
+        "image size": lambda frame: _grid(frame) == _grid(first),
+        "Pixel Spacing": lambda frame: _close(frame.spacing_mm, first.spacing_mm, _SPACING_TOLERANCE),
+        "Image Orientation (Patient)": lambda frame: _close(
+            frame.orientation, first.orientation, 0, _COSINE_TOLERANCE
+        ),
+    }
+    for what, same in alike.items():
+        if not all(same(frame) for frame in frames):
+            raise CaseRejected(Reason.MIXED_SERIES, f"the planes differ in {what}")
+
+
+def _grid(frame: Frame) -> tuple[object, ...]:
+    dataset = frame.dataset
+    return (
+        dataset.Rows,
+        dataset.Columns,
+        dataset.get("SamplesPerPixel"),
+        dataset.get("PhotometricInterpretation"),
+    )
+
+
+def _close(one: Vector | None, other: Vector | None, relative: float, absolute: float = 0.0) -> bool:
+    return one is not None and other is not None and np.allclose(one, other, rtol=relative, atol=absolute)
+
+
+def _stacked(frames: Sequence[Frame]) -> tuple[list[Frame], geometry.Affine]:
+    """Frames in the order of their positions, and the RAS+ affine of the whole."""
+    row, column = _unit_directions(frames[0])
+    normal = np.cross(row, column)
+    frames = sorted(frames, key=lambda frame: float(_position(frame) @ normal))
+    positions = np.array([_position(frame) for frame in frames])
+    step = _even_step(positions, normal) if len(frames) > 1 else normal * _single_step(frames[0])
+    between_rows, between_columns = frames[0].spacing_mm  # type: ignore[misc]
+    axes = np.array([row * between_columns, column * between_rows, step])
+    return list(frames), geometry.affine_from_axes(axes, positions[0], geometry.LPS)
+
+
+def _position(frame: Frame) -> Vector:
+    assert frame.position_mm is not None  # frames without one never get here
+    return frame.position_mm
+
+
+def _unit_directions(frame: Frame) -> tuple[Vector, Vector]:
+    assert frame.orientation is not None
+    row, column = frame.orientation
+    gram = frame.orientation @ frame.orientation.T
+    if not np.allclose(gram, np.eye(2), atol=2 * _COSINE_TOLERANCE):
+        raise CaseRejected(
+            Reason.GEOMETRY, "Image Orientation (Patient) is not two perpendicular unit vectors"
+        )
+    return row, column
+
+
+def _even_step(positions: Vector, normal: Vector) -> Vector:
+    """The step from plane to plane; oblique where the planes are sheared (a tilted gantry).
+
+    Raises CaseRejected (SERIES_GAP) for planes at one place, and for a plane away from where equal
+    steps put it: a missing plane moves all that follow.
+    """
+    gaps = np.diff(positions @ normal)
+    usual = float(np.median(gaps))
+    if not gaps.min() > _STEP_TOLERANCE * usual or usual <= 0:
+        raise CaseRejected(
+            Reason.SERIES_GAP, "several planes at one position", {"measure": float(gaps.min())}
+        )
+    if gaps.max() > 1.5 * usual:
+        raise CaseRejected(
+            Reason.SERIES_GAP, "a plane is missing", {"measure": float(gaps.max()), "bound": 1.5 * usual}
+        )
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    ideal = positions[0] + np.arange(len(positions))[:, None] * step
+    away = float(np.linalg.norm(positions - ideal, axis=1).max())
+    if away > _STEP_TOLERANCE * usual:
+        raise CaseRejected(
+            Reason.SERIES_GAP,
+            "the planes are not equally spaced",
+            {"measure": away, "bound": _STEP_TOLERANCE * usual},
+        )
+    return np.asarray(step)
+
+
+def _single_step(frame: Frame) -> float:
+    if frame.thickness_mm is None or not frame.thickness_mm > 0:
+        raise CaseRejected(
+            Reason.GEOMETRY,
+            'a single plane without slice thickness; the reader\'s option "flat" reads it as 2D',
+        )
+    return frame.thickness_mm
+
+
+def _volume(frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
+    scales = {(frame.slope, frame.intercept) for frame in frames}
+    shared = len(scales) == 1
+    planes: Array | None = None
+    for k, frame in enumerate(frames):
+        plane = dicom_pixels.decode(frame)
+        if not shared:
+            plane = (plane * frame.slope + frame.intercept).astype(np.float32)
+        if planes is None:
+            planes = np.empty((len(frames), *plane.shape), plane.dtype)
+        if plane.shape != planes.shape[1:] or plane.dtype != planes.dtype:
+            raise CaseRejected(Reason.MIXED_SERIES, "the planes differ in their number type")
+        planes[k] = plane
+    assert planes is not None
+    slope, intercept = scales.pop() if shared else (1.0, 0.0)
+    voxels = planes.transpose(2, 1, 0, *range(3, planes.ndim))
+    return Volume(voxels=voxels, affine=affine, slope=slope, intercept=intercept)
+
+
+def _image(frame: Frame) -> Volume:
+    stated = frame.spacing_mm is not None and bool((frame.spacing_mm > 0).all())
+    spacing = (float(frame.spacing_mm[0]), float(frame.spacing_mm[1])) if stated else None  # type: ignore[index]
+    return Volume(
+        voxels=dicom_pixels.decode(frame),
+        slope=frame.slope,
+        intercept=frame.intercept,
+        spacing_mm=spacing,
+    )

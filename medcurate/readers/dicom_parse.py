@@ -1,0 +1,168 @@
+"""DICOM bytes to frames: header facts only, no pixel is decoded here.
+
+A frame is one single-frame file, or one frame of an enhanced multi-frame file. Sources: DICOM PS3.3
+C.7.6.2.1.1 (Image Position and Orientation (Patient)), 10.7.1.3 (order of Pixel Spacing), C.7.6.16.2.1,
+.3, .4 and .9 (functional groups Pixel Measures, Plane Position, Plane Orientation, Pixel Value
+Transformation), C.11.1 (Modality LUT); PS3.5 A.5 (deflated transfer syntax); PS3.10 7.1 (file meta).
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from medcurate.errors import CaseRejected, Reason
+from medcurate.readers.guard import refusing
+
+Vector = npt.NDArray[np.float64]
+
+_PREAMBLE_BYTES = 132  # with the prefix "DICM"
+_GROUP_LENGTH_END = _PREAMBLE_BYTES + 12  # where what the group length counts begins
+# Objects that hold pixels but are not images of the patient; their own readers understand them.
+_DERIVED = {
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+    "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
+}
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One plane. Geometry is None where the file does not state it; ``index`` counts the file's frames."""
+
+    dataset: Dataset
+    index: int
+    position_mm: Vector | None  # (3,) LPS, centre of the first pixel
+    orientation: Vector | None  # (2, 3): direction of a row (column index grows), of a column
+    spacing_mm: Vector | None  # (2,): between rows, between columns
+    thickness_mm: float | None  # between slices where stated, else of the slice
+    slope: float
+    intercept: float
+
+
+def parse(content: bytes, limit: int) -> Dataset:
+    """One file's dataset, pixels undecoded. ``limit`` bounds what a deflated file may inflate to.
+
+    Raises CaseRejected: UNREADABLE for what is not DICOM or makes the parser fail, CORRUPT and
+    HEADER_SIZE for a deflated dataset that is cut or too large.
+    """
+    with refusing(Reason.UNREADABLE, "not a DICOM file that pydicom reads"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote values
+        stream = BytesIO(content)
+        stream.seek(_PREAMBLE_BYTES)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return dcmread(BytesIO(content))
+        start = _GROUP_LENGTH_END + int(meta.FileMetaInformationGroupLength)
+        dataset = read_dataset(BytesIO(_inflated(content[start:], limit)), False, True)
+        dataset.file_meta = meta  # type: ignore[assignment]
+        dataset.set_original_encoding(False, True)
+        return dataset
+
+
+def _inflated(content: bytes, limit: int) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflater.decompress(content, limit + 1)
+    except zlib.error as error:
+        raise CaseRejected(Reason.CORRUPT, "the deflated dataset is damaged") from error
+    if len(data) > limit:
+        raise CaseRejected(
+            Reason.HEADER_SIZE,
+            "the deflated dataset exceeds the limit",
+            {"measure": len(data), "bound": limit},
+        )
+    # One byte of padding is allowed; old writers leave gzip's trailer, which must then be right.
+    trailer = struct.pack("<II", zlib.crc32(data), len(data) % 2**32)
+    if not inflater.eof or inflater.unused_data not in {b"", b"\0", trailer}:
+        raise CaseRejected(Reason.CORRUPT, "the deflated dataset is cut or followed by other bytes")
+    return data
+
+
+def is_image(dataset: Dataset) -> bool:
+    """Whether a dataset is an image: not a DICOMDIR, report, structure set, segmentation or dose."""
+    return any(name in dataset for name in _PIXELS) and dataset.get("SOPClassUID") not in _DERIVED
+
+
+def kind(dataset: Dataset) -> str:
+    """The registered name of a dataset's SOP class, for messages."""
+    uid = UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    return uid.name if uid.name != uid else "an unregistered object"
+
+
+def frames(dataset: Dataset) -> list[Frame]:
+    """The planes of one dataset.
+
+    Raises CaseRejected (UNREADABLE) for several frames without positions of their own.
+    """
+    with refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
+        count = int(dataset.get("NumberOfFrames") or 1)
+        per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+        if per_frame is None and count > 1:
+            raise CaseRejected(
+                Reason.UNREADABLE, f"{count} frames without positions (cine); only still images are read"
+            )
+        if per_frame is None:
+            return [_frame(dataset, 0, [dataset])]
+        if len(per_frame) != count:
+            raise CaseRejected(Reason.CORRUPT, "as many functional groups as frames are needed")
+        shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())
+        return [_frame(dataset, index, [group, *shared]) for index, group in enumerate(per_frame)]
+
+
+_MACROS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+    "SpacingBetweenSlices": "PixelMeasuresSequence",
+    "RescaleSlope": "PixelValueTransformationSequence",
+    "RescaleIntercept": "PixelValueTransformationSequence",
+}
+
+
+def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
+    orientation = _numbers(groups, "ImageOrientationPatient", 6)
+    spacing = _numbers(groups, "PixelSpacing", 2)
+    # Imager Pixel Spacing is measured at the detector: what projection X-ray states (PS3.3 10.7.1.3).
+    spacing = _numbers([dataset], "ImagerPixelSpacing", 2) if spacing is None else spacing
+    between, thickness = (_numbers(groups, name, 1) for name in ("SpacingBetweenSlices", "SliceThickness"))
+    step = thickness if between is None else between
+    slope, intercept = (_numbers(groups, name, 1) for name in ("RescaleSlope", "RescaleIntercept"))
+    return Frame(
+        dataset=dataset,
+        index=index,
+        position_mm=_numbers(groups, "ImagePositionPatient", 3),
+        orientation=None if orientation is None else orientation.reshape(2, 3),
+        spacing_mm=spacing,
+        thickness_mm=None if step is None else float(step[0]),
+        slope=1.0 if slope is None else float(slope[0]),
+        intercept=0.0 if intercept is None else float(intercept[0]),
+    )
+
+
+def _numbers(groups: Sequence[Dataset], name: str, count: int) -> Vector | None:
+    """An attribute's numbers, from the first group that states it, plainly or in its macro."""
+    for group in groups:
+        macro: Any = group.get(_MACROS.get(name, ""))
+        value = (macro[0] if macro else group).get(name)
+        if value is None or value == "":
+            continue
+        numbers = np.array(value, np.float64).reshape(-1)
+        if len(numbers) != count or not np.isfinite(numbers).all():
+            raise CaseRejected(Reason.UNREADABLE, f"{name} does not hold {count} finite numbers")
+        return numbers
+    return None
