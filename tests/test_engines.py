@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -140,6 +141,18 @@ def test_the_pool_works_at_several_jobs_at_a_time_and_reuses_its_workers():
     assert os.getpid() not in pids
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_is_deaf_to_the_drivers_signals_already_while_it_starts(number):
+    def jobs():
+        yield Job("double", 1)
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, number)
+        yield Job("double", 2)
+
+    run = load(ENGINES, "pool", "engine").run
+    assert sorted(outcome.result for outcome in run(work, jobs(), workers=2, limits=LIMITS)) == [2, 4]
+
+
 def test_no_jobs_no_outcomes(engine):
     assert list(engine(work, [], workers=2, limits=LIMITS)) == []
 
@@ -199,12 +212,13 @@ def test_a_worker_that_cannot_start_ends_the_run_with_a_remedy(engine):
 
 
 def test_libraries_use_one_thread_and_work_below_the_memory_limit(engine):
-    limits = Limits(step_seconds=60, memory_bytes=512 * MIB)
+    limits = Limits(step_seconds=60, memory_bytes=1536 * MIB)
     jobs = [Job("libraries"), *(Job("environment", name) for name in ONE_THREAD)]
     first, *others = engine(work, jobs, workers=1, limits=limits)
     assert first.result == {
         "encoded": True,
         "rows": 100_000,
+        "room": 1024 * MIB,
         "numpy": "MemoryError",
         "cv2": "Insufficient memory",
         "threads": {"cv2": 1, "arrow": 1, "polars": 1},

@@ -54,7 +54,7 @@ class WorkError(Exception):
 class Reply(NamedTuple):
     """What a worker sends: an empty one when it is ready, then one for each job.
 
-    ``retiring``: the worker takes no further job.
+    ``retiring``: the worker wants to be replaced before the next job.
     """
 
     result: Any = None
@@ -69,7 +69,7 @@ def serve(
     """Run the jobs that arrive through ``pipe`` until it closes; the body of a worker process.
 
     The headroom of memory is the same for every job, whatever ran before it. A worker that has grown by
-    half of it since its first job (a leak in some decoder) retires after the job that it is about to do.
+    half of it since its first job (a leak in some decoder) asks to be replaced after the job it gets now.
     """
     with suppress(BrokenPipeError, ConnectionResetError):  # the driver does not listen any more
         _serve(pipe, note, driver_pid, limits, packed_work)
@@ -96,8 +96,6 @@ def _serve(
             reply = _attempt(work, packed_job, guard)
         pipe.send_bytes(_packed(reply._replace(retiring=retiring)))
         del reply  # the traceback of a failure holds the job's arrays
-        if retiring:
-            return
 
 
 def prepare(driver_pid: int, environment: MutableMapping[str, str]) -> None:
