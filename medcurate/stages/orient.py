@@ -106,7 +106,8 @@ def _require_regular(affine: Affine) -> None:
         raise CaseRejected(
             Reason.GEOMETRY, "the affine holds NaN or infinite entries", {"measure": wrong, "bound": 0}
         )
-    norms = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(affine[:3, :3], axis=0)
     usable = bool(np.all(norms > 0) and np.all(np.isfinite(norms)))
     independence = abs(float(np.linalg.det(affine[:3, :3] / norms))) if usable else 0.0
     if not independence >= MIN_INDEPENDENCE:
