@@ -1,0 +1,230 @@
+"""Read-only SQL over a dataset's tables, on a folder or a URL, by DuckDB.
+
+Two tables, ``manifest`` and ``rejects`` (columns: ``medcurate.format.columns``). A connection is closed in
+both senses of safety: SQL can reach these two files and nothing else, and no setting can be changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import duckdb
+from fsspec import AbstractFileSystem
+
+from medcurate.errors import ConfigError
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE
+from medcurate.format.columns import MANIFEST, REJECTS
+from medcurate.format.record import read_record
+from medcurate.storage import Location, StorageError, locate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MEMORY_LIMIT = "1500MB"  # of DuckDB; larger intermediate results spill to the temporary folder
+READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_RESERVED = ("case", "group", "offset")  # columns that are words of SQL
+_REMOTE = "dataset"  # protocol under which DuckDB sees remote tables
+
+
+def run(dataset: str | Path, sql: str) -> pa.Table:
+    """The result of one reading statement over ``dataset``. Raises ConfigError, StorageError."""
+    with connect(dataset) as connection:
+        return stream(connection, sql).read_all()
+
+
+def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
+    """A locked-down connection with the views ``manifest`` and ``rejects``; close it after use.
+
+    ``dataset``: a dataset's folder or URL, or one Parquet file of it. Threads are the CPUs that the process
+    may use. Remote tables are read by ranges: the columns and row groups that a query touches, no more.
+    Raises ConfigError when there is no dataset, StorageError when it cannot be read.
+    """
+    files = _tables(dataset)
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(Path(tempfile.gettempdir(), f"medcurate-{uuid.uuid4().hex}")),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+        }
+    )
+    try:
+        _close_off(connection, files)
+    except duckdb.Error as error:
+        connection.close()
+        raise ConfigError(f"{dataset}: {one_line(error)}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def stream(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """Run one reading statement; rows arrive in batches, so that results larger than memory can be written.
+
+    Whole-number sums, which DuckDB widens to 128 bits, come as int64. Raises ConfigError in one line for
+    mistakes and for statements that do more than read.
+    """
+    try:
+        _check_reading(connection, sql)
+        reader = connection.sql(sql).to_arrow_reader()
+    except duckdb.Error as error:
+        raise _mistake(error, sql) from error
+    return _checked(reader, sql)
+
+
+def one_line(error: BaseException) -> str:
+    """DuckDB's message without its position drawing, its lists of overloads and its traceback of readers."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        return text.strip().splitlines()[-1].removeprefix("medcurate.storage.")
+    text = re.split(r"\n\s*\nLINE \d+:|\n\tCandidate functions:", text)[0]
+    text = re.sub(r'Did you mean "(pg|duckdb)_\w+"\?', "", text)
+    return " ".join(text.split())
+
+
+def literal(text: str) -> str:
+    """``text`` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _tables(dataset: str | Path) -> dict[str, Location]:
+    """Table name to file. Raises ConfigError when the manifest is not there."""
+    where = locate(dataset)
+    if where.url.endswith(".parquet"):
+        name = "rejects" if where.url.endswith("/" + REJECTS_FILE) else "manifest"
+        if not where.exists():
+            raise ConfigError(f"{where}: no such file")
+        return {name: where}
+    manifest, rejects = where.member(MANIFEST_FILE), where.member(REJECTS_FILE)
+    if not manifest.exists():
+        if where.is_local:
+            read_record(where.path)
+        raise ConfigError(f"{where}: no dataset here ({MANIFEST_FILE} is missing).")
+    return {"manifest": manifest} | ({"rejects": rejects} if rejects.exists() else {})
+
+
+def _close_off(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Location]) -> None:
+    remote = {f"{_REMOTE}://{name}": file for name, file in files.items() if not file.is_local}
+    if remote:
+        connection.register_filesystem(RemoteTables(remote))
+    paths = {name: file.url if file.is_local else f"{_REMOTE}://{name}" for name, file in files.items()}
+    allowed = set(paths.values())
+    for name, path in paths.items():
+        allowed.add(glob.escape(path))  # DuckDB checks the pattern as well as the file that it finds
+        source = f"read_parquet({literal(glob.escape(path))}, hive_partitioning = false)"
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, sorted(allowed)))}]")
+    connection.execute(f"SET threads = {_threads(connection)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _threads(connection: duckdb.DuckDBPyConnection) -> int:
+    """CPUs that this process may use: DuckDB regards cgroups and Slurm, but not the CPU affinity."""
+    row = connection.execute("SELECT current_setting('threads')").fetchone()
+    return min(int(row[0]) if row else 1, len(os.sched_getaffinity(0)))
+
+
+class RemoteTables(AbstractFileSystem):  # type: ignore[misc]
+    """The few files that a connection may read, as DuckDB asks for them: by fixed names, read-only."""
+
+    protocol = _REMOTE
+    cachable = False
+
+    def __init__(self, files: Mapping[str, Location]) -> None:
+        super().__init__()
+        self._files = dict(files)
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """The path itself where it is one of the files."""
+        return [path] if path in self._files else []
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Name, type and size in bytes."""
+        return {"name": path, "type": "file", "size": self._file(path).size_bytes}
+
+    def modified(self, path: str) -> datetime:
+        """A constant: a dataset's files never change under their name."""
+        self._file(path)
+        return datetime(1980, 1, 1, tzinfo=UTC)
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
+        """Open for reading by exact ranges."""
+        if mode != "rb":
+            raise PermissionError(f"{path}: datasets are read-only")
+        return self._file(path).open()
+
+    def _file(self, path: str) -> Location:
+        if path not in self._files:
+            raise FileNotFoundError(path)
+        return self._files[path]
+
+
+def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ConfigError(f"query: one statement is wanted, not {len(statements)}.")
+    if statements[0].type not in READING:
+        word = sql.split(maxsplit=1)[0].upper()
+        raise ConfigError(
+            f"query: {word} is not allowed: a dataset is read-only. "
+            "Use SELECT, WITH, DESCRIBE, SUMMARIZE or EXPLAIN."
+        )
+
+
+def _mistake(error: Exception, sql: str) -> ConfigError | StorageError:
+    text = one_line(error)
+    if text.startswith(StorageError.__name__):
+        return StorageError(text.split(": ", 1)[1])
+    return ConfigError(f"query: {text}{_hint(error, text, sql)}")
+
+
+def _hint(error: Exception, text: str, sql: str) -> str:
+    if isinstance(error, duckdb.ParserException):
+        bare = re.sub(r"'[^']*'|\"[^\"]*\"", "", sql.lower())
+        bare = re.sub(r"\b(group|order)\s+by\b|\bcase\s+when\b", "", bare)
+        found = [name for name in _RESERVED if re.search(rf"\b{name}\b", bare)]
+        return f' (columns named like words of SQL need double quotes: "{found[0]}")' if found else ""
+    unknown = re.search(r'(?:does not have a column named|Referenced column) "([^"]+)"', text)
+    if unknown and "Candidate" not in text:
+        known = sorted({column.name for column in MANIFEST + REJECTS})
+        near = difflib.get_close_matches(unknown[1], known, 3)
+        return f" (did you mean {' or '.join(near)}?)" if near else f"; columns: {', '.join(known)}"
+    if "Table with name" in text:
+        return " (tables: manifest, rejects)"
+    return ""
+
+
+def _checked(reader: pa.RecordBatchReader, sql: str) -> pa.RecordBatchReader:
+    """The same rows with readable errors, and with int64 for HUGEINT.
+
+    HUGEINT arrives as decimal128(38, 0), which few tools read as a number; sums of counts fit int64.
+    """
+    import pyarrow as pa
+
+    wide = pa.decimal128(38, 0)
+    target = pa.schema([f.with_type(pa.int64()) if f.type == wide else f for f in reader.schema])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader:
+                yield batch.cast(target)
+        except pa.ArrowInvalid as error:
+            raise ConfigError(
+                "query: a whole number exceeds 64 bits; write sum(x)::DOUBLE for it."
+            ) from error
+        except OSError as error:
+            raise _mistake(error, sql) from error
+
+    return pa.RecordBatchReader.from_batches(target, batches())
