@@ -77,13 +77,17 @@ def _sequence_problems(key: str, sequence: str, modality: str, ontology: Ontolog
 
 def _kind_problems(source: Source) -> Iterator[str]:
     for number, pairing in enumerate(source.pairings):
-        yield from _options_problems(
-            f"pairings[{number}]", PAIRINGS, pairing.kind, pairing.options, "pairing"
-        )
+        key = f"pairings[{number}]"
+        problems = list(_options_problems(key, PAIRINGS, pairing.kind, pairing.options, "pairing"))
+        yield from problems or _pairing_problems(key, pairing, source)
     yield from _options_problems("image", READERS, source.image.reader, source.image.options, "reader")
     yield from _options_problems("label", READERS, source.label.reader, {}, "reader")
-    decoder, options = source.label.decoder, source.label.options
-    problems = list(_options_problems("label", DECODERS, decoder, options, "decoder"))
+    yield from _decoder_problems(source)
+
+
+def _decoder_problems(source: Source) -> Iterator[str]:
+    decoder = source.label.decoder
+    problems = list(_options_problems("label", DECODERS, decoder, source.label.options, "decoder"))
     yield from problems
     if not problems:
         try:
