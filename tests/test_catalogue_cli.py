@@ -1,0 +1,131 @@
+"""The verbs ``sources`` and ``recipes``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from medcurate.cli.main import app
+from medcurate.config.load import check_model
+from medcurate.config.recipe import Recipe
+from medcurate.library import load_recipe, load_source, recipe_names, recipe_sha256, resolve, source_ids
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_sources_lists_every_source_with_its_licence():
+    text = run("sources")
+    for name in source_ids():
+        line = next(line for line in text.splitlines() if line.strip().startswith(f"{name} "))
+        assert load_source(name).licence.id in line
+
+
+def test_sources_as_json():
+    listed = json.loads(run("sources", "--json"))
+    assert [entry["id"] for entry in listed] == list(source_ids())
+    phantom = next(entry for entry in listed if entry["id"] == "synthetic-ct-phantom")
+    assert phantom["synthetic"] is True
+    assert "liver-lesion" in phantom["labels"]
+
+
+@pytest.mark.parametrize("name", source_ids())
+def test_show_tells_licence_labels_and_every_file(name):
+    source = load_source(name)
+    text = run("sources", "show", name)
+    assert source.title in text
+    assert source.licence.id in text
+    assert source.citation in text
+    for label in source.labels.values():
+        assert label in text
+    for file in source.files:
+        assert file.path in text
+
+
+def test_show_tells_ontology_terms():
+    row = next(
+        line for line in run("sources", "show", "synthetic-ct-phantom").splitlines() if "kidney-left" in line
+    )
+    assert row.split() == ["4", "kidney-left", "left", "kidney", "abdomen", "abdomen", "64033007"]
+    shown = json.loads(run("sources", "show", "synthetic-ct-phantom", "--json"))
+    assert shown["labels"]["7"] == {
+        "label": "liver-lesion",
+        "title": "Liver lesion",
+        "laterality": "",
+        "organ": "liver",
+        "region": "abdomen",
+        "group": "abdomen",
+        "lesion": True,
+        "snomed": "52988006",
+    }
+
+
+def test_show_reads_a_source_of_ones_own(tmp_path):
+    """A draft with a label that is not in the ontology yet is shown, not refused; [x] is no markup."""
+    text = (
+        'id = "own"\ntitle = "Mine [bold]"\nhomepage = ""\ncitation = ""\nmodality = "ct"\ndimensions = 3\n'
+        'licence = { id = "unresolved", commercial = "unknown" }\npairings = [{ kind = "flat-suffix" }]\n'
+        'image = { reader = "nifti" }\nlabel = { reader = "nifti", decoder = "index" }\n'
+        'labels = { 1 = "[b]" }\n'
+        'files = [{ path = "[i].nii", origin = { by_hand = "ask" } }]\n'
+    )
+    path = tmp_path / "own.toml"
+    path.write_text(text, encoding="utf-8")
+    shown = run("sources", "show", str(path))
+    assert "Mine [bold]" in shown
+    assert "[b]" in shown
+    assert "[i].nii" in shown
+    assert "by hand: ask" in shown
+    assert json.loads(run("sources", "show", str(path), "--json"))["labels"] == {"1": {"label": "[b]"}}
+
+
+def test_recipes_lists_every_recipe():
+    text = run("recipes")
+    for name in recipe_names():
+        assert name in text
+    assert [entry["name"] for entry in json.loads(run("recipes", "--json"))] == list(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shown_recipe_is_that_recipe_again(name):
+    text = run("recipes", "show", name)
+    assert check_model(tomllib.loads(text), Recipe, name) == load_recipe(name)
+    assert recipe_sha256(resolve(name)) in text.splitlines()[0]
+
+
+def test_a_shown_recipe_as_json_is_complete():
+    shown = json.loads(run("recipes", "show", "quickstart", "--json"))
+    assert shown["sha256"] == recipe_sha256(resolve("quickstart"))
+    assert [source["id"] for source in shown["sources"]] == shown["recipe"]["sources"]
+    assert "liver" in shown["ontology"]["labels"]
+
+
+def call(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_a_misspelt_source_ends_in_one_line():
+    code = "import sys; from medcurate.cli.main import run; sys.argv[1:] = ['sources', 'show', 'mni']; run()"
+    done = call(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith('error: source "mni" is unknown')
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["sources", "recipes"])
+def test_listing_loads_nothing_heavy(verb):
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom medcurate.cli.main import app\n"
+        f"assert CliRunner().invoke(app, ['{verb}', '--json']).exit_code == 0\n"
+        "heavy = {'numpy', 'torch', 'polars', 'pyarrow', 'nibabel', 'cv2', 'pydicom', 'duckdb'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert call(code).stdout.strip() == "[]"

@@ -1,0 +1,204 @@
+"""Files of sources: made or copied when absent, verified once, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+import medcurate.build.fetch as fetch
+from medcurate.build.fetch import STAMP_FILE, ensure
+from medcurate.config.load import check_model
+from medcurate.config.source import Source
+from medcurate.errors import ConfigError, DataMissing
+from medcurate.library import load_source, packaged_sources, source_ids
+
+MNI = "embedded/mni152-tissues/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+PACKAGED = {"package": "medcurate.manifests", "resource": MNI}
+
+
+def source(*files: dict[str, object]) -> Source:
+    return check_model(
+        {
+            "id": "lab",
+            "title": "",
+            "homepage": "https://example.org/lab",
+            "citation": "",
+            "modality": "ct",
+            "dimensions": 3,
+            "licence": {"id": "CC0-1.0", "commercial": "yes"},
+            "files": files,
+            "pairings": [{"kind": "flat-suffix"}],
+            "image": {"reader": "nifti"},
+            "label": {"reader": "nifti", "decoder": "index"},
+            "labels": {"1": "liver"},
+        },
+        Source,
+        "test",
+    )
+
+
+def by_hand(path: str, content: bytes | None = None) -> dict[str, object]:
+    facts: dict[str, object] = {"path": path, "origin": {"by_hand": "Ask the owner."}}
+    if content is not None:
+        facts |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    return facts
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> list[str]:
+    """Names of the files that were hashed."""
+    names: list[str] = []
+    original = fetch.sha256_file
+
+    def counting(path: Path) -> str:
+        names.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(fetch, "sha256_file", counting)
+    return names
+
+
+@pytest.mark.parametrize("name", source_ids())
+def test_packaged_sources_come_without_network(name, tmp_path):
+    packaged = load_source(name)
+    if any(file.origin.url or file.origin.by_hand for file in packaged.files) or not packaged.files:
+        pytest.skip("its files are not packaged")
+    folder = ensure(packaged, tmp_path, packaged_sources())
+    assert folder == tmp_path / name
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {file.path for file in packaged.files} | {STAMP_FILE}
+    for file in packaged.files:
+        assert hashlib.sha256((folder / file.path).read_bytes()).hexdigest() == file.sha256
+
+
+def test_a_lost_file_is_made_again_and_nothing_else(tmp_path):
+    packaged = load_source("mni152-tissues")
+    folder = ensure(packaged, tmp_path, packaged_sources())
+    first, second = (folder / file.path for file in packaged.files[:2])
+    first.unlink()
+    before = second.stat().st_mtime_ns
+    ensure(packaged, tmp_path, packaged_sources())
+    assert first.is_file()
+    assert second.stat().st_mtime_ns == before
+
+
+def test_files_are_hashed_once(tmp_path, hashed):
+    (tmp_path / "lab").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "lab" / name).write_bytes(name.encode())
+    lab = source(by_hand("a", b"a"), by_hand("b", b"b"))
+    ensure(lab, tmp_path, tmp_path)
+    assert hashed == ["a", "b"]
+    ensure(lab, tmp_path, tmp_path)
+    assert hashed == ["a", "b"]
+    os.utime(tmp_path / "lab" / "a", ns=(1, 1))
+    ensure(lab, tmp_path, tmp_path)
+    assert hashed == ["a", "b", "a"]
+
+
+def test_a_new_declaration_is_hashed_again(tmp_path, hashed):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"a")
+    ensure(source(by_hand("a", b"a")), tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="is declared"):
+        ensure(source(by_hand("a", b"b")), tmp_path, tmp_path)
+    assert hashed == ["a", "a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": 1}', b"\xff"])
+def test_a_damaged_stamp_only_costs_time(tmp_path, hashed, content):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"a")
+    (tmp_path / "lab" / STAMP_FILE).write_bytes(content)
+    assert ensure(source(by_hand("a", b"a")), tmp_path, tmp_path) == tmp_path / "lab"
+    assert hashed == ["a"]
+
+
+def test_a_wrong_digest_is_told_with_both_and_the_file_is_kept(tmp_path):
+    path = tmp_path / "lab" / "a"
+    path.parent.mkdir()
+    path.write_bytes(b"bad!")
+    with pytest.raises(ConfigError) as caught:
+        ensure(source(by_hand("a", b"good")), tmp_path, tmp_path)
+    text = str(caught.value)
+    for part in (
+        str(path),
+        hashlib.sha256(b"bad!").hexdigest(),
+        hashlib.sha256(b"good").hexdigest(),
+        '"lab"',
+    ):
+        assert part in text
+    assert path.read_bytes() == b"bad!"
+    assert not (path.parent / STAMP_FILE).exists()
+
+
+def test_a_wrong_size_is_told_without_hashing(tmp_path, hashed):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"too long")
+    with pytest.raises(ConfigError, match="a: 8 bytes, but 4 are declared"):
+        ensure(source(by_hand("a", b"good")), tmp_path, tmp_path)
+    assert not hashed
+
+
+def test_all_missing_files_are_listed_with_place_and_origin(tmp_path):
+    url = {"path": "deep/b.zip", "origin": {"url": "https://example.org/b.zip"}, "size_bytes": 12345678}
+    lab = source(by_hand("a", b"a"), url, {"path": "c", "origin": PACKAGED})
+    with pytest.raises(DataMissing) as caught:
+        ensure(lab, tmp_path, tmp_path)
+    text = str(caught.value)
+    assert "2 of its files are not in" in text
+    assert f"{tmp_path}/lab/a\n    from: Ask the owner.\n    size: 1 bytes; sha256: ca978112ca1b" in text
+    assert f"{tmp_path}/lab/deep/b.zip\n    from: https://example.org/b.zip\n" in text
+    assert "size: 12,345,678 bytes; sha256: not known" in text
+    assert str(tmp_path / "lab" / "c") not in text
+
+
+def test_undeclared_digests_are_not_asked_for(tmp_path, hashed):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"anything")
+    assert ensure(source(by_hand("a")), tmp_path, tmp_path) == tmp_path / "lab"
+    assert not hashed
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        (PACKAGED | {"package": "no_such_package"}, 'comes with the package "no_such_package"; install that'),
+        (PACKAGED | {"resource": "embedded/none"}, 'has no file "embedded/none"; reinstall it'),
+        ({"generator": "ct-phantom/p99-1/image"}, 'generator "ct-phantom/p99-1/image" is unknown'),
+    ],
+)
+def test_an_origin_that_cannot_be_had(tmp_path, origin, message):
+    with pytest.raises(ConfigError, match=message):
+        ensure(source({"path": "a", "origin": origin}), tmp_path, tmp_path)
+    assert not list((tmp_path / "lab").glob("*"))
+
+
+def test_a_lab_may_keep_its_files_beside_its_source(tmp_path):
+    home = tmp_path / "mydata"
+    home.mkdir()
+    assert ensure(source(), tmp_path / "cache", home) == home
+    assert not list(home.iterdir())
+
+
+def test_the_data_folder_comes_before_the_sources_own(tmp_path):
+    (tmp_path / "cache" / "lab").mkdir(parents=True)
+    assert ensure(source(), tmp_path / "cache", tmp_path / "mydata") == tmp_path / "cache" / "lab"
+
+
+def test_a_packaged_source_is_never_searched_in_the_installation(tmp_path):
+    with pytest.raises(
+        DataMissing, match=r"there is no folder .*/lab\. Get the files from https://example.org/lab"
+    ):
+        ensure(source(), tmp_path, packaged_sources())
+
+
+def test_data_that_may_only_be_read_is_used_without_stamp(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"a")
+    monkeypatch.setattr(fetch.os, "access", lambda *_: False)
+    assert ensure(source(by_hand("a", b"a")), tmp_path, tmp_path) == tmp_path / "lab"
+    assert not (tmp_path / "lab" / STAMP_FILE).exists()
