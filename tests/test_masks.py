@@ -16,7 +16,7 @@ from scipy import ndimage
 from medcurate.config.recipe import Masks, MinArea
 from medcurate.errors import Reason
 from medcurate.format import rle
-from medcurate.stages.masks import MaskTable, find_masks, judge
+from medcurate.stages.masks import MaskTable, find_masks, joined, judge
 
 TERMS = {3: "tumour", 1: "liver", 700: "kidney"}  # neither sorted nor 8 bits
 VOLUMES = st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -187,6 +187,16 @@ def test_overlap_of_bbox_and_area_with_pycocotools():
         *(table.x1 - table.x0),
         *(table.y1 - table.y0),
     ]
+
+
+@given(st.lists(VOLUMES, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_layers_are_joined_plane_by_plane(volumes):
+    tables = [find(volume) for volume in volumes]
+    both = joined(tables)
+    expected = [row for table in tables for row in rows_of(table)]
+    assert rows_of(both) == sorted(expected, key=lambda row: row[0])  # stable: layers stay in order
+    assert both.touches_border.dtype == np.bool_
 
 
 def squares() -> np.ndarray:

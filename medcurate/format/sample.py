@@ -91,10 +91,7 @@ def decode(blob: bytes) -> Sample:
 
 def decode_masks(counts: Sequence[str], height: int, width: int) -> npt.NDArray[np.bool_]:
     """COCO compressed RLE strings to bool (N, height, width). Raises ValueError on a wrong length."""
-    masks = np.zeros((len(counts), height, width), np.bool_)
-    for mask, text in zip(masks, counts, strict=True):
-        mask[:] = rle.decode(text.encode(), height, width)
-    return masks
+    return rle.decode_many([text.encode() for text in counts], height, width)
 
 
 def _member_at(blob: bytes, offset: int) -> tuple[str, bytes, int]:

@@ -84,7 +84,7 @@ def find_masks(
     numbered = _numbered(chunks, grid, components, full=rule.connectivity == "full")
     parts = [_measured(runs, number, grid) for runs, number in numbered if len(runs)]
     columns = {
-        name: np.concatenate([np.empty(0, np.int64), *(part[0][name] for part in parts)])
+        name: np.concatenate([_NO_ROWS, *(part[0][name] for part in parts)])
         for name in ("plane", "key", "instance", "area_px", "x0", "y0", "x1", "y1")
     }
     key = columns.pop("key")
@@ -113,7 +113,8 @@ def joined(tables: Iterable[MaskTable]) -> MaskTable:
             flat = [value for part in values for value in part]
             columns[entry.name] = tuple(flat[row] for row in order.tolist())
         else:
-            columns[entry.name] = np.concatenate(values)[order] if values else _NO_ROWS
+            empty: Array = np.empty(0, np.bool_ if entry.name == "touches_border" else np.int64)
+            columns[entry.name] = np.concatenate([empty, *values])[order]
     return MaskTable(**columns)
 
 
@@ -173,9 +174,7 @@ def _encoded(runs: Runs, is_first: npt.NDArray[np.bool_], grid: Grid) -> list[by
     """RLE of masks given as sorted runs; ``is_first`` marks the first run of each mask."""
     foot = runs.column.astype(np.int64) * grid.height
     start, stop = foot + runs.top, foot + runs.bottom
-    goes_on = np.zeros(
-        len(runs) + 1, np.bool_
-    )  # a run at a column's foot and the next one at a column's head
+    goes_on = np.zeros(len(runs) + 1, np.bool_)  # from the foot of a column to the head of the next
     goes_on[1:-1] = (start[1:] == stop[:-1]) & ~is_first[1:]
     pixels = grid.height * grid.width
     is_change = np.stack([~goes_on[:-1], ~goes_on[1:] & (stop != pixels)], axis=1)

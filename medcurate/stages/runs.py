@@ -104,13 +104,14 @@ def find_runs(
         plane, column, row = grid.split(places)
         values = planes[chunk][plane, np.minimum(row, grid.height - 1), column].astype(np.int64)
         label = _labels(values, terms, instances=instances)
-        begins = np.flatnonzero((label >= 0) & (row < grid.height))
+        # A column's last change is into background, so the change that ends a run is always the next one.
+        tops = np.flatnonzero((label >= 0) & (row < grid.height))
         yield Runs(
-            plane=(plane[begins] + first).astype(np.int32),
-            column=column[begins].astype(np.int32),
-            top=row[begins].astype(np.int32),
-            bottom=row[begins + 1].astype(np.int32),
-            label=label[begins],
+            plane=(plane[tops] + first).astype(np.int32),
+            column=column[tops].astype(np.int32),
+            top=row[tops].astype(np.int32),
+            bottom=row[tops + 1].astype(np.int32),
+            label=label[tops],
         )
 
 
