@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,11 +83,12 @@ def run_jobs(
     pending: Iterable[Job] = jobs
     while pending:
         again = []
-        for outcome in engine(run_job, pending, workers=workers, limits=limits):
-            if outcome.failure is None and outcome.result is not None:
-                done(outcome.result)
-            elif outcome.failure is not None:
-                again.append(_after_death(outcome.job, outcome.failure, deaths))
+        with closing(engine(run_job, pending, workers=workers, limits=limits)) as outcomes:
+            for outcome in outcomes:
+                if outcome.result is not None:
+                    done(outcome.result)
+                elif outcome.failure is not None:
+                    again.append(_after_death(outcome.job, outcome.failure, deaths))
         pending = again
 
 
@@ -97,10 +99,16 @@ def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -
     deaths[job.id, failure.step] += 1
     if deaths[job.id, failure.step] < _DEATHS and failure.error is None:
         return job
-    if not failure.step:
+    if failure.step not in {case.id for case in job.cases}:
         raise OutputError(
             f"job {job.id} of {job.source.id} failed outside of any case: {failure.detail}"
         ) from failure.error
-    reason = Reason.DECODER_CRASH if failure.error is not None else failure.reason
-    reject = Reject(stage="read", reason=reason, detail=failure.detail)
-    return replace(job, condemned={**job.condemned, failure.step: reject})
+    return replace(job, condemned={**job.condemned, failure.step: _rejected(failure)})
+
+
+def _rejected(failure: Failure) -> Reject:
+    """The ledger row of a case that ended its job; an exception's text may quote names, so its type must do."""
+    if failure.error is None:
+        return Reject(stage="read", reason=failure.reason, detail=failure.detail)
+    detail = f"an unexpected {type(failure.error).__name__} while reading"
+    return Reject(stage="read", reason=Reason.DECODER_CRASH, detail=detail)

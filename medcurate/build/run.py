@@ -161,8 +161,8 @@ def _parts(run: _Build) -> dict[str, PartRecord]:
     records = {name: record for name, record in found.items() if record is not None}
     missing = [job for job in jobs if job.id not in records]
     limits = Limits(run.resolved.recipe.limits.case_seconds, run.options.memory_bytes)
-    with progress("cases", sum(len(job.cases) for job in jobs), "cases") as bar:
-        bar.advance(sum(len(job.cases) for job in jobs if job.id in records))
+    standing = sum(len(job.cases) for job in jobs if job.id in records)
+    with progress("cases", sum(len(job.cases) for job in jobs), "cases", done=standing) as bar:
 
         def done(record: PartRecord) -> None:
             records[record.job] = record

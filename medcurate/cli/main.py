@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -12,6 +13,8 @@ from medcurate import __version__
 from medcurate.errors import MedcurateError
 
 GROUPS = ("build", "catalogue", "explore", "dataset", "inspect")
+
+INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 app = typer.Typer(
     name="medcurate",
@@ -44,14 +47,17 @@ for _group in GROUPS:
 
 def run() -> None:
     """Entry point. Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases, 130 interrupted."""
+    # A scheduler's SIGTERM ends a build as Ctrl-C does: workers first, then a message.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except MedcurateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("interrupted; run the same command again to continue", err=True)
+        raise

@@ -9,7 +9,7 @@ the others waiting for a lock that nobody holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.reduction import ForkingPickler
@@ -20,7 +20,9 @@ from medcurate.engines.types import J, Limits, Outcome, R, Work
 from medcurate.errors import ConfigError
 
 
-def run(work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits) -> Iterator[Outcome[J, R]]:
+def run(
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
+) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` on up to ``workers`` processes; see ``engines.types.Engine``.
 
     ``jobs`` is consumed as workers come free, at most ``workers`` ahead of the outcomes; no more workers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -56,4 +56,4 @@ class Engine(Protocol):
 
     def __call__(
         self, work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
-    ) -> Iterator[Outcome[J, R]]: ...
+    ) -> Generator[Outcome[J, R], None, None]: ...

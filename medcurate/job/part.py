@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import cv2
+
 from medcurate.commit import sha256_file, write_json
 from medcurate.engines.types import Guard
 from medcurate.errors import CaseRejected, Reason
@@ -21,6 +23,8 @@ from medcurate.types import Case, Reject
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 
 Ledger = list[tuple[str, str, str, Reject]]
 
@@ -79,7 +83,9 @@ def _one(job: Job, case: Case, writer: ShardWriter, totals: _Totals) -> None:
     except CaseRejected as error:
         writer.rollback(mark)
         totals.ledger.append((case.source, case.id, case.group, _rejected(error)))
-    except MemoryError:
+    except (MemoryError, cv2.error) as error:
+        if not _is_out_of_memory(error):
+            raise
         writer.rollback(mark)
         totals.ledger.append((case.source, case.id, case.group, _out_of_memory()))
     for path, digest in files.inputs.items():
@@ -89,6 +95,10 @@ def _one(job: Job, case: Case, writer: ShardWriter, totals: _Totals) -> None:
 def _rejected(error: CaseRejected) -> Reject:
     stage = "label" if error.reason is Reason.BAD_LABEL else "read"
     return Reject(stage=stage, reason=error.reason, detail=error.detail, measures=error.measures)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "code", None) == _CV2_NO_MEMORY
 
 
 def _out_of_memory() -> Reject:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -144,10 +144,7 @@ def _run(
 def _outcomes(
     jobs: list[ShardJob], engine: Engine, workers: int
 ) -> Iterator[tuple[ShardJob, tuple[FileRecord, bool]]]:
-    outcomes = engine(pack_shard, jobs, workers=workers, limits=_LIMITS)
-    with ExitStack() as stack:
-        if isinstance(outcomes, Generator):  # a failure must end the workers before the caller goes on
-            stack.callback(outcomes.close)
+    with closing(engine(pack_shard, jobs, workers=workers, limits=_LIMITS)) as outcomes:
         for outcome in outcomes:
             if outcome.failure and isinstance(outcome.failure.error, MedcurateError):
                 raise outcome.failure.error
