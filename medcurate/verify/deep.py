@@ -19,7 +19,7 @@ def deep_problems(blob: bytes, masks: Sequence[Mapping[str, Any]]) -> Iterator[s
     try:
         sample = decode(blob)
     except SampleError as error:
-        yield str(error)
+        yield str(error).removeprefix(f"sample {masks[0]['key']} ")
         return
     height, width = sample.image.shape[:2]
     rows = masks[0]["height"], masks[0]["width"]
