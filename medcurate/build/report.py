@@ -92,31 +92,42 @@ def check_counting_law(source: str, counts: Mapping[str, Mapping[str, int]]) -> 
 
 
 def closing_table(report: BuildReport) -> Table:
-    """The closing table of a build."""
+    """The closing table of a build: what was planned and kept of every source, in 80 columns."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="What was built", title_justify="left")
-    for name in ("source", "cases", "slices", "masks"):
-        table.add_column(name, justify="left" if name == "source" else "right")
-    for name in ("refused, by reason", "read", "written", "time"):
-        table.add_column(name, justify="left" if name.startswith("refused") else "right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("source", "planned", "cases", "slices", "masks", "MB read", "MB out", "s"):
+        table.add_column(name, justify="left" if name == "source" else "right", no_wrap=True)
     for entry in report.sources:
         table.add_row(
             entry.source,
-            *(_kept(entry.counts[kind]) for kind in KINDS),
-            _reasons(entry.reasons),
-            f"{entry.input_bytes / 1e6:,.1f} MB",
-            f"{entry.part_bytes / 1e6:,.1f} MB",
-            f"{entry.seconds:,.1f} s",
+            *_numbers(entry.counts),
+            f"{entry.input_bytes / 1e6:,.1f}",
+            f"{entry.part_bytes / 1e6:,.1f}",
+            f"{entry.seconds:,.1f}",
         )
-    table.add_section()
-    table.add_row("all", *(_kept(report.counts[kind]) for kind in KINDS))
+    if len(report.sources) > 1:
+        table.add_section()
+        table.add_row("all", *_numbers(report.counts))
     return table
 
 
-def _kept(counts: Mapping[str, int]) -> str:
-    return f"{counts['written']:,} of {counts['discovered']:,}"
+def refusals_table(report: BuildReport) -> Table | None:
+    """What was refused, by source and reason; None when nothing was."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("refused in", no_wrap=True)
+    table.add_column("reason", no_wrap=True)
+    table.add_column("ledger rows", justify="right")
+    for entry in report.sources:
+        for reason, count in sorted(entry.reasons.items(), key=lambda item: (-item[1], item[0])):
+            table.add_row(entry.source, reason, f"{count:,}")
+    return table if table.row_count else None
 
 
-def _reasons(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in Counter(reasons).most_common()) or "none"
+def _numbers(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Cases planned and kept, slices and masks kept."""
+    return [f"{n:,}" for n in (counts["cases"]["discovered"], *(counts[kind]["written"] for kind in KINDS))]

@@ -95,10 +95,12 @@ def build(
 def _show(report: BuildReport, out: Path) -> None:
     from rich.console import Console
 
-    from medcurate.build.report import closing_table
+    from medcurate.build.report import closing_table, refusals_table
 
     console = Console()
     console.print(closing_table(report))
+    if (refused := refusals_table(report)) is not None:
+        console.print(refused)
     masks = report.counts["masks"]["written"]
     slices = report.counts["slices"]["written"]
     console.print(
