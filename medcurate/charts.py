@@ -72,7 +72,7 @@ def _bars(chart: Chart) -> Drawing:
     palette = colours(chart.colour, series)
     bars = _bar_lines(chart, series)
     drawing = Drawing(chart.title, WIDTH_PX)
-    coloured = chart.colour != chart.x and len(series) > 1
+    coloured = chart.colour != chart.x
     top = _legend(drawing, chart.colour, palette, series) if coloured else 0.0
     left = min(max(text_width(label) for label, _, _ in bars), _LABEL_PX) + 10
     right = max(text_width(f"{total:,.0f}", SMALL_PX) for _, total, _ in bars) + 8
@@ -149,8 +149,10 @@ def _half_decade(percent: float) -> int:
 
 
 def _series(chart: Chart) -> list[str]:
-    """Values of the colour column, the largest total first."""
-    return [str(value) for value, _, _ in _totals(chart, chart.colour)]
+    """Values of the colour column: known terms in their fixed order, others by total."""
+    found = [str(value) for value, _, _ in _totals(chart, chart.colour)]
+    known = list(FIXED_COLOURS.get(chart.colour, ()))
+    return sorted(found, key=lambda value: known.index(value) if value in known else len(known))
 
 
 def _totals(chart: Chart, column: str) -> list[tuple[Any, float, list[Mapping[str, Any]]]]:

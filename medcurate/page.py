@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from medcurate.charts import WIDTH_PX, Chart, draw
 from medcurate.marks import PNG_COLOURS, Drawing, font, paint, svg
-from medcurate.stats import Answer, Statistics
+from medcurate.stats import Answer, Statistics, readable
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f8; --card: #ffffff; --ink: #1f2933; --muted: #5b6773;
@@ -82,19 +82,6 @@ def png(statistics: Statistics) -> bytes:
     return stream.getvalue()
 
 
-def cell(value: object) -> str:
-    """A value as people read it: thousands separators, three significant digits below 1000, "-" for null."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value)
-
-
 def _arranged(drawings: list[Drawing]) -> tuple[list[tuple[float, float]], float]:
     """(left, top) of each chart, always under the shorter column, and the bottom of the longer one."""
     bottoms = [104.0, 104.0]
@@ -151,7 +138,9 @@ def _table(answer: Answer) -> str:
         f'<th scope="col"{style[name]}>{escape(name.replace("_", " "))}</th>' for name in answer.columns
     )
     body = "".join(
-        f"<tr>{''.join(f'<td{style[name]}>{escape(cell(row[name]))}</td>' for name in answer.columns)}</tr>"
+        "<tr>"
+        + "".join(f"<td{style[name]}>{escape(readable(row[name]))}</td>" for name in answer.columns)
+        + "</tr>"
         for row in answer.rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

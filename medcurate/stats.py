@@ -142,6 +142,19 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
     return Statistics(str(dataset).rstrip("/").rsplit("/", 1)[-1], totals, answers, left_out)
 
 
+def readable(value: object) -> str:
+    """A value as people read it: thousands separators, three significant digits below 1000, "-" for null."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
 def _totals(connection: DuckDBPyConnection, tables: set[str]) -> dict[str, int]:
     totals: dict[str, int] = {}
     if "manifest" in tables:

@@ -1,4 +1,4 @@
--- title: Images and patients by organ
+-- title: Images by organ and modality
 -- order: 30
 -- chart: stacked-bar
 -- x: organ
