@@ -103,6 +103,12 @@ def test_wide_integers_equal_their_floats_and_nothing_else(value):
     assert voxel_digest(voxels.astype(np.int16), None) != voxel_digest(voxels, None)
 
 
+def test_unsigned_values_do_not_wrap():
+    voxels = np.full((3, 4, 5), 40000, np.uint16)
+    assert voxel_digest(voxels, None) == voxel_digest(voxels.astype(np.int32), None)
+    assert voxel_digest(voxels, None) != voxel_digest(voxels.astype(np.int16), None)
+
+
 def test_fractions_are_exact_in_both_float_types_and_zero_has_one_sign():
     voxels = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     voxels[0, 0] = 0
@@ -153,8 +159,9 @@ def test_place_shape_and_spacing_matter():
 
 @pytest.mark.parametrize("spacing", [0.7125, 0.5, 0.48828125, 1 / 3, 0.0005, 2.5])
 def test_spacing_from_float32_headers_is_the_same(spacing):
-    noisy = np.float64(np.float32(spacing)) * (1 + 1e-7)
-    assert voxel_digest(image(), (noisy, 1, 1)) == voxel_digest(image(), (spacing, 1, 1))
+    for noise in (-1e-7, 0, 1e-7):
+        noisy = float(np.float32(spacing)) * (1 + noise)
+        assert voxel_digest(image(), (noisy, 1, 1)) == voxel_digest(image(), (spacing, 1, 1))
 
 
 def test_oblique_grids_have_the_spacing_of_their_voxels():
