@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,11 @@ class InputDigest:
     mtime_ns: int
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Never wait for the other end of a named pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 @dataclass(slots=True)
 class CaseFiles:
     """Reads files below ``root`` and remembers what it read.
@@ -31,10 +37,12 @@ class CaseFiles:
     inputs: dict[Path, InputDigest] = field(default_factory=dict)
 
     def read(self, path: Path) -> bytes:
-        """The whole file at ``path`` (relative to the root). Raises CaseRejected when absent or unreadable."""
+        """The whole regular file at ``path``, relative to the root. Raises CaseRejected where it cannot."""
         try:
-            with open(self.root / path, "rb") as stream:
+            with open(self.root / path, "rb", opener=_open_at_once) as stream:
                 status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise CaseRejected(Reason.UNREADABLE, "not a regular file")
                 if status.st_size > self.volume_bytes:
                     raise CaseRejected(
                         Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}"
@@ -54,14 +62,15 @@ class CaseFiles:
         """
         relative = PurePosixPath(name.replace("\\", "/"))
         target = path.parent / relative
-        folder = (self.root / path.parent).resolve()
-        if (
-            relative.is_absolute()
-            or ".." in relative.parts
-            or not (self.root / target).resolve().is_relative_to(folder)
-        ):
+        if relative.is_absolute() or ".." in relative.parts or not self._inside(target, path.parent):
             raise CaseRejected(Reason.OUTSIDE_REFERENCE, "the header refers to a file outside its own folder")
         return target
+
+    def _inside(self, target: Path, folder: Path) -> bool:
+        try:
+            return (self.root / target).resolve().is_relative_to((self.root / folder).resolve())
+        except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, a loop of links
+            return False
 
     def check_claim(self, claimed_bytes: int, holdable_bytes: int) -> None:
         """Refuse a header that claims more than the limit, or more than the stored data can hold."""

@@ -24,7 +24,8 @@ def affine_from_axes(axes_mm: npt.ArrayLike, origin_mm: npt.ArrayLike, space: tu
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(axes_mm, np.float64).T
     affine[:3, 3] = origin_mm
-    return checked(np.diag([*space, 1.0]) @ affine)
+    affine[:3] *= np.reshape(space, (3, 1))
+    return checked(affine)
 
 
 def checked(affine: npt.ArrayLike) -> Affine:
