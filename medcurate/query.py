@@ -11,11 +11,12 @@ import glob
 import os
 import re
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import duckdb
 from fsspec import AbstractFileSystem
@@ -24,7 +25,7 @@ from medcurate.errors import ConfigError
 from medcurate.format import MANIFEST_FILE, REJECTS_FILE
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import read_record
-from medcurate.storage import Location, StorageError, locate
+from medcurate.storage import Location, RangeFile, StorageError, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +88,10 @@ def one_line(error: BaseException) -> str:
     """DuckDB's message without its position drawing, its lists of overloads and its traceback of readers."""
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        return text.strip().splitlines()[-1].removeprefix("medcurate.storage.")
+        raised = re.findall(
+            r"^(?:\w+\.)*(\w+: .+)$", text.split("Traceback (most recent call last)")[1], re.MULTILINE
+        )
+        return str(raised[-1] if raised else text.splitlines()[0])
     text = re.split(r"\n\s*\nLINE \d+:|\n\tCandidate functions:", text)[0]
     text = re.sub(r'Did you mean "(pg|duckdb)_\w+"\?', "", text)
     return " ".join(text.split())
@@ -136,6 +140,26 @@ def _threads(connection: duckdb.DuckDBPyConnection) -> int:
     return min(int(row[0]) if row else 1, len(os.sched_getaffinity(0)))
 
 
+class SharedFile(RangeFile):
+    """A file with a position of its own in every thread.
+
+    DuckDB's threads share one handle, and each calls ``seek`` and then ``read`` without a lock: with a
+    common position they would silently read each other's bytes.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._here = threading.local()
+        super().__init__(location)
+
+    @property
+    def _position(self) -> int:
+        return int(getattr(self._here, "position", 0))
+
+    @_position.setter
+    def _position(self, value: int) -> None:
+        self._here.position = value
+
+
 class RemoteTables(AbstractFileSystem):  # type: ignore[misc]
     """The few files that a connection may read, as DuckDB asks for them: by fixed names, read-only."""
 
@@ -163,7 +187,7 @@ class RemoteTables(AbstractFileSystem):  # type: ignore[misc]
         """Open for reading by exact ranges."""
         if mode != "rb":
             raise PermissionError(f"{path}: datasets are read-only")
-        return self._file(path).open()
+        return cast("IO[bytes]", SharedFile(self._file(path)))
 
     def _file(self, path: str) -> Location:
         if path not in self._files:

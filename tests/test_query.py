@@ -1,0 +1,273 @@
+"""``medcurate query``: right answers, read-only, one clear line for mistakes, ranges on remote files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from http_kit import served
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kit import pieces, write_dataset
+from rich.console import Console
+from typer.testing import CliRunner
+
+from medcurate import rows
+from medcurate.cli.main import app
+from medcurate.errors import ConfigError, MedcurateError
+from medcurate.format.columns import MANIFEST, schema
+from medcurate.format.tables import write_table
+from medcurate.query import SharedFile, connect, run, stream
+from medcurate.storage import StorageError, locate
+
+cli = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("query") / "it's [a] *set", pieces(24))
+
+
+@pytest.fixture(scope="module")
+def manifest(dataset):
+    return pq.ParquetFile(dataset / "manifest.parquet").read()
+
+
+def test_counts_equal_pyarrows(dataset, manifest):
+    found = run(dataset, "SELECT organ, count(*) AS n, sum(area_px) AS area FROM manifest GROUP BY ALL")
+    wanted = manifest.group_by("organ").aggregate([([], "count_all"), ("area_px", "sum")])
+    assert {(r["organ"], r["n"], r["area"]) for r in found.to_pylist()} == {
+        (r["organ"], r["count_all"], r["area_px_sum"]) for r in wanted.to_pylist()
+    }
+    assert found.schema.field("area").type == pa.int64()
+
+
+def test_every_column_arrives_as_written(dataset, manifest):
+    found = run(dataset, "SELECT * FROM manifest")
+    assert found.column_names == [column.name for column in MANIFEST]
+    plain = manifest.cast(pa.schema([(f.name, _decoded(f.type)) for f in manifest.schema]))
+    assert found.to_pylist() == plain.to_pylist()
+
+
+def _decoded(kind):
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(bound=st.integers(0, 700), organ=st.sampled_from(["liver", "kidney", "lung", "x' OR 'a'='a"]))
+def test_filters_equal_pyarrows(dataset, manifest, bound, organ):
+    quoted = organ.replace("'", "''")
+    found = run(dataset, f"SELECT count(*) AS n FROM manifest WHERE area_px > {bound} AND organ = '{quoted}'")
+    wanted = manifest.filter((pc.field("area_px") > bound) & (pc.field("organ") == organ)).num_rows
+    assert found.to_pylist() == [{"n": wanted}]
+
+
+def test_both_tables_and_single_files(dataset):
+    assert run(dataset, "SELECT reason FROM rejects").to_pylist() == [{"reason": "CORRUPT"}]
+    assert run(dataset / "rejects.parquet", "SELECT reason FROM rejects").num_rows == 1
+    assert run(dataset / "manifest.parquet", "SELECT * FROM manifest").num_rows > 0
+
+
+@pytest.mark.parametrize("sql", [
+    "DESCRIBE manifest", "SUMMARIZE manifest", "EXPLAIN SELECT 1", "SHOW TABLES", "FROM manifest",
+    "WITH a AS (SELECT 1) FROM a", "/* note */ SELECT 1 -- end",
+])  # fmt: skip
+def test_reading_statements_are_allowed(dataset, sql):
+    assert run(dataset, sql).num_rows > 0
+
+
+@pytest.mark.parametrize("sql", [
+    "INSERT INTO manifest SELECT 1", "CREATE TABLE t AS SELECT 1", "DROP VIEW manifest",
+    "DELETE FROM manifest", "UPDATE manifest SET split = 'train'", "COPY (SELECT 1) TO '{out}'",
+    "EXPORT DATABASE '{out}'",
+    "ATTACH '{out}'", "INSTALL httpfs", "LOAD httpfs", "PRAGMA threads=1", "SET threads = 1", "RESET threads",
+    "SET VARIABLE x = 1", "CALL pragma_version()", "CREATE SECRET (TYPE s3)", "CHECKPOINT",
+    "SELECT 1; SELECT 2", "",
+])  # fmt: skip
+def test_everything_else_is_refused(dataset, tmp_path, sql):
+    with pytest.raises(ConfigError, match=r"not allowed: a dataset is read-only|one statement is wanted"):
+        run(dataset, sql.format(out=tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sql", [
+    "SELECT * FROM '{file}'", "SELECT * FROM read_text('{file}')", "SELECT * FROM read_csv('{file}')",
+    "SELECT * FROM read_parquet('{folder}/*.parquet')", "SELECT * FROM glob('{folder}/*')",
+    "SELECT * FROM duckdb_secrets()", "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/new'",
+    "SELECT * FROM 'https://example.org/a.parquet'",
+])  # fmt: skip
+def test_no_other_file_can_be_reached(dataset, tmp_path, sql):
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    with pytest.raises(ConfigError) as caught:
+        run(dataset, sql.format(file=secret, folder=tmp_path))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_settings_are_locked_even_without_the_statement_check(dataset):
+    with connect(dataset) as connection, pytest.raises(Exception, match="locked"):
+        connection.execute("SET enable_external_access = true")
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT modalty FROM manifest", ["modalty", '"modality"']),
+        ("SELECT m.labl FROM manifest m", ["labl", "label"]),
+        ("SELECT group FROM manifest", ['double quotes: "group"']),
+        ("SELECT organ, offset FROM manifest", ['double quotes: "offset"']),
+        ("SELECT * FROM manifests", ["manifests", "manifest, rejects"]),
+        ("SELEC 1", ["SELEC"]),
+        ("SELECT sum(organ) FROM manifest", ["sum(VARCHAR)"]),
+        ("SELECT sum(digest) FROM manifest", ["exceeds 64 bits"]),
+        ("SELECT CASE WHEN i = 900000 THEN error('late') ELSE i END FROM range(1000000) t(i)", ["late"]),
+    ],
+)
+def test_a_mistake_gives_one_clear_line(dataset, sql, words):
+    result = cli.invoke(app, ["query", str(dataset), sql], standalone_mode=False)
+    assert isinstance(result.exception, ConfigError)
+    text = str(result.exception)
+    assert "\n" not in text
+    assert len(text) < 500
+    assert all(word in text for word in words), text
+
+
+def test_a_folder_without_a_dataset_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="no dataset here"):
+        run(tmp_path, "SELECT 1")
+    (tmp_path / "manifest.parquet").write_bytes(b"not a table" * 100)
+    with pytest.raises(ConfigError, match=r"manifest\.parquet"):
+        run(tmp_path, "SELECT 1")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A manifest of 400,000 rows whose columns do not compress away."""
+    folder = tmp_path_factory.mktemp("large")
+    count, rng = 400_000, np.random.default_rng(0)
+    made = {
+        "modality": pa.array(rng.choice(["ct", "mr"], count)).dictionary_encode(),
+        "digest": pa.array(rng.integers(0, 2**64, count, dtype=np.uint64)),
+        "area_fraction": pa.array(rng.random(count)),
+        "area_px": pa.array(np.arange(count, dtype=np.uint32)),
+    }
+    target = schema(MANIFEST)
+    columns = [made.get(f.name, pa.nulls(count, f.type)) for f in target]
+    write_table(folder / "manifest.parquet", MANIFEST, [pa.table(columns, schema=target)])
+    return folder
+
+
+def test_a_remote_query_fetches_only_its_columns_and_row_groups(large):
+    whole = (large / "manifest.parquet").stat().st_size
+    one_column = "SELECT modality, count(*) AS n FROM manifest GROUP BY ALL ORDER BY ALL"
+    one_group = "SELECT digest FROM manifest WHERE area_px = 5"
+    with served(large) as server:
+        assert run(server.url, one_column).equals(run(large, one_column))
+        assert server.bytes_sent < whole / 20
+        server.bodies.clear()
+        assert run(server.url, one_group).equals(run(large, one_group))
+        assert server.bytes_sent < whole / 2
+
+
+def test_every_thread_has_its_own_position_in_a_shared_file(large):
+    whole = (large / "manifest.parquet").read_bytes()
+    with SharedFile(locate(large / "manifest.parquet")) as stream:
+        stream.seek(4)
+        other = threading.Thread(target=lambda: (stream.seek(1000), stream.read(10)))
+        other.start()
+        other.join()
+        assert stream.read(8) == whole[4:12]
+
+
+def test_threads_of_a_remote_query_never_mix_their_reads(large):
+    sql = "SELECT count(*) AS n, bit_xor(digest) AS digests, sum(area_px) AS px FROM manifest"
+    wanted = run(large, sql).to_pylist()
+    with served(large, delay_s=0.01) as server:
+        assert all(run(server.url, sql).to_pylist() == wanted for _ in range(5))
+
+
+def test_a_remote_query_is_as_closed_as_a_local_one(large):
+    with served(large) as server, pytest.raises(ConfigError, match="Permission"):
+        run(server.url, f"SELECT * FROM read_parquet('{server.url}/manifest.parquet')")
+
+
+@pytest.mark.parametrize("fault", [{"ranges": False}, {"broken_after": 3}])
+def test_a_failing_server_gives_one_line(large, fault):
+    with served(large, **fault) as server, pytest.raises(MedcurateError) as caught:
+        run(server.url, "SELECT * FROM manifest")
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, StorageError) or "manifest.parquet" in str(caught.value)
+
+
+def test_csv_and_json_hold_the_rows_and_repeat(dataset, tmp_path):
+    sql = 'SELECT key, lesion, area_fraction, "offset", NULL AS gap FROM manifest ORDER BY key, annotation'
+    wanted = run(dataset, sql).to_pylist()
+    first, again = (cli.invoke(app, ["query", str(dataset), sql, "--format", "json"]).stdout for _ in "ab")
+    assert json.loads(first) == wanted
+    assert first == again
+    out = tmp_path / "rows.csv"
+    assert cli.invoke(app, ["query", str(dataset), sql, "-o", str(out)]).exit_code == 0
+    found = list(csv.DictReader(io.StringIO(out.read_text())))
+    assert [(r["key"], int(r["offset"]), float(r["area_fraction"]), r["gap"]) for r in found] == [
+        (r["key"], r["offset"], r["area_fraction"], "") for r in wanted
+    ]
+
+
+def test_json_has_no_nan_and_an_empty_result_is_a_list(dataset):
+    sql = "SELECT 'nan'::DOUBLE AS a, [1.5, 'inf'::DOUBLE] AS b"
+    assert json.loads(cli.invoke(app, ["query", str(dataset), sql, "--format", "json"]).stdout) == [
+        {"a": None, "b": [1.5, None]}
+    ]
+    empty = "SELECT 1 AS a WHERE false"
+    assert json.loads(cli.invoke(app, ["query", str(dataset), empty, "--format", "json"]).stdout) == []
+
+
+def test_parquet_needs_a_file_and_keeps_types(dataset, tmp_path):
+    result = cli.invoke(
+        app, ["query", str(dataset), "SELECT 1", "--format", "parquet"], standalone_mode=False
+    )
+    assert "-o FILE" in str(result.exception)
+    out = tmp_path / "rows.parquet"
+    assert cli.invoke(app, ["query", str(dataset), "FROM manifest", "-o", str(out)]).exit_code == 0
+    assert pq.read_table(out).equals(run(dataset, "FROM manifest"))
+
+
+def test_a_failed_query_leaves_no_file(dataset, tmp_path):
+    out = tmp_path / "rows.csv"
+    sql = "SELECT CASE WHEN i = 900000 THEN error('late') ELSE i END FROM range(1000000) t(i)"
+    assert cli.invoke(app, ["query", str(dataset), sql, "-o", str(out)]).exit_code != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def _shown(dataset, sql, width=100):
+    console = Console(file=io.StringIO(), width=width)
+    with connect(dataset) as connection:
+        rows.show(stream(connection, sql), console)
+    return console.file.getvalue()
+
+
+def test_the_table_says_what_it_leaves_out(dataset):
+    text = _shown(dataset, "SELECT i FROM range(1234) t(i)")
+    assert "1,234 rows, the first 50 shown" in text
+    assert " 49 " in text
+    assert " 50 │" not in text
+    assert "1 row\n" in _shown(dataset, "SELECT 1")
+
+
+def test_wide_rows_are_shown_one_value_a_line(dataset):
+    text = _shown(dataset, "FROM manifest LIMIT 1", width=100)
+    assert all(column.name in text for column in MANIFEST)
+
+
+def test_text_of_a_dataset_is_no_markup(tmp_path):
+    odd = [replace(piece, key=piece.key.replace("demo", "[red]x")) for piece in pieces(1)]
+    assert "[red]x" in _shown(write_dataset(tmp_path / "odd", odd), "SELECT source FROM manifest LIMIT 1")

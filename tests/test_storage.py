@@ -1,0 +1,97 @@
+"""Locations: local paths and URLs behave alike, and a short or whole answer is never taken for a range."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+
+import fsspec  # noqa: F401
+import pytest
+from http_kit import served
+
+from medcurate.errors import ConfigError
+from medcurate.storage import Location, StorageError, locate
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").write_bytes(CONTENT)
+    return tmp_path
+
+
+@pytest.fixture(params=["path", "file", "http"])
+def place(request, folder):
+    if request.param == "http":
+        with served(folder) as server:
+            yield locate(server.url + "/")
+    else:
+        yield locate(folder if request.param == "path" else f"file://{folder}")
+
+
+def test_local_and_remote_files_read_alike(place):
+    member = place.member("shards/a.tar")
+    assert member.exists()
+    assert not place.member("shards/b.tar").exists()
+    assert member.size_bytes == len(CONTENT)
+    assert member.read_range(300, 1000) == CONTENT[300:1300]
+    with member.open() as stream:
+        assert stream.read(10) == CONTENT[:10]
+        stream.seek(-7, 2)
+        assert stream.read() == CONTENT[-7:]
+        stream.seek(5000)
+        assert stream.read(9) == CONTENT[5000:5009]
+
+
+def test_a_range_past_the_end_is_an_error(place):
+    with pytest.raises(StorageError, match="a\\.tar"):
+        place.member("shards/a.tar").read_range(len(CONTENT) - 5, 10)
+
+
+def test_a_missing_file_is_named(place):
+    with pytest.raises(StorageError, match=r"shards/none\.tar: no such file"):
+        place.member("shards/none.tar").read_range(0, 1)
+
+
+def test_a_server_that_ignores_ranges_is_caught(folder):
+    with served(folder, ranges=False) as server:
+        member = locate(server.url).member("shards/a.tar")
+        with pytest.raises(StorageError, match="ignores byte ranges"):
+            member.read_range(10, 20)
+
+
+def test_a_failing_server_is_no_missing_file(folder):
+    with served(folder, broken_after=0) as server:
+        member = locate(server.url).member("shards/a.tar")
+        with pytest.raises(StorageError, match="cannot be read") as caught:
+            member.exists()
+    assert "no such file" not in str(caught.value)
+    with pytest.raises(StorageError, match="cannot be read"):
+        member.exists()
+
+
+def test_an_unknown_protocol_names_the_known_ones():
+    with pytest.raises(ConfigError, match=r"ftp.*known: file, http, https, s3"):
+        locate("ftp://example.org/data")
+
+
+def test_a_missing_client_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(ConfigError, match=r'pip install "medcurate\[remote\]"'):
+        locate("s3://bucket/data")
+
+
+def test_only_local_locations_have_a_path(folder):
+    assert locate(folder).path == folder
+    with pytest.raises(ConfigError, match="local folder"):
+        _ = Location("s3://bucket/data").path
+
+
+def test_locations_travel_to_workers(folder):
+    member = locate(folder).member("shards/a.tar")
+    copy = pickle.loads(pickle.dumps(member))  # noqa: S301
+    assert copy == member
+    assert copy.read_range(0, 4) == CONTENT[:4]
