@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -14,13 +13,31 @@ from medcurate.commit import committed
 from medcurate.format.sample import END_OF_TAR, SampleError, digest
 
 
-@dataclass(slots=True)
-class ShardWriter:
-    """Appends encoded samples to an open tar and knows its size and SHA-256."""
+class TarWriter:
+    """Appends encoded samples to an open tar."""
 
-    stream: IO[bytes]
-    size_bytes: int = 0
-    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.size_bytes = 0
+
+    def append(self, blob: bytes) -> int:
+        """Write one encoded sample and return its byte offset."""
+        offset = self.size_bytes
+        self.stream.write(blob)
+        self.size_bytes += len(blob)
+        return offset
+
+    def finish(self) -> None:
+        """Write the end-of-archive blocks."""
+        self.append(END_OF_TAR)
+
+
+class ShardWriter(TarWriter):
+    """A tar writer that takes the SHA-256 of what it writes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream)
+        self._hash = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
@@ -29,28 +46,8 @@ class ShardWriter:
 
     def append(self, blob: bytes) -> int:
         """Write one encoded sample and return its byte offset."""
-        offset = self.size_bytes
-        self._write(blob)
-        return offset
-
-    def mark(self) -> tuple[int, hashlib._Hash]:
-        """A point to roll back to."""
-        return self.size_bytes, self._hash.copy()
-
-    def rollback(self, mark: tuple[int, hashlib._Hash]) -> None:
-        """Forget everything that was appended since ``mark``."""
-        self.size_bytes, self._hash = mark[0], mark[1].copy()
-        self.stream.seek(self.size_bytes)
-        self.stream.truncate()
-
-    def finish(self) -> None:
-        """Write the end-of-archive blocks."""
-        self._write(END_OF_TAR)
-
-    def _write(self, blob: bytes) -> None:
-        self.stream.write(blob)
         self._hash.update(blob)
-        self.size_bytes += len(blob)
+        return super().append(blob)
 
 
 @contextmanager

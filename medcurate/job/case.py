@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from medcurate.format import png, sample
 from medcurate.format.keys import sample_key
-from medcurate.format.shards import ShardWriter
+from medcurate.format.shards import TarWriter
 from medcurate.job.grid import Grid
 from medcurate.job.labels import AxisMasks, masks_by_axis, read_labels
 from medcurate.job.picture import Picture, read_picture
 from medcurate.job.rows import manifest_table
 from medcurate.job.spec import Job, tar_path
 from medcurate.readers.files import CaseFiles
-from medcurate.stages.planes import plane_uint8
+from medcurate.stages.contiguous import each_plane
 from medcurate.types import Case, Reject
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class _Cut:
     found: AxisMasks
 
 
-def write_case(job: Job, case: Case, files: CaseFiles, writer: ShardWriter) -> CaseResult:
+def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> CaseResult:
     """Append all samples of ``case`` to ``writer``. Raises CaseRejected; the caller then rolls the shard back."""
     grid, layers = read_labels(case, job.source, files)
     axes = list(masks_by_axis(grid, layers, job.recipe))
@@ -63,7 +63,7 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: ShardWriter) -> C
     return result
 
 
-def _write(cut: _Cut, writer: ShardWriter, result: CaseResult) -> None:
+def _write(cut: _Cut, writer: TarWriter, result: CaseResult) -> None:
     found = cut.found
     kept = np.flatnonzero(found.kept)
     slices, first, sample_of = np.unique(found.table.plane[kept], return_index=True, return_inverse=True)
@@ -91,11 +91,11 @@ def _encoded(
     """(key, plane, sample bytes) of every slice that keeps a mask; ``members``: its rows of the mask table."""
     planes = cut.grid.planes(cut.picture.pixels, cut.found.axis)
     shared = _image_info(cut)
-    for plane, rows in zip(slices.tolist(), members, strict=True):
+    for (plane, pixels), rows in zip(each_plane(planes, slices.tolist()), members, strict=True):
         key = sample_key(cut.job.source.id, cut.case.id, cut.picture.channel, cut.found.axis or "", plane)
         image = {"image_id": key, "file_name": f"{key}.png", "slice_index": plane, **shared}
         info = {"image": image, "annotations": _annotations(cut.found, rows)}
-        yield key, plane, sample.encode(key, png.encode(plane_uint8(planes, plane)), info)
+        yield key, plane, sample.encode(key, png.encode(pixels), info)
 
 
 def _image_info(cut: _Cut) -> dict[str, Any]:

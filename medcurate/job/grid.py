@@ -9,22 +9,26 @@ import numpy.typing as npt
 
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason
-from medcurate.stages.orient import canonical, canonical_spacing_mm, orientation, same_grid
+from medcurate.stages.orient import Orientation, canonical, canonical_spacing_mm, orientation, same_grid
 from medcurate.stages.planes import Axis, plane_spacing_mm, planes
 from medcurate.types import Array, Volume
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Shape and place of the voxels; ``affine`` is None for 2D images, whose spacing may be known."""
+    """Shape and place of the voxels.
+
+    ``affine`` and ``axes`` (its orientation) are None for 2D images, whose spacing may be known.
+    """
 
     shape: tuple[int, ...]
     affine: npt.NDArray[np.float64] | None
+    axes: Orientation | None
     image_spacing_mm: tuple[float, float] | None
 
     def canonical(self, array: Array) -> Array:
         """View of ``array`` on canonical axes (X, Y, Z[, 3]); a 2D image becomes (1, H, W[, 3])."""
-        return array[np.newaxis] if self.affine is None else canonical(array, orientation(self.affine))
+        return array[np.newaxis] if self.axes is None else canonical(array, self.axes)
 
     def planes(self, array: Array, axis: Axis | None) -> Array:
         """View of ``array`` as (n, rows, cols[, 3]) perpendicular to the canonical ``axis`` (None for 2D)."""
@@ -32,7 +36,9 @@ class Grid:
 
     def spacing_mm(self) -> tuple[float, float, float] | None:
         """Spacing along the canonical axes x, y, z; None for 2D images."""
-        return None if self.affine is None else canonical_spacing_mm(self.affine, orientation(self.affine))
+        if self.affine is None or self.axes is None:
+            return None
+        return canonical_spacing_mm(self.affine, self.axes)
 
     def plane_spacing_mm(self, axis: Axis | None) -> tuple[float, float] | None:
         """(row, column) spacing in the planes of ``axis``; None where unknown."""
@@ -43,11 +49,12 @@ class Grid:
 
 
 def grid_of(volume: Volume, source: Source) -> Grid:
-    """The grid of ``volume``. Raises CaseRejected when a 3D source gives pictures without geometry."""
+    """The grid of ``volume``. Raises CaseRejected for a singular affine, or a picture from a 3D source."""
     if source.dimensions == 3 and volume.affine is None:
         raise CaseRejected(Reason.GEOMETRY, "the source is 3D, but the file states no geometry")
-    dimensions = 2 if volume.affine is None else 3
-    return Grid(tuple(volume.voxels.shape[:dimensions]), volume.affine, volume.spacing_mm)
+    if volume.affine is None:
+        return Grid(tuple(volume.voxels.shape[:2]), None, None, volume.spacing_mm)
+    return Grid(tuple(volume.voxels.shape[:3]), volume.affine, orientation(volume.affine), None)
 
 
 def check_grid(expected: Grid, found: Grid, what: str) -> None:

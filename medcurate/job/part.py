@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from medcurate.commit import sha256_file, write_json
+from medcurate.commit import committed, sha256_file, write_json
 from medcurate.engines.types import Guard
 from medcurate.errors import CaseRejected, Reason
 from medcurate.format.columns import MANIFEST, REJECTS
-from medcurate.format.shards import ShardWriter, shard_writer
+from medcurate.format.shards import TarWriter
 from medcurate.format.tables import write_table
 from medcurate.job.case import CaseResult, write_case
 from medcurate.job.rows import rejects_table
@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 _CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 
 Ledger = list[tuple[str, str, str, Reject]]
+
+
+class PartWriter(TarWriter):
+    """A tar writer that can take back the samples of a case that fails half-way.
+
+    No digest of the whole is taken: every sample's own digest is checked when parts are packed.
+    """
+
+    def rollback(self, size_bytes: int) -> None:
+        """Forget everything that was appended since the tar had ``size_bytes``."""
+        self.size_bytes = size_bytes
+        self.stream.seek(size_bytes)
+        self.stream.truncate()
 
 
 @dataclass(slots=True)
@@ -60,10 +73,12 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
     """Build and commit the part of ``job``; its record is written last. Raises OutputError."""
     started = time.perf_counter()
     totals = _Totals()
-    with shard_writer(tar_path(job.parts, job.id)) as writer:
+    with committed(tar_path(job.parts, job.id)) as stream:
+        writer = PartWriter(stream)
         for case in job.cases:
             with guard(case.id):
                 _one(job, case, writer, totals)
+        writer.finish()
     write_table(rows_path(job.parts, job.id), MANIFEST, totals.tables)
     write_table(rejects_path(job.parts, job.id), REJECTS, [rejects_table(totals.ledger)])
     record = _record(job, writer, totals, time.perf_counter() - started)
@@ -71,10 +86,10 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
     return record
 
 
-def _one(job: Job, case: Case, writer: ShardWriter, totals: _Totals) -> None:
+def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
     totals.counts["cases"]["discovered"] += 1
     files = CaseFiles(job.root, job.recipe.limits.volume_bytes)
-    mark = writer.mark()
+    mark = writer.size_bytes
     try:
         if case.id in job.condemned:
             totals.ledger.append((case.source, case.id, case.group, job.condemned[case.id]))
@@ -105,7 +120,7 @@ def _out_of_memory() -> Reject:
     return Reject(stage="read", reason=Reason.MEMORY, detail="needs more memory than a worker may use")
 
 
-def _record(job: Job, writer: ShardWriter, totals: _Totals, seconds: float) -> PartRecord:
+def _record(job: Job, writer: PartWriter, totals: _Totals, seconds: float) -> PartRecord:
     rejected = {"cases": 0, "slices": 0, "masks": 0}
     kinds = {"slice": "slices", "mask": "masks"}
     for *_, reject in totals.ledger:
@@ -116,7 +131,6 @@ def _record(job: Job, writer: ShardWriter, totals: _Totals, seconds: float) -> P
         job=job.id,
         source=job.source.id,
         tar_bytes=writer.size_bytes,
-        tar_sha256=writer.sha256,
         rows_bytes=rows.stat().st_size,
         rows_sha256=sha256_file(rows),
         rejects_bytes=rejects.stat().st_size,

@@ -77,10 +77,11 @@ def _read(source: Source, image: ImageFile, files: CaseFiles) -> Volume:
 
 
 def _digest(volume: Volume, grid: Grid) -> str:
+    """Of the voxels alone: repackaged sets often state another spacing for the same scan."""
     if grid.affine is None and volume.voxels.ndim == 3:
         return picture_digest(volume.voxels)
     voxels = volume.voxels if grid.affine is None else grid.canonical(volume.voxels)
-    return voxel_digest(voxels, grid.spacing_mm(), slope=volume.slope, intercept=volume.intercept)
+    return voxel_digest(voxels, None, slope=volume.slope, intercept=volume.intercept)
 
 
 def _source_file(source: Source, case: Case, image: ImageFile) -> str:

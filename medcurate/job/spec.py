@@ -82,7 +82,6 @@ class PartRecord:
     job: str
     source: str
     tar_bytes: int
-    tar_sha256: str
     rows_bytes: int
     rows_sha256: str
     rejects_bytes: int
