@@ -30,12 +30,15 @@ class Options(Strict):
     """How pixels are read.
 
     ``palette``: "colours" looks palette images up, "indices" keeps the palette's indices (labels).
+    ``white_is_zero``: TIFF greys that say so are inverted, so that larger is brighter as viewers show them;
+    "keep" takes the stored values (tifffile writes boolean masks as white-is-zero).
     ``grey``: red, green and blue must be equal and become one channel (labels stored as RGB).
     ``stack``: the pages of a TIFF are planes of a volume; ``spacing_mm`` is then (plane, row, column),
     otherwise (row, column).
     """
 
     palette: Literal["colours", "indices"] = "colours"
+    white_is_zero: Literal["invert", "keep"] = "invert"
     grey: bool = False
     stack: bool = False
     spacing_mm: tuple[Millimetres, Millimetres] | tuple[Millimetres, Millimetres, Millimetres] | None = None
@@ -61,7 +64,13 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     content = files.read(paths[0])
     indices = options.palette == "indices"
     if content.startswith(_TIFF_MAGICS):
-        pixels = raster_tiff.decode(content, files.check_claim, indices=indices, stack=options.stack)
+        pixels = raster_tiff.decode(
+            content,
+            files.check_claim,
+            indices=indices,
+            invert=options.white_is_zero == "invert",
+            stack=options.stack,
+        )
     elif options.stack:
         raise CaseRejected(Reason.UNREADABLE, "only TIFF files are read as stacks")
     else:

@@ -1,7 +1,6 @@
 """TIFF and BigTIFF bytes to pixels, through tifffile; every compression that imagecodecs knows.
 
-White-is-zero greys are inverted, so that larger is brighter, as every viewer shows them; one-bit images
-become 0 and 255, as PNG's do. Source: TIFF 6.0, PhotometricInterpretation, ExtraSamples.
+One-bit images become 0 and 255, as PNG's do. Source: TIFF 6.0, PhotometricInterpretation, ExtraSamples.
 """
 
 from __future__ import annotations
@@ -32,8 +31,12 @@ _PAGE_AXES = frozenset("IQZ")  # pages, unknown, depth: what a stack may run alo
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def decode(content: bytes, check_claim: Callable[[int, int], None], *, indices: bool, stack: bool) -> Array:
+def decode(
+    content: bytes, check_claim: Callable[[int, int], None], *, indices: bool, invert: bool, stack: bool
+) -> Array:
     """Pixels (H, W[, C]), or with ``stack`` (pages, H, W[, C]); channels as in ``raster_formats.decode``.
+
+    ``invert``: white-is-zero greys are turned, so that larger is brighter.
 
     Raises CaseRejected: UNREADABLE for several pages without ``stack`` and for unsupported variants,
     HEADER_SIZE before allocation, CORRUPT where a strip is missing, cut or does not decode.
@@ -47,7 +50,7 @@ def decode(content: bytes, check_claim: Callable[[int, int], None], *, indices: 
         series, page = tiff.series[0], tiff.pages.first
         _check_layout(series, page, len(content), check_claim)
         with refusing(Reason.CORRUPT, "the TIFF does not decode"):
-            pixels = _interpreted(series.asarray(), page, indices=indices)
+            pixels = _interpreted(series.asarray(), page, indices=indices, invert=invert)
         return _arranged(pixels, series.axes, stack=stack)
 
 
@@ -77,7 +80,7 @@ def _check_layout(
             raise CaseRejected(Reason.CORRUPT, "a strip of the TIFF is missing or cut")
 
 
-def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool) -> Array:
+def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool, invert: bool) -> Array:
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
         bits = 8
@@ -86,7 +89,7 @@ def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool) -> Ar
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and not indices:
         return np.moveaxis((np.asarray(page.colormap) >> 8).astype(np.uint8)[:, pixels], 0, -1)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and invert:
         if pixels.dtype.kind != "u":
             raise CaseRejected(Reason.UNREADABLE, "a white-is-zero TIFF of signed or real numbers")
         return np.asarray(pixels.dtype.type(2**bits - 1) - pixels)
