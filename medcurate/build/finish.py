@@ -18,8 +18,8 @@ from medcurate.errors import OutputError
 from medcurate.format.columns import REJECTS
 from medcurate.format.record import DatasetRecord
 from medcurate.format.tables import write_table
-from medcurate.job.rows import rejects_table
 from medcurate.job.spec import PartRecord, rejects_path, rows_path
+from medcurate.ledger import rejects_table
 from medcurate.library import Resolved
 from medcurate.pack.run import write_shards
 from medcurate.pack.types import PackInput, PackResult, PackRules

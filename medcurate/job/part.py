@@ -16,8 +16,8 @@ from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.shards import TarWriter
 from medcurate.format.tables import write_table
 from medcurate.job.case import CaseResult, write_case
-from medcurate.job.rows import rejects_table
 from medcurate.job.spec import CaseFacts, Job, PartRecord, record_path, rejects_path, rows_path, tar_path
+from medcurate.ledger import rejects_table
 from medcurate.readers.files import CaseFiles
 from medcurate.types import Case, Reject
 

@@ -24,7 +24,7 @@ from medcurate.format.record import FileRecord
 from medcurate.format.sample import SampleError, digest
 from medcurate.format.shards import ShardWriter, shard_writer
 from medcurate.format.tables import write_table
-from medcurate.job.rows import rejects_table
+from medcurate.ledger import rejects_table
 from medcurate.pack.edit import Edited, edit
 from medcurate.pack.inputs import Inputs
 from medcurate.pack.plan import ShardPlan
