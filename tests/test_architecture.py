@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "charts": BASE | {"stats"},
     "preview": BASE | {"format", "query", "storage"},
     "verify": BASE | {"engines", "format", "progress", "query", "registry", "storage"},
-    "inspection": BASE | {"config", "pairings", "readers", "registry", "types"},
+    "inspection": BASE | {"config", "decoders", "pairings", "readers", "registry", "types"},
 }  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

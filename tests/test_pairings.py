@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trees import grow
 
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings import PAIRINGS
 from medcurate.pairings.found import Found, Names
 from medcurate.pairings.tree import files_below, folders
 from medcurate.registry import load
-
-
-def grow(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
 
 
 def find(root: Path, kind: str, names: Names | None = None, **options) -> list[Found]:
@@ -515,3 +509,22 @@ def _explained(name: str, kind) -> bool:
     if "a/images" in kind[1]["images"]:
         return folder == "a/images" if is_image else "_m" in file[1:]
     return True
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_order_of_the_file_system_does_not_matter(tmp_path, monkeypatch, reverse):
+    real = os.scandir
+
+    @contextmanager
+    def scandir(path):
+        with real(path) as listing:
+            yield iter(sorted(listing, key=lambda entry: entry.name, reverse=reverse))
+
+    monkeypatch.setattr("medcurate.pairings.tree.os.scandir", scandir)
+    grow(tmp_path, *(f"{folder}/a{end}.png" for folder in "yx" for end in ("", "_m_2", "_m", "_m_1")))
+    found = find(tmp_path, "flat-suffix", folder="*", image_suffix=".png", label_suffix="_m*.png")
+    assert [f.name for f in found] == ["x/a", "y/a"]
+    assert [label.paths[0].name for label in found[0].labels] == ["a_m.png", "a_m_1.png", "a_m_2.png"]
+    found = find(tmp_path, "case-folder", image="a.png", label="a_m*.png", several_labels=True)
+    assert [f.name for f in found] == ["x", "y"]
+    assert [label.paths[0].name for label in found[0].labels] == ["a_m.png", "a_m_1.png", "a_m_2.png"]

@@ -55,7 +55,7 @@ def decode(
 def _classes(
     volume: Volume, palette: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], nearest_within: float
 ) -> Array:
-    packed = _packed(volume)
+    packed = packed_colours(volume)
     colours = distinct(packed)
     squared = _squared_distances(colours, palette)
     nearest = squared.argmin(axis=1)
@@ -80,7 +80,7 @@ def _squared_distances(
     return np.stack(columns, axis=1)
 
 
-def _packed(volume: Volume) -> npt.NDArray[np.uint32]:
+def packed_colours(volume: Volume) -> npt.NDArray[np.uint32]:
     """(H, W) of 0xRRGGBB; a grey picture has three equal components. Raises CaseRejected."""
     voxels = volume.voxels
     if voxels.dtype != np.uint8 or volume.affine is not None or (voxels.ndim == 3 and voxels.shape[2] != 3):

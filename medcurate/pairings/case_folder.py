@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -18,7 +19,6 @@ from medcurate.pairings.tree import (
     entries,
     files_below,
     folders,
-    is_data_file,
     wildcard_pattern,
 )
 
@@ -80,25 +80,43 @@ def _matches(
         if placeholder in template
         else {"": template}
     )
-    found = {token: _files(root, case, text) for token, text in filled.items()}
+    listed: dict[str, list[_Listing]] = {}
+    found = {}
+    for token, text in filled.items():
+        parent, _, last = text.rstrip("/").rpartition("/")
+        if parent not in listed:
+            listed[parent] = _listings(root, case, parent)
+        found[token] = _files(root, listed[parent], last, series=text.endswith("/"))
     return {token: paths for token, paths in found.items() if paths}
 
 
-def _files(root: Path, case: Path, template: str) -> list[Paths]:
-    parent = PurePosixPath(template).parent.as_posix()
-    below = [case] if parent == "." else [case / folder.path for folder in folders(root / case, parent)]
-    last = PurePosixPath(template).name
-    if template.endswith("/"):
-        kept = [folder / name for folder in below for name in _named(root, folder, last, folders_only=True)]
-        return [paths for folder in kept if (paths := files_below(root, folder))]
-    return [(folder / name,) for folder in below for name in _named(root, folder, last, folders_only=False)]
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """One folder of a case, listed once for all templates that speak of it."""
+
+    folder: Path
+    files: frozenset[str]
+    below: frozenset[str]
 
 
-def _named(root: Path, folder: Path, last: str, *, folders_only: bool) -> list[str]:
-    """The names of files (or of folders) in ``folder`` that match ``last``."""
-    if "*" in last:
-        return [
-            name for name in entries(root / folder)[folders_only] if wildcard_pattern(last).fullmatch(name)
-        ]
-    path = root / folder / last
-    return [last] if (path.is_dir() if folders_only else is_data_file(path)) else []
+def _listings(root: Path, case: Path, parent: str) -> list[_Listing]:
+    found = []
+    for below in folders(root / case, parent or "."):
+        files, inside = entries(root / case / below.path)
+        found.append(_Listing(case / below.path, frozenset(files), frozenset(inside)))
+    return found
+
+
+def _files(root: Path, listings: Sequence[_Listing], last: str, *, series: bool) -> list[Paths]:
+    """What ``last`` means in the listed folders: files, or with ``series`` all files below folders."""
+    found = []
+    for listing in listings:
+        offered = listing.below if series else listing.files
+        if "*" in last:
+            names = sorted(name for name in offered if wildcard_pattern(last).fullmatch(name))
+        else:
+            names = [last] if last in offered else []
+        found += [listing.folder / name for name in names]
+    if series:
+        return [paths for folder in found if (paths := files_below(root, folder))]
+    return [(path,) for path in found]

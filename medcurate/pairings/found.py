@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
     images, labels = _images(files.images, names), _labels(files.labels, names)
     problem = _problem(files, names, several_labels=several_labels)
     series = [part.paths for part in images] + [part.paths for part in labels]
-    if not problem and not all((root / path).exists() for paths in series for path in paths):
+    if not problem and not all(os.path.exists(f"{root}/{path}") for paths in series for path in paths):
         problem = "a link leads to a file that is not there"
     return Found(name, images, labels, problem)
 

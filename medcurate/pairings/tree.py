@@ -81,14 +81,14 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(below)
 
 
-def is_data_file(path: Path) -> bool:
+def _is_data_file(path: Path) -> bool:
     """Whether ``path`` is a regular file, a link to one, or a link that leads nowhere."""
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """``is_data_file`` without a system call for what is no link."""
-    return is_data_file(Path(entry.path)) if entry.is_symlink() else entry.is_file()
+    """``_is_data_file`` without a system call for what is no link."""
+    return _is_data_file(Path(entry.path)) if entry.is_symlink() else entry.is_file()
 
 
 def hidden(name: str) -> bool:

@@ -1,0 +1,5 @@
+"""A first look at a lab's folder: what is there, how it seems to pair, and a draft of its source file.
+
+Nothing here decides what a build does: a guess becomes a fact only when its author answers the draft's
+questions. Only names of files and numbers are reported, never texts of headers.
+"""

@@ -1,0 +1,118 @@
+"""Case folders worth trying: which folders look alike inside, and what in them is image and label."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+
+from medcurate.inspection.candidates import Candidate, generalise
+from medcurate.inspection.survey import Survey, extension, is_series, reader_of
+from medcurate.inspection.words import MAX_CLASSES, is_label
+from medcurate.pairings.case_folder import CASE
+from medcurate.pairings.names import CHANNEL, LABEL
+
+MAX_DEPTH = 4
+SAMPLE_CASES = 100
+
+
+def by_folders(survey: Survey) -> Iterator[Candidate]:
+    """Candidates of the kind case-folder."""
+    for depth in range(1, MAX_DEPTH + 1):
+        inside: dict[str, list[str]] = defaultdict(list)  # case folder -> folders with data in it
+        for folder in survey.data:
+            parts = folder.split("/")
+            if folder and len(parts) >= depth:
+                inside["/".join(parts[:depth])].append(folder)
+        parents: dict[str, list[str]] = defaultdict(list)
+        for case in inside:
+            parents[case.rpartition("/")[0]].append(case)
+        biggest = sorted(parents, key=lambda parent: (-len(parents[parent]), parent))[:3]
+        for cases in (*(parents[parent] for parent in biggest), list(inside)):
+            yield from _of(survey, cases, inside)
+
+
+def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]]) -> Iterator[Candidate]:
+    if 2 * len({case.rpartition("/")[2] for case in cases}) < len(cases):
+        return  # the same names again and again are parts of cases
+    counted: Counter[str] = Counter()
+    chosen = cases[:: max(1, len(cases) // SAMPLE_CASES)]
+    for case in chosen:
+        counted.update(_templates(survey, case, inside[case]))
+    common = [template for template, count in counted.items() if 2 * count >= len(chosen)]
+    labels = sorted(template for template in counted if is_label(template) and not _is_rare(template, common))
+    images = sorted(template for template in common if not is_label(template))
+    if not images or not labels:
+        return
+    image, channels = _choice(images, counted, CHANNEL)
+    for label, tokens in _label_choices(labels, common, counted):
+        weight = sum(counted[t] for t in images) if channels else counted[image]
+        weight += sum(counted[label.replace(LABEL, token)] for token in tokens) if tokens else counted[label]
+        options = {"cases": _cases(cases), "image": image, "label": label}
+        yield Candidate("case-folder", options, channels, tokens, weight)
+
+
+def _is_rare(template: str, common: Sequence[str]) -> bool:
+    """Whether ``template`` is neither common nor lies in a folder of classes, which few cases have all of."""
+    return template not in common and "/" not in template
+
+
+def _cases(cases: Sequence[str]) -> str:
+    """The template of case folders: the last name is always the case's own."""
+    paths = [tuple(case.split("/")) for case in cases]
+    parent = generalise([path[:-1] for path in paths])
+    return "*" if parent == "." else f"{parent}/*"
+
+
+def _templates(survey: Survey, case: str, folders: Sequence[str]) -> set[str]:
+    """What lies in a case, with its own name as {case} and series as "folder/"."""
+    name = case.rpartition("/")[2]
+    found = set()
+    for folder in folders:
+        below = folder[len(case) + 1 :]
+        files = survey.data[folder]
+        if below and is_series(files) and (reader_of(files[0]) == "dicom" or is_label(below)):
+            found.add(f"{below.replace(name, CASE)}/")
+            continue
+        for file in files[:MAX_CLASSES]:
+            found.add(f"{below}/{file}".lstrip("/").replace(name, CASE))
+    return found
+
+
+def _choice(templates: Sequence[str], counted: Mapping[str, int], token: str) -> tuple[str, tuple[str, ...]]:
+    """One template for all of them with ``token`` where they differ, or else the commonest one."""
+    shared = _with_token(templates, token)
+    return shared or (max(templates, key=lambda t: (counted[t], -len(t))), ())
+
+
+def _label_choices(
+    labels: Sequence[str], common: Sequence[str], counted: Mapping[str, int]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from ((label, ()) for label in labels if label in common)
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        by_folder[label.rstrip("/").rpartition("/")[0]].append(label)
+    for alike in (labels, *by_folder.values()):
+        shared = _with_token(alike, LABEL)
+        if shared:
+            yield shared
+
+
+def _with_token(templates: Sequence[str], token: str) -> tuple[str, tuple[str, ...]] | None:
+    """A template with ``token`` and its values, where the templates differ in one word only."""
+    if len(templates) < 2 or len({extension(template) for template in templates}) > 1:
+        return None
+    end = "/" if templates[0].endswith("/") else extension(templates[0])
+    bodies = [template[: len(template) - len(end)] for template in templates]
+    start = re.sub(r"[A-Za-z0-9]+$", "", _shared_start(bodies))
+    tail = re.sub(r"^[A-Za-z0-9]+", "", _shared_start([body[::-1] for body in bodies])[::-1])
+    words = [body[len(start) : len(body) - len(tail)] for body in bodies]
+    if any(not re.fullmatch(r"[A-Za-z0-9_]*[A-Za-z][A-Za-z0-9_]*|000[0-9]", word) for word in words):
+        return None
+    return f"{start}{token}{tail}{end}", tuple(words)
+
+
+def _shared_start(words: Sequence[str]) -> str:
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    return "".join(letters[0] for letters in alike)

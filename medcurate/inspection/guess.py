@@ -1,0 +1,76 @@
+"""The pairing that explains most files: the likeliest candidates are tried on the tree itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcurate.errors import ConfigError
+from medcurate.inspection.candidates import Candidate, by_names
+from medcurate.inspection.case_candidates import by_folders
+from medcurate.inspection.survey import Survey
+from medcurate.inspection.words import is_image
+from medcurate.pairings import PAIRINGS
+from medcurate.pairings.found import Found, Names
+from medcurate.registry import load
+
+TRIED = 6
+_RANK = {"paired-folders": 0, "case-folder": 1, "flat-suffix": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A pairing and what it finds. ``explained``: files that belong to usable cases."""
+
+    candidate: Candidate
+    usable: tuple[Found, ...]
+    problems: tuple[Found, ...]
+    explained: int
+
+
+def guess(survey: Survey) -> Guess | None:
+    """The best pairing of the tree; None where nothing pairs. Equal trees give equal guesses."""
+    found = {_key(candidate): candidate for candidate in (*by_names(survey), *by_folders(survey))}
+    likely = sorted(found.values(), key=_order)[:TRIED]
+    best: Guess | None = None
+    for candidate in likely:
+        attempt = _attempt(survey.root, candidate)
+        if attempt and (best is None or attempt.explained > best.explained):
+            best = attempt
+        if best and best.explained == survey.data_count:
+            break  # nothing can explain more, and of equals the likelier came first
+    return best
+
+
+def _key(candidate: Candidate) -> str:
+    return f"{candidate.kind} {candidate.options} {candidate.channels} {candidate.tokens}"
+
+
+def _order(candidate: Candidate) -> tuple[bool, int, bool, int, int, int, str]:
+    """Likeliest first: whole series, files in the sample, what sounds like images, the plainest options."""
+    options = candidate.options
+    series = str(options.get("image", options.get("image_suffix"))).endswith("/")
+    sounds = is_image(str(options.get("image_suffix", "")))
+    wildcards = sum(str(value).count("*") for value in options.values())
+    length = sum(len(str(value)) for value in options.values())
+    kind = _RANK[candidate.kind]
+    return not series, -candidate.weight, not sounds, wildcards, kind, length, _key(candidate)
+
+
+def _attempt(root: Path, candidate: Candidate) -> Guess | None:
+    module = load(PAIRINGS, candidate.kind, "pairing")
+    names = Names(candidate.channels, (None,) * len(candidate.channels), candidate.tokens)
+    try:
+        found = tuple(module.find(root, module.Options(**candidate.options), names))
+    except (ConfigError, ValueError):
+        return None  # two affixes that the kind cannot tell apart
+    usable = tuple(entry for entry in found if not entry.problem)
+    problems = tuple(entry for entry in found if entry.problem)
+    explained = len(_paths(usable))
+    return Guess(candidate, usable, problems, explained) if explained else None
+
+
+def _paths(found: Iterable[Found]) -> set[Path]:
+    images = {path for entry in found for part in entry.images for path in part.paths}
+    return images | {path for entry in found for part in entry.labels for path in part.paths}

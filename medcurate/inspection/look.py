@@ -1,0 +1,162 @@
+"""A few cases of a guess, read in full: what their images and labels hold, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.decoders.colour_map import packed_colours
+from medcurate.decoders.values import blocks, distinct
+from medcurate.errors import CaseRejected, ConfigError
+from medcurate.inspection.guess import Guess
+from medcurate.inspection.survey import reader_of
+from medcurate.pairings.found import Found
+from medcurate.readers import READERS
+from medcurate.readers.files import CaseFiles
+from medcurate.registry import load
+from medcurate.types import Array, Volume
+
+CASES_READ = 4
+LABEL_FILES_READ = 8  # of a case
+VALUES_LISTED = 64
+VOLUME_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One file as read. ``values``: physical value (or 0xRRGGBB) -> voxels; None where they are too many.
+
+    ``affine`` is None for pictures, whose ``spacing_mm`` is (row, column) or empty.
+    """
+
+    token: str  # channel or class
+    reader: str
+    lossy: bool
+    shape: tuple[int, ...]
+    dtype: str
+    spacing_mm: tuple[float, ...]
+    affine: npt.NDArray[np.float64] | None
+    low: float
+    high: float
+    colours: bool = False
+    values: Mapping[float, int] | None = None
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Without components."""
+        return self.shape[: 2 if self.affine is None else 3]
+
+
+@dataclass(slots=True)
+class Look:
+    """One sampled case. ``problems``: what could not be read, or does not fit, by reason code and words."""
+
+    name: str
+    images: list[Facts] = field(default_factory=list)
+    labels: list[Facts] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def look(root: Path, guess: Guess) -> list[Look]:
+    """Up to ``CASES_READ`` usable cases, evenly spread over the sorted names."""
+    count = min(CASES_READ, len(guess.usable))
+    places = [index * (len(guess.usable) - 1) // max(1, count - 1) for index in range(count)]
+    return [_case(root, guess.usable[place]) for place in dict.fromkeys(places)]
+
+
+def _case(root: Path, found: Found) -> Look:
+    seen = Look(found.name)
+    files = CaseFiles(root, VOLUME_BYTES)
+    for image in found.images:
+        _add(seen.images, seen, files, (image.channel, image.paths), is_label=False)
+    for label in found.labels[:LABEL_FILES_READ]:
+        _add(seen.labels, seen, files, (label.label, label.paths), is_label=True)
+    if seen.images:
+        seen.problems += _disagreements(seen.images[0], [*seen.images[1:], *seen.labels])
+    return seen
+
+
+def _add(
+    facts: list[Facts], seen: Look, files: CaseFiles, part: tuple[str, Sequence[Path]], *, is_label: bool
+) -> None:
+    token, paths = part
+    kind = reader_of(paths[0].name)
+    what = f"{'label' if is_label else 'image'}{f' {token}' if token else ''}"
+    try:
+        reader = load(READERS, kind, "reader")
+        volume = reader.read(files, paths, reader.Options())
+    except CaseRejected as problem:
+        seen.problems.append(f"{what}: {problem}")
+        return
+    except (ConfigError, ImportError) as problem:
+        seen.problems.append(f"{what}: no reader for it: {problem}")
+        return
+    lossy = paths[0].suffix.lower() in {".jpg", ".jpeg"}
+    facts.append(_facts(token, kind, volume, lossy=lossy, is_label=is_label))
+
+
+def _facts(token: str, reader: str, volume: Volume, *, lossy: bool, is_label: bool) -> Facts:
+    voxels = volume.voxels
+    colours = volume.affine is None and voxels.ndim == 3
+    if is_label and colours:
+        grey = all(np.array_equal(voxels[..., 0], voxels[..., channel]) for channel in (1, 2))
+        colours = not grey
+        voxels = packed_colours(volume) if colours else voxels[..., 0]
+    low, high = _extremes(volume.voxels)
+    scale = (volume.slope, volume.intercept)
+    return Facts(
+        token=token,
+        reader=reader,
+        lossy=lossy,
+        shape=volume.voxels.shape,
+        dtype=str(volume.voxels.dtype),
+        spacing_mm=_spacing_mm(volume),
+        affine=volume.affine,
+        low=low * scale[0] + scale[1],
+        high=high * scale[0] + scale[1],
+        colours=colours,
+        values=_counts(voxels, scale if not colours else (1.0, 0.0)) if is_label else None,
+    )
+
+
+def _extremes(voxels: Array) -> tuple[float, float]:
+    """Smallest and largest value that is a number; NaN where there is none."""
+    low = [float(np.fmin.reduce(block, axis=None)) for block in blocks(voxels)]
+    high = [float(np.fmax.reduce(block, axis=None)) for block in blocks(voxels)]
+    return (float(np.fmin.reduce(low)), float(np.fmax.reduce(high))) if low else (np.nan, np.nan)
+
+
+def _spacing_mm(volume: Volume) -> tuple[float, ...]:
+    if volume.affine is None:
+        return volume.spacing_mm or ()
+    return tuple(np.linalg.norm(volume.affine[:3, :3], axis=0).tolist())
+
+
+def _counts(voxels: Array, scale: tuple[float, float]) -> dict[float, int] | None:
+    """Voxels by physical value; None beyond ``VALUES_LISTED`` values or where a voxel is no number."""
+    counts: dict[float, int] = {}
+    for block in blocks(voxels):
+        for value in distinct(block).tolist():
+            key = value * scale[0] + scale[1]
+            if not np.isfinite(key) or (key not in counts and len(counts) == VALUES_LISTED):
+                return None
+            counts[key] = counts.get(key, 0) + int(np.count_nonzero(block == value))
+    return dict(sorted(counts.items()))
+
+
+def _disagreements(first: Facts, others: Sequence[Facts]) -> list[str]:
+    """Where files of a case do not lie on the grid of its first image."""
+    found = []
+    for other in others:
+        what = other.token or "label"
+        if other.grid_shape != first.grid_shape:
+            found.append(f"{what}: shape {other.grid_shape}, image {first.grid_shape}")
+        elif first.affine is not None and other.affine is not None:
+            largest = float(np.abs(first.affine - other.affine).max())
+            if largest > 1e-3 * min(first.spacing_mm):
+                found.append(f"{what}: affine differs from the image's by up to {largest:.3g}")
+    return found

@@ -1,0 +1,374 @@
+"""``medcurate inspect``: guesses on trees of public sets, what is read, and drafts that load."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trees import grow
+from typer.testing import CliRunner
+
+from medcurate.cli.main import app
+from medcurate.config.load import load_model
+from medcurate.config.source import Source
+from medcurate.decoders import DECODERS
+from medcurate.errors import ConfigError
+from medcurate.inspection.draft import QUESTION, draft
+from medcurate.inspection.guess import guess
+from medcurate.inspection.look import look
+from medcurate.inspection.meaning import meaning
+from medcurate.inspection.survey import survey
+from medcurate.pairings import PAIRINGS
+from medcurate.registry import load
+
+N = range(1, 7)
+IDRID = "A. Segmentation/{}/a. Training Set"
+TREES = {
+    "msd": (
+        [f"{d}/la_{i:03d}.nii.gz" for d in ("imagesTr", "labelsTr") for i in N]
+        + [f"{d}/._la_{i:03d}.nii.gz" for d in ("imagesTr", "labelsTr") for i in N],
+        "paired-folders",
+        {"images": "imagesTr", "labels": "labelsTr", "image_suffix": ".nii.gz", "label_suffix": ".nii.gz"},
+    ),
+    "nnunet": (
+        [f"imagesTr/c_{i:03d}_{k:04d}.nii.gz" for i in N for k in (0, 1)]
+        + [f"labelsTr/c_{i:03d}.nii.gz" for i in N],
+        "paired-folders",
+        {"image_suffix": "_{channel}.nii.gz", "label_suffix": ".nii.gz"},
+    ),
+    "brats": (
+        [
+            f"{g}/B_{i}/B_{i}_{c}.nii.gz"
+            for g in ("HGG", "LGG")
+            for i in N
+            for c in ("t1", "t1ce", "t2", "flair", "seg")
+        ],
+        "case-folder",
+        {"cases": "*/*", "image": "{case}_{channel}.nii.gz", "label": "{case}_seg.nii.gz"},
+    ),
+    "kits": (
+        [f"data/case_{i:05d}/{name}.nii.gz" for i in N for name in ("imaging", "segmentation")],
+        "case-folder",
+        {"cases": "data/*", "image": "imaging.nii.gz", "label": "segmentation.nii.gz"},
+    ),
+    "totalsegmentator": (
+        [
+            f"s{i:04d}/{n}.nii.gz"
+            for i in N
+            for n in ("ct", "segmentations/liver", "segmentations/kidney_left")
+        ],
+        "case-folder",
+        {"image": "ct.nii.gz", "label": "segmentations/{label}.nii.gz"},
+    ),
+    "busi": (
+        [f"{c}/{c} ({i}){end}.png" for c in ("benign", "normal") for i in N for end in ("", "_mask")]
+        + ["benign/benign (1)_mask_1.png"],
+        "flat-suffix",
+        {"folder": "*", "image_suffix": ".png", "label_suffix": "_mask*.png"},
+    ),
+    "isic": (
+        [f"Input/ISIC_{i:07d}.jpg" for i in N] + [f"GroundTruth/ISIC_{i:07d}_segmentation.png" for i in N],
+        "paired-folders",
+        {
+            "images": "Input",
+            "labels": "GroundTruth",
+            "image_suffix": ".jpg",
+            "label_suffix": "_segmentation.png",
+        },
+    ),
+    "chaos": (
+        [
+            f"MR/{c}/T2/{n}"
+            for c in (1, 2, 10)
+            for i in N
+            for n in (f"DICOM_anon/I-{i}.dcm", f"Ground/I-{i}.png")
+        ],
+        "case-folder",
+        {"cases": "MR/*", "image": "T2/DICOM_anon/", "label": "T2/Ground/"},
+    ),
+    "idrid": (
+        [f"{IDRID.format('1. Original Images')}/IDRiD_{i:02d}.jpg" for i in N]
+        + [
+            f"{IDRID.format('2. All Segmentation Groundtruths')}/{folder}/IDRiD_{i:02d}_{token}.tif"
+            for i in N
+            for folder, token in (("1. Microaneurysms", "MA"), ("5. Optic Disc", "OD"))
+        ],
+        "paired-folders",
+        {"image_suffix": ".jpg", "label_suffix": "_{label}.tif"},
+    ),
+    "montgomery": (
+        [f"CXR_png/M_{i}.png" for i in N]
+        + [f"ManualMask/{s}/M_{i}.png" for s in ("leftMask", "rightMask") for i in N],
+        "paired-folders",
+        {"images": "CXR_png", "labels": "ManualMask/{label}"},
+    ),
+    "btcv": (
+        [f"img/img{i:04d}.nii.gz" for i in N] + [f"label/label{i:04d}.nii.gz" for i in N],
+        "paired-folders",
+        {"images": "img", "labels": "label", "image_prefix": "img", "label_prefix": "label"},
+    ),
+    "lits": (
+        [f"{word}-{i}.nii" for word in ("volume", "segmentation") for i in N],
+        "flat-suffix",
+        {"folder": ".", "image_prefix": "volume-", "label_prefix": "segmentation-"},
+    ),
+    "polypgen": (
+        [f"data_C{c}/images_C{c}/{c}_{i}.jpg" for c in (1, 2) for i in N]
+        + [f"data_C{c}/masks_C{c}/{c}_{i}_mask.jpg" for c in (1, 2) for i in N],
+        "paired-folders",
+        {"images": "data_C*/images_C*", "labels": "data_C*/masks_C*", "label_suffix": "_mask.jpg"},
+    ),
+    "fives": (
+        [f"{s}/{d}/{i}_A.png" for s in ("train", "test") for d in ("Original", "Ground truth") for i in N],
+        "paired-folders",
+        {"images": "*/Original", "labels": "*/Ground truth"},
+    ),
+    "ph2": (
+        [
+            f"im/IMD{i}/IMD{i}_{d}.bmp"
+            for i in N
+            for d in (f"Dermoscopic_Image/IMD{i}", f"lesion/IMD{i}_lesion")
+        ],
+        "case-folder",
+        {"image": "{case}_Dermoscopic_Image/{case}.bmp", "label": "{case}_lesion/{case}_lesion.bmp"},
+    ),
+    "series": (
+        [f"dicom/P{p}/{i}.dcm" for p in (1, 2) for i in N] + [f"labels/P{p}.nii.gz" for p in (1, 2)],
+        "paired-folders",
+        {"images": "dicom", "image_suffix": "/", "labels": "labels", "label_suffix": ".nii.gz"},
+    ),
+    "mni": (
+        ["a_t1.nii.gz", "a_gm.nii.gz", "a_wm.nii.gz"],
+        "flat-suffix",
+        {"image_suffix": "_t1.nii.gz", "label_suffix": "_{label}.nii.gz"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_pairing_of_public_sets_is_recognised(tmp_path, name):
+    files, kind, options = TREES[name]
+    found = survey(grow(tmp_path, *files))
+    best = guess(found)
+    assert best is not None
+    assert (best.candidate.kind, best.problems) == (kind, ())
+    assert options.items() <= best.candidate.options.items()
+    visible = [file for file in files if "/._" not in file]
+    assert best.explained == found.data_count == len(visible)
+
+
+def test_files_that_pair_with_nothing_are_counted(tmp_path):
+    files = (
+        TREES["msd"][0] + [f"imagesTs/la_{i}.nii.gz" for i in N] + ["imagesTr/la_777.nii.gz", "dataset.json"]
+    )
+    found = survey(grow(tmp_path, *files))
+    best = guess(found)
+    assert (len(best.usable), len(best.problems), best.explained, found.data_count) == (6, 1, 12, 19)
+    assert found.extensions == {".nii.gz": 19, ".json": 1}
+
+
+def test_nothing_to_pair(tmp_path):
+    assert guess(survey(grow(tmp_path, "a/1.png", "a/2.png", "notes.txt"))) is None
+    with pytest.raises(ConfigError, match="no such folder"):
+        survey(tmp_path / "absent")
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.randoms(use_true_random=False), name=st.sampled_from(["msd", "busi", "brats", "idrid"]))
+def test_the_order_of_creation_does_not_matter(tmp_path_factory, seed, name):
+    files = list(TREES[name][0])
+    first = guess(survey(grow(tmp_path_factory.mktemp("a"), *files)))
+    seed.shuffle(files)
+    assert guess(survey(grow(tmp_path_factory.mktemp("b"), *files))) == first
+
+
+# -- what files hold -----------------------------------------------------------------------------------
+
+CANARY = "CANARY-JANE-DOE"
+
+
+def volumes(root: Path, count: int = 6, *, shift_last: float = 0.0) -> Path:
+    """CT-like pairs whose headers carry a name."""
+    rng = np.random.default_rng(0)
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    label = np.zeros((20, 18, 6), np.uint8)
+    label[2:8, 2:8, 1:3] = 1
+    label[10:12, 10:12, 2] = 4
+    for number in range(count):
+        affine = np.diag([0.7, 0.7, 5.0, 1.0])
+        image = nib.Nifti1Image(rng.integers(-1024, 900, label.shape).astype(np.int16), affine)
+        image.header["descrip"] = CANARY
+        nib.save(image, root / f"imagesTr/c{number}.nii.gz")
+        affine[0, 3] += shift_last if number == count - 1 else 0
+        nib.save(nib.Nifti1Image(label, affine), root / f"labelsTr/c{number}.nii.gz")
+    return root
+
+
+def pictures(root: Path, label: np.ndarray, extension: str = ".png", count: int = 3) -> Path:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(count):
+        cv2.imwrite(str(root / f"images/{number}.png"), np.full((*label.shape[:2], 3), number, np.uint8))
+        cv2.imwrite(str(root / f"masks/{number}{extension}"), label)
+    return root
+
+
+def drafted(root: Path) -> tuple[Source, str]:
+    """The draft as a source, checked as far as its kinds can."""
+    found = survey(root)
+    best = guess(found)
+    text = draft(found, best, look(root, best))
+    path = root.parent / "draft.toml"
+    path.write_text(text, encoding="utf-8")
+    source = load_model(path, Source)
+    decoder = load(DECODERS, source.label.decoder, "decoder")
+    decoder.check(source.labels)
+    decoder.Options(**source.label.options)
+    for pairing in source.pairings:
+        load(PAIRINGS, pairing.kind, "pairing").Options(**pairing.options)
+    return source, text
+
+
+def test_a_draft_of_volumes_loads_and_asks(tmp_path):
+    root = volumes(tmp_path / "Liver Study (2024)")
+    source, text = drafted(root)
+    assert (source.id, source.dimensions) == ("liver-study-2024", 3)
+    assert (source.image.reader, source.label.reader, source.label.decoder) == ("nifti", "nifti", "index")
+    assert list(source.labels) == ["1", "4"]
+    assert '"1" = "unresolved"  # 288 voxels in the sample' in text  # 4 cases read
+    assert "Hounsfield" in text
+    questions = [line for line in text.splitlines() if line.startswith(QUESTION)]
+    for subject in ("modality", "licence", "label of the ontology", "patient"):
+        assert any(subject in line for line in questions), subject
+    assert CANARY not in text
+    assert tomllib.loads(text)["licence"]["id"] == "unresolved"
+
+
+def test_facts_agree_with_nibabel(tmp_path):
+    root = volumes(tmp_path / "x", shift_last=9.0)
+    looks = look(root, guess(survey(root)))
+    assert [entry.name for entry in looks] == ["c0", "c1", "c3", "c5"]
+    image = nib.load(root / "imagesTr/c1.nii.gz")
+    facts = looks[1].images[0]
+    data = image.get_fdata()
+    assert (facts.shape, facts.low, facts.high) == (image.shape, data.min(), data.max())
+    assert facts.spacing_mm == pytest.approx(image.header.get_zooms(), rel=1e-6)
+    assert facts.values is None
+    label = np.asarray(nib.load(root / "labelsTr/c1.nii.gz").dataobj)
+    values, counts = np.unique(label, return_counts=True)
+    assert looks[1].labels[0].values == dict(zip(values.tolist(), counts.tolist(), strict=True))
+    assert looks[0].problems == []
+    assert looks[3].problems == ["label: affine differs from the image's by up to 9"]
+
+
+def test_damaged_files_and_other_shapes_are_questions(tmp_path):
+    root = volumes(tmp_path / "x", 2)
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), root / "labelsTr/c0.nii.gz")
+    path = root / "imagesTr/c1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    _, text = drafted(root)
+    assert "shape (3, 3, 3), image (20, 18, 6)" in text
+    assert "CORRUPT" in text
+
+
+def test_components_of_a_volume_become_channels(tmp_path):
+    root = volumes(tmp_path / "x", 2)
+    for number in range(2):
+        nib.save(
+            nib.Nifti1Image(np.zeros((20, 18, 6, 4), np.int16), np.eye(4)),
+            root / f"imagesTr/c{number}.nii.gz",
+        )
+    source, _ = drafted(root)
+    assert [(channel.name, channel.component) for channel in source.channels] == [
+        (f"c{i}", i) for i in range(4)
+    ]
+
+
+GREY = np.zeros((16, 16), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "extension", "decoder", "keys", "options"),
+    [
+        ({0: 255}, ".png", "threshold", ["*"], {"above": 127.0}),
+        ({0: 255}, ".jpg", "threshold", ["*"], {"above": 127.0}),
+        ({0: 1}, ".png", "index", ["1"], {}),
+        ({0: 128, 1: 255}, ".png", "index", ["128", "255"], {}),
+        ({i: i + 1 for i in range(80)}, ".png", "instance", ["*"], {}),
+        ({0: (0, 0, 255), 1: (255, 0, 0)}, ".png", "colour-map", ["#0000ff", "#ff0000"], {}),
+    ],
+)
+def test_decoders_are_guessed_from_values(tmp_path, values, extension, decoder, keys, options):
+    colours = isinstance(values[0], tuple)
+    label = np.zeros((16, 16, 3) if colours else (16, 16), np.uint8)
+    for place, value in values.items():
+        label[place // 8 * 1, (place % 8) * 2 : (place % 8) * 2 + 2] = value
+    if extension == ".jpg":
+        label[4:12, 4:12] = 255
+    source, _ = drafted(pictures(tmp_path / "x", label, extension))
+    assert (source.label.decoder, list(source.labels), source.label.options) == (decoder, keys, options)
+    assert source.dimensions == 2
+
+
+def test_probabilities_are_a_question(tmp_path):
+    root = volumes(tmp_path / "x", 2)
+    for number in range(2):
+        ramp = np.linspace(0, 1, 20 * 18 * 6, dtype=np.float32).reshape(20, 18, 6)
+        nib.save(nib.Nifti1Image(ramp, np.diag([0.7, 0.7, 5.0, 1.0])), root / f"labelsTr/c{number}.nii.gz")
+    best = guess(survey(root))
+    found = meaning(best, look(root, best))
+    assert (found.decoder, found.options) == ("threshold", {"above": 0.5})
+    assert "probability" in found.doubt
+
+
+# -- the verb ------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+
+
+def test_the_verb_shows_and_drafts_and_never_overwrites(tmp_path):
+    root, path = volumes(tmp_path / "lab", shift_last=9.0), tmp_path / "lab.toml"
+    result = run(root, "-o", path)
+    assert result.exit_code == 0, result.output
+    for text in (
+        "12 .nii.gz",
+        "paired-folders",
+        "6 cases",
+        "20 x 18 x 6",
+        "0.7 x 0.7 x 5",
+        "1 (72)",
+        "affine differs",
+    ):
+        assert text in result.output
+    assert CANARY not in result.output
+    assert load_model(path, Source).id == "lab"
+    before = path.read_bytes()
+    refused = run(root, "-o", path)
+    assert isinstance(refused.exception, ConfigError)
+    assert path.read_bytes() == before
+
+
+def test_the_verb_names_what_it_cannot_pair(tmp_path):
+    result = run(grow(tmp_path, "a/1.png", "notes.txt"))
+    assert isinstance(result.exception, ConfigError)
+    assert "case-folder" in str(result.exception)
+    assert "2 files" in result.output
+
+
+def test_odd_names_give_valid_toml(tmp_path):
+    root = tmp_path / 'a"b\\c\x7f\n é'
+    pictures(root, GREY + 255)
+    (root / "images/[bold]x\n.png").write_bytes((root / "images/0.png").read_bytes())
+    (root / "masks/[bold]x\n.png").write_bytes((root / "masks/0.png").read_bytes())
+    source, _ = drafted(root)
+    assert source.title == root.name
+    assert run(root).exit_code == 0
