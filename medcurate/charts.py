@@ -14,6 +14,7 @@ MAX_BARS = 25
 _ROW_PX, _BAR_PX = 22, 14
 _LABEL_PX = 190  # the widest label column
 _PLOT_PX = 220  # height of a histogram's columns
+_EDGE_PX = 24  # beside a histogram, for half of its outer labels
 
 PALETTE = (
     "#4c78a8", "#e8833a", "#54a24b", "#b07aa1", "#e45756", "#72b7b2",
@@ -74,13 +75,14 @@ def _bars(chart: Chart) -> Drawing:
     drawing = Drawing(chart.title, WIDTH_PX)
     coloured = chart.colour != chart.x
     top = _legend(drawing, chart.colour, palette, series) if coloured else 0.0
-    left = min(max(text_width(label) for label, _, _ in bars), _LABEL_PX) + 10
+    label_px = min(max(text_width(label) for label, _, _ in bars), _LABEL_PX)
+    left = label_px + 10
     right = max(text_width(f"{total:,.0f}", SMALL_PX) for _, total, _ in bars) + 8
     scale = (drawing.width - left - right) / max(total for _, total, parts in bars if parts)
     for number, (label, total, parts) in enumerate(bars):
         middle = top + (number + 0.5) * _ROW_PX
         role: Role = "ink" if parts else "muted"
-        drawing.marks.append(Text(left - 10, middle, shortened(label, left - 10), anchor="end", role=role))
+        drawing.marks.append(Text(label_px, middle, shortened(label, label_px), anchor="end", role=role))
         end = left
         for value, count in parts:
             tip = f"{label}: {count:,.0f} {chart.y}" + (f" ({value})" if coloured else "")
@@ -111,12 +113,12 @@ def _histogram(chart: Chart) -> Drawing:
     edges = sorted(bins)
     first, last = (_half_decade(edges[0]), _half_decade(edges[-1])) if edges else (-2, 3)
     ceiling, ticks = nice_ticks(max(bins.values(), default=1))
-    left = max(text_width(compact(tick), SMALL_PX) for tick in ticks) + 8
-    step = (drawing.width - left - 14) / (last - first + 1)
+    left = max([_EDGE_PX, *(text_width(compact(tick), SMALL_PX) + 8 for tick in ticks)])
+    step = (drawing.width - left - _EDGE_PX) / (last - first + 1)
     bottom = top + _PLOT_PX
     for tick in ticks:
         y = bottom - tick / ceiling * _PLOT_PX
-        drawing.marks.append(Line(left, y, drawing.width - 14, y))
+        drawing.marks.append(Line(left, y, drawing.width - _EDGE_PX, y))
         drawing.marks.append(Text(left - 8, y, compact(tick), SMALL_PX, "end", "muted"))
     for edge in edges:
         x, y = left + (_half_decade(edge) - first) * step, bottom

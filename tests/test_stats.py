@@ -1,0 +1,336 @@
+"""``medcurate stats``: numbers against an independent count, charts that fit, a closed page."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections import Counter, defaultdict
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit import pieces, write_dataset
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from medcurate import page, rows, stats
+from medcurate.charts import FIXED_COLOURS, MAX_BARS, Chart, colours, draw, nice_ticks
+from medcurate.cli.main import app
+from medcurate.errors import ConfigError
+from medcurate.marks import Rect, Text, compact, font, shortened, svg, text_width
+
+cli = CliRunner()
+NAMES = list(stats.named_queries())
+
+
+@pytest.fixture(scope="module", params=[(5, 0), (40, 1)])
+def dataset(request, tmp_path_factory):
+    count, seed = request.param
+    return write_dataset(tmp_path_factory.mktemp("stats") / "demo-set", pieces(count, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def masks(dataset):
+    return pq.read_table(dataset / "manifest.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def answers(dataset):
+    return {answer.query.name: answer.rows for answer in stats.compute(dataset).answers}
+
+
+def _distinct(masks, keys, value):
+    found = defaultdict(set)
+    for row in masks:
+        found[tuple(row[key] for key in keys)].add(row[value])
+    return {key: len(values) for key, values in found.items()}
+
+
+def _counted(masks, *keys):
+    return Counter(tuple(row[key] for key in keys) for row in masks)
+
+
+def _column(rows_, keys, value):
+    return {tuple(row[key] for key in keys): row[value] for row in rows_}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("modality", ["modality"]), ("modality-organ", ["modality", "organ"]), ("sources", ["source", "split"])],
+)
+def test_masks_are_counted(answers, masks, name, keys):
+    assert _column(answers[name], keys, "masks") == _counted(masks, *keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "column", "of"),
+    [
+        ("modality", ["modality"], "images", "key"),
+        ("organ-images", ["modality", "organ"], "images", "key"),
+        ("organ-images", ["modality", "organ"], "patients", "group"),
+        ("sources", ["source", "split"], "images", "key"),
+        ("patients", ["source", "split"], "patients", "group"),
+        ("patients", ["source", "split"], "cases", "case"),
+    ],
+)
+def test_images_and_patients_are_counted_once(answers, masks, name, keys, column, of):
+    assert _column(answers[name], keys, column) == _distinct(masks, keys, of)
+
+
+def test_size_bins_hold_every_mask_in_its_place(answers, masks):
+    bins = answers["mask-size"]
+    assert sum(row["masks"] for row in bins) == len(masks)
+    for row in bins:
+        inside = [
+            m for m in masks
+            if m["modality"] == row["modality"]
+            and row["percent_from"] <= 100 * m["area_fraction"] < row["percent_to"]
+        ]  # fmt: skip
+        assert len(inside) == row["masks"]
+
+
+def test_licences_labels_and_rejects(answers, masks):
+    assert _column(answers["licences"], ["licence", "commercial"], "masks") == {
+        ("CC0-1.0", "yes"): len(masks)
+    }
+    kinds = {
+        (label, "lesion" if lesion else "structure"): count
+        for (label, lesion), count in _counted(masks, "label", "lesion").items()
+    }
+    assert _column(answers["labels"], ["label", "kind"], "masks") == kinds
+    assert answers["rejects"] == [{"reason": "CORRUPT", "stage": "read", "refused": 1}]
+
+
+def test_totals(dataset, masks):
+    totals = stats.compute(dataset).totals
+    assert totals == {
+        "masks": len(masks),
+        "images": len({row["key"] for row in masks}),
+        "sources": 1,
+        "modalities": len({row["modality"] for row in masks}),
+        "organs": len({row["organ"] for row in masks}),
+        "refused": 1,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_packaged_query_names_columns_that_it_returns(name, tmp_path):
+    query = stats.named_queries()[name]
+    answer = stats.compute(write_dataset(tmp_path, pieces(4)), [name]).answers[0]
+    assert answer.rows
+    assert {query.x, query.y, query.colour} - {""} <= set(answer.columns)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SELECT 1", "title is missing"),
+        ("-- title: a\n-- colur: b\nSELECT 1", "colur"),
+        ("-- title: a\n-- chart: pie\nSELECT 1", "pie"),
+        ("-- title: a\n-- chart: bar\n-- x: b\nSELECT 1", "x, y and colour"),
+        ("-- title: a\n-- order: first\nSELECT 1", "whole numbers"),
+    ],
+)
+def test_a_wrong_query_file_is_named(text, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        stats.parse_query("mine", text)
+    assert "manifests/queries/mine.sql" in str(caught.value)
+
+
+def test_slow_queries_are_left_out_of_large_datasets_unless_named(tmp_path, monkeypatch):
+    packaged = stats.named_queries()
+    known = {"rejects": packaged["rejects"], "patients": replace(packaged["patients"], default_up_to=3)}
+    monkeypatch.setattr(stats, "named_queries", lambda: known)
+    folder = write_dataset(tmp_path, pieces(4))
+    found = stats.compute(folder)
+    assert [answer.query.name for answer in found.answers] == ["rejects"]
+    assert "patients" in page.html(found)
+    assert [a.query.name for a in stats.compute(folder, ["patients"]).answers] == ["patients"]
+
+
+def test_a_dataset_without_masks_has_empty_answers(tmp_path):
+    found = stats.compute(write_dataset(tmp_path, []))
+    assert found.totals["masks"] == found.totals["images"] == 0
+    assert page.png(found).startswith(b"\x89PNG")
+    assert "None." in page.html(found)
+
+
+CATEGORIES = st.lists(
+    st.tuples(st.text("abcW -", min_size=0, max_size=40), st.sampled_from(["ct", "mr", "x<y>", "oct", ""]),
+              st.integers(1, 10**9)),
+    min_size=1, max_size=60,
+)  # fmt: skip
+
+
+def _boxes(drawing):
+    for mark in drawing.marks:
+        if isinstance(mark, Text):
+            width = font(mark.size).getlength(mark.text)
+            left = mark.x - {"start": 0, "middle": width / 2, "end": width}[mark.anchor]
+            yield left, mark.y - mark.size / 2 + 1, left + width, mark.y + mark.size / 2 - 1
+
+
+def _overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(CATEGORIES)
+def test_bars_fit_their_drawing_and_labels_never_overlap(entries):
+    data = [{"organ": organ, "modality": modality, "masks": masks} for organ, modality, masks in entries]
+    drawing = draw(Chart(kind="stacked-bar", title="t", x="organ", y="masks", colour="modality", rows=data))
+    boxes = list(_boxes(drawing))
+    assert all(box[0] >= -0.5 and box[2] <= drawing.width + 0.5 for box in boxes)
+    assert all(box[1] >= -1 and box[3] <= drawing.height + 1 for box in boxes)
+    assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    bars = [mark for mark in drawing.marks if isinstance(mark, Rect) and mark.tip]
+    assert all(bar.x + bar.width <= drawing.width for bar in bars)
+    assert len({bar.y for bar in bars}) == min(len({organ for organ, _, _ in entries}), MAX_BARS) - (
+        len({organ for organ, _, _ in entries}) > MAX_BARS
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.integers(-10, 3), st.integers(1, 10**8), min_size=1))
+def test_a_histogram_shows_every_bin_to_scale(bins):
+    data = [{"from": 10 ** (half / 2), "modality": "ct", "masks": masks} for half, masks in bins.items()]
+    drawing = draw(Chart(kind="histogram", title="t", x="from", y="masks", colour="modality", rows=data))
+    columns = sorted((mark for mark in drawing.marks if isinstance(mark, Rect)), key=lambda mark: mark.x)
+    wanted = [bins[half] for half in sorted(bins)]
+    assert [c.height / columns[0].height for c in columns] == pytest.approx([w / wanted[0] for w in wanted])
+    boxes = list(_boxes(drawing))
+    assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box[0] >= -0.5 and box[2] <= drawing.width + 0.5 for box in boxes)
+
+
+@given(st.floats(0.5, 1e12))
+def test_ticks_are_round_and_reach_the_largest_value(largest):
+    ceiling, ticks = nice_ticks(largest)
+    assert ceiling >= largest
+    assert ticks[0] == 0
+    assert math.isclose(ticks[-1], ceiling)
+    assert 2 <= len(ticks) <= 6
+    assert ceiling - largest < ticks[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1k"),
+        (1250, "1.2k"),
+        (999_960, "1M"),
+        (12_345_678, "12.3M"),
+        (2e9, "2G"),
+    ],
+)
+def test_compact_numbers(number, text):
+    assert compact(number) == text
+
+
+@given(st.text("iWm. ", max_size=60), st.floats(30, 300))
+def test_shortened_text_fits(text, width):
+    found = shortened(text, width)
+    assert text_width(found) <= width
+    assert found == text or found.endswith("…")
+
+
+def test_a_term_has_one_colour_whatever_else_is_there():
+    assert colours("modality", ["mr", "ct"])["ct"] == colours("modality", ["ct", "oct", "lab"])["ct"]
+    everything = colours("modality", [*FIXED_COLOURS["modality"]])
+    assert len(set(everything.values())) == len(everything) == 11
+    assert len(set(colours("modality", ["ct", "lab-a", "lab-b"]).values())) == 3
+
+
+class _Page(HTMLParser):
+    """Collects tags with attributes, and the text of cells and of chart titles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_asks_for_nothing_and_repeats(dataset):
+    text = page.html(stats.compute(dataset))
+    assert text == page.html(stats.compute(dataset))
+    parsed = _Page(text)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    assert not {"src", "href", "onload", "onclick"} & {name for _, attrs in parsed.tags for name in attrs}
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = [a["content"] for t, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_every_chart_has_a_name_for_screen_readers_and_its_numbers_as_a_table(dataset):
+    parsed = _Page(page.html(stats.compute(dataset)))
+    identifiers = {attrs.get("id") for tag, attrs in parsed.tags if tag == "title"}
+    charts = [attrs for tag, attrs in parsed.tags if tag == "svg"]
+    assert charts
+    assert all(c["role"] == "img" and c["aria-labelledby"] in identifiers for c in charts)
+    assert len([tag for tag, _ in parsed.tags if tag == "table"]) >= len(charts)
+
+
+def test_text_of_a_dataset_is_escaped(tmp_path):
+    nasty = "<script>alert(1)</script>&"
+    odd = [replace(p, key=p.key.replace("demo", nasty)) for p in pieces(2)]
+    found = stats.compute(write_dataset(tmp_path / "<b>set", odd))
+    text = page.html(found)
+    assert "<script" not in text
+    assert "<b>set" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in text
+    drawing = draw(Chart(kind="bar", title=nasty, x="a", y="n", colour="a", rows=[{"a": nasty, "n": 3}]))
+    assert "<script" not in svg(drawing, "x")
+
+
+def test_the_picture_repeats_and_is_not_empty(dataset):
+    found = stats.compute(dataset)
+    data = page.png(found)
+    assert data == page.png(stats.compute(dataset))
+    image = Image.open(io.BytesIO(data))
+    assert image.width > 2000
+    assert len(image.getcolors(1 << 20)) > 10
+
+
+def test_the_command_writes_what_it_is_asked_for(dataset, tmp_path):
+    files = [tmp_path / "s.html", tmp_path / "s.png"]
+    arguments = ["stats", str(dataset), "--html", str(files[0]), "--png", str(files[1]), "--json"]
+    result = cli.invoke(app, arguments)
+    assert result.exit_code == 0
+    assert files[0].read_text().startswith("<!doctype html>")
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+    found = json.loads(result.stdout)
+    assert list(found["queries"]) == NAMES
+    assert found["queries"]["modality"]["rows"][0]["masks"] > 0
+
+
+def test_a_wrong_name_lists_the_known_ones(dataset):
+    with pytest.raises(ConfigError, match=r"organs.*modality-organ"):
+        stats.compute(dataset, ["organs"])
+
+
+def test_the_terminal_shows_thousands_and_says_what_it_leaves_out():
+    query = replace(stats.named_queries()["modality"], name="mine")
+    many = [{"modality": f"[b]{i}", "masks": 1_234_567 - i} for i in range(20)]
+    found = stats.Statistics(
+        "set", {"masks": 9_876_543}, [stats.Answer(query, ("modality", "masks"), many)], []
+    )
+    console = Console(file=io.StringIO(), width=100)
+    rows.show_statistics(found, whole=False, console=console)
+    text = console.file.getvalue()
+    assert "9,876,543 masks" in text
+    assert "1,234,567" in text
+    assert "[b]0" in text
+    assert "8 more rows: --name mine" in text
