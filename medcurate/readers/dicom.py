@@ -20,6 +20,7 @@ from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import dicom_parse, dicom_pixels, geometry
 from medcurate.readers.dicom_parse import Frame, Vector
 from medcurate.readers.files import CaseFiles
+from medcurate.readers.guard import refusing
 from medcurate.types import Array, Volume
 
 _STEP_TOLERANCE = 0.05  # of the step: how far a plane may lie from its place, along any direction
@@ -44,6 +45,12 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     A single plane without a position (or with ``flat``) is (H, W) or (H, W, 3) RGB with its pixel spacing.
     Raises CaseRejected: UNREADABLE, CORRUPT, HEADER_SIZE, MIXED_SERIES, SERIES_GAP, GEOMETRY.
     """
+    # pydicom converts values when they are asked for, so any line may meet a malformed one.
+    with dicom_parse.quiet(), refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
+        return _read(files, paths, options)
+
+
+def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     datasets = _images(files, paths, options.series_uid)
     claimed = sum(dicom_pixels.claimed_bytes(dataset) for dataset in datasets)
     files.check_claim(claimed, claimed)

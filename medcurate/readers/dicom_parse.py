@@ -8,10 +8,12 @@ Transformation), C.11.1 (Modality LUT); PS3.5 A.5 (deflated transfer syntax); PS
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -36,6 +39,7 @@ _DERIVED = {
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
 }
+logging.getLogger("pydicom").propagate = False  # its messages quote values too
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -53,14 +57,21 @@ class Frame:
     intercept: float
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings, which quote values: pydicom converts a value, and warns, when it is first asked for."""
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def parse(content: bytes, limit: int) -> Dataset:
     """One file's dataset, pixels undecoded. ``limit`` bounds what a deflated file may inflate to.
 
     Raises CaseRejected: UNREADABLE for what is not DICOM or makes the parser fail, CORRUPT and
     HEADER_SIZE for a deflated dataset that is cut or too large.
     """
-    with refusing(Reason.UNREADABLE, "not a DICOM file that pydicom reads"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote values
+    with refusing(Reason.UNREADABLE, "not a DICOM file that pydicom reads"):
         stream = BytesIO(content)
         stream.seek(_PREAMBLE_BYTES)
         meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
@@ -108,19 +119,18 @@ def frames(dataset: Dataset) -> list[Frame]:
 
     Raises CaseRejected (UNREADABLE) for several frames without positions of their own.
     """
-    with refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
-        count = int(dataset.get("NumberOfFrames") or 1)
-        per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
-        if per_frame is None and count > 1:
-            raise CaseRejected(
-                Reason.UNREADABLE, f"{count} frames without positions (cine); only still images are read"
-            )
-        if per_frame is None:
-            return [_frame(dataset, 0, [dataset])]
-        if len(per_frame) != count:
-            raise CaseRejected(Reason.CORRUPT, "as many functional groups as frames are needed")
-        shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())
-        return [_frame(dataset, index, [group, *shared]) for index, group in enumerate(per_frame)]
+    count = int(dataset.get("NumberOfFrames") or 1)
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    if per_frame is None and count > 1:
+        raise CaseRejected(
+            Reason.UNREADABLE, f"{count} frames without positions (cine); only still images are read"
+        )
+    if per_frame is None:
+        return [_frame(dataset, 0, [dataset])]
+    if len(per_frame) != count:
+        raise CaseRejected(Reason.CORRUPT, "as many functional groups as frames are needed")
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())
+    return [_frame(dataset, index, [group, *shared]) for index, group in enumerate(per_frame)]
 
 
 _MACROS = {

@@ -6,8 +6,6 @@ interpretation), C.7.9 (Palette Color Lookup Table), C.11.1 (Modality LUT).
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
@@ -27,15 +25,14 @@ _GREY = {"MONOCHROME1", "MONOCHROME2"}
 
 def claimed_bytes(dataset: Dataset) -> int:
     """Bytes that all frames of a dataset decode to, palette look-up included."""
-    with refusing(Reason.UNREADABLE, "the DICOM header states no usable image size"):
-        sides = [int(dataset[name].value) for name in ("Rows", "Columns", "BitsAllocated")]
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        samples = int(dataset.get("SamplesPerPixel") or 1)
-        if min(*sides, frames, samples) < 1:
-            raise CaseRejected(Reason.CORRUPT, "the DICOM header states an image without pixels")
-        rows, columns, bits = sides
-        channels = 3 if dataset.get("PhotometricInterpretation") == "PALETTE COLOR" else samples
-        return rows * columns * frames * channels * max(1, bits // 8)
+    sides = [int(dataset.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated")]
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    if min(*sides, frames, samples) < 1:
+        raise CaseRejected(Reason.CORRUPT, "the DICOM header states an image without pixels")
+    rows, columns, bits = sides
+    channels = 3 if dataset.get("PhotometricInterpretation") == "PALETTE COLOR" else samples
+    return rows * columns * frames * channels * max(1, bits // 8)
 
 
 def check_stored(dataset: Dataset) -> None:
@@ -70,8 +67,7 @@ def decode(frame: Frame) -> Array:
     """
     dataset = frame.dataset
     interpretation = dataset.PhotometricInterpretation
-    with refusing(Reason.CORRUPT, "the DICOM pixels do not decode"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with refusing(Reason.CORRUPT, "the DICOM pixels do not decode"):
         pixels = native(pixel_array(dataset, index=frame.index))
         if interpretation == "PALETTE COLOR":
             return _eight_bits(apply_color_lut(pixels, dataset))

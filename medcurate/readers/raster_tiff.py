@@ -27,8 +27,8 @@ _SUPPORTED = {
 }
 _PAGE_AXES = frozenset("IQZ")  # pages, unknown, depth: what a stack may run along
 
-# tifffile's warnings quote tags; without a handler Python would print them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").propagate = False  # its messages quote tags
 
 
 def decode(
