@@ -6,10 +6,10 @@ Right, Anterior and Superior (RAS+, as nibabel defines it). A 2D image has axes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,14 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     spacing_mm: tuple[float, float] | None = None
+
+
+class LabelFiles(Protocol):
+    """The label files of a case with what they hold. Each is read when an iteration reaches it."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[LabelFile, Volume]]: ...
 
 
 @dataclass(slots=True, kw_only=True)

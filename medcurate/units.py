@@ -7,7 +7,9 @@ import re
 from medcurate.errors import ConfigError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {f"{letter}iB".upper(): 1 << shift for letter, shift in (("K", 10), ("M", 20), ("G", 30), ("T", 40))}
+_UNITS |= {
+    f"{letter}iB".upper(): 1 << shift for letter, shift in (("K", 10), ("M", 20), ("G", 30), ("T", 40))
+}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
@@ -16,5 +18,7 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     unit = match.group(2).upper() if match else ""
     if match is None or unit not in _UNITS:
-        raise ConfigError(f'"{text}" is not a size; give bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB.')
+        raise ConfigError(
+            f'"{text}" is not a size; give bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB.'
+        )
     return round(float(match.group(1)) * _UNITS[unit])

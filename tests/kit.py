@@ -10,8 +10,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from medcurate.commit import sha256_file
-from medcurate.format import MANIFEST_FILE, REJECTS_FILE
-from medcurate.format import png, sample
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE, png, sample
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import DatasetRecord, FileRecord
 from medcurate.format.shards import shard_writer

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from medcurate.build.cases import discover
 from medcurate.build.jobs import bundles
+from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.errors import DataMissing, Reason
 from medcurate.job.spec import job_id
-from medcurate.config.recipe import Recipe
 from medcurate.types import Case
 
 FACTS = {

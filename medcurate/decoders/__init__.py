@@ -2,9 +2,9 @@
 
 A decoder is a module with ``class Options(Strict)``, ``check(labels: Mapping[str, str]) -> None`` (raises
 ValueError when a key of the source's [labels] is not of its form) and
-``decode(files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options)
--> tuple[LabelLayer, ...]``; it raises ``CaseRejected`` with reason BAD_LABEL for values that the source
-does not declare, fractions and NaN. Adding one is one file and one line here.
+``decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]``. It walks
+``files`` once and keeps no volume that no layer needs; it raises ``CaseRejected`` with reason BAD_LABEL for values
+that the source does not declare, fractions and NaN. Adding one is one file and one line here.
 """
 
 DECODERS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -13,7 +13,7 @@ from pydantic import Field
 from medcurate.config.source import Strict
 from medcurate.decoders.values import distinct
 from medcurate.errors import CaseRejected, Reason
-from medcurate.types import Array, LabelFile, LabelLayer, Volume
+from medcurate.types import Array, LabelFiles, LabelLayer, Volume
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 
@@ -37,9 +37,7 @@ def check(labels: Mapping[str, str]) -> None:
         raise ValueError("two keys of [labels] are the same colour")
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file: value n for the n-th key of [labels]. Raises CaseRejected (BAD_LABEL)."""
     keys = [key.lower() for key in labels]
     extra = [colour.lower() for colour in options.background if colour.lower() not in keys]

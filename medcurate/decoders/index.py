@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from medcurate.config.source import Strict
 from medcurate.decoders.values import Stored, as_integers, refuse_undeclared, stored
-from medcurate.types import LabelFile, LabelLayer, Volume
+from medcurate.types import LabelFiles, LabelLayer
 
 
 class Options(Strict):
@@ -24,9 +24,7 @@ def check(labels: Mapping[str, str]) -> None:
             )
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file. Raises CaseRejected (BAD_LABEL).
 
     Integer voxels are not copied: where the file has a slope and an intercept the layer's ``terms`` are

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from medcurate.config.source import Strict
 from medcurate.decoders.values import as_integers, blocks, stored
 from medcurate.errors import CaseRejected, Reason
-from medcurate.types import Array, LabelFile, LabelLayer, Volume
+from medcurate.types import Array, LabelFiles, LabelLayer, Volume
 
 EXACT = float(1 << 53)  # whole floats up to here are exact
 
@@ -24,9 +24,7 @@ def check(labels: Mapping[str, str]) -> None:
         raise ValueError('the instance decoder has one label with the key "*": every value is one of it')
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file, ids as stored, of any size. Raises CaseRejected (BAD_LABEL) for what is no id."""
     return tuple(
         LabelLayer(labels=_ids(volume), terms={0: labels["*"]}, instances=True) for _, volume in files

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from medcurate.decoders.binary import BinaryOptions, foreground, pack
-from medcurate.types import LabelFile, LabelLayer, Volume
+from medcurate.types import LabelFiles, LabelLayer
 
 
 class Options(BinaryOptions):
@@ -21,9 +21,7 @@ def check(labels: Mapping[str, str]) -> None:
             raise ValueError(f'"{key}" cannot stand in a file name; keys of [labels] replace {{label}} there')
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """Disjoint classes share a layer, overlapping ones keep all their voxels. Raises CaseRejected."""
     masks = (
         (labels[file.label], foreground(volume, options.above, inverted=options.inverted))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from medcurate.decoders.binary import BinaryOptions, foreground, pack
-from medcurate.types import LabelFile, LabelLayer, Volume
+from medcurate.types import LabelFiles, LabelLayer
 
 
 class Options(BinaryOptions):
@@ -20,9 +20,7 @@ def check(labels: Mapping[str, str]) -> None:
         raise ValueError(f"the threshold decoder has one label, not {len(labels)}; write one key in [labels]")
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """The foreground of every file; several files overlap in layers. Raises CaseRejected."""
     (term,) = labels.values()
     masks = ((term, foreground(volume, options.above, inverted=options.inverted)) for _, volume in files)

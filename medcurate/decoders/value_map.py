@@ -13,7 +13,7 @@ from pydantic import field_validator
 from medcurate.config.source import Strict
 from medcurate.decoders.values import Stored, blocks, dense, stored
 from medcurate.errors import CaseRejected, Reason
-from medcurate.types import Array, LabelFile, LabelLayer, Volume
+from medcurate.types import Array, LabelFiles, LabelLayer, Volume
 
 RANGE = ".."
 
@@ -56,9 +56,7 @@ def check(labels: Mapping[str, str]) -> None:
     _table(labels, ())
 
 
-def decode(
-    files: Sequence[tuple[LabelFile, Volume]], labels: Mapping[str, str], options: Options
-) -> tuple[LabelLayer, ...]:
+def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file: value n for the n-th key of [labels]. Raises CaseRejected (BAD_LABEL)."""
     table = _table(labels, options.background)
     terms = dict(enumerate(labels.values(), start=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,14 @@ import numpy.typing as npt
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
-from medcurate.errors import Reason
+from medcurate.errors import CaseRejected, Reason
 from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
 from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge
 from medcurate.stages.planes import Axis, aspect, resolve_axes
-from medcurate.types import Case, LabelLayer, Reject
+from medcurate.types import Case, LabelFile, LabelLayer, Reject, Volume
 
 AXES: tuple[Axis, Axis, Axis] = ("x", "y", "z")
 
@@ -47,18 +48,41 @@ class AxisMasks:
         return area_px * self.spacing_mm[0] * self.spacing_mm[1] if self.spacing_mm else None
 
 
+class LabelVolumes:
+    """The label files of a case, each read when an iteration reaches it.
+
+    A hundred one-class files are never in memory together. Every file must lie on the grid of the first;
+    ``grid`` is known once an iteration has begun.
+    """
+
+    def __init__(self, case: Case, source: Source, files: CaseFiles) -> None:
+        reader = load(READERS, source.label.reader, "reader")
+        self._read = partial(reader.read, files, options=reader.Options(**source.label.reader_options))
+        self._entries = case.labels
+        self._source = source
+        self.grid: Grid | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[tuple[LabelFile, Volume]]:
+        for entry in self._entries:
+            volume = self._read(entry.paths)
+            grid = grid_of(volume, self._source)
+            if self.grid is None:
+                self.grid = grid
+            check_grid(self.grid, grid, "two label files of the case")
+            yield entry, volume
+
+
 def read_labels(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
     """Read and decode the label files of a case. Raises CaseRejected."""
-    reader = load(READERS, source.label.reader, "reader")
     decoder = load(DECODERS, source.label.decoder, "decoder")
-    volumes = [
-        (entry, reader.read(files, entry.paths, reader.Options(**source.label.reader_options)))
-        for entry in case.labels
-    ]
-    grid = grid_of(volumes[0][1], source)
-    for _, volume in volumes[1:]:
-        check_grid(grid, grid_of(volume, source), "two label files of the case")
-    return grid, decoder.decode(volumes, source.labels, decoder.Options(**source.label.options))
+    volumes = LabelVolumes(case, source, files)
+    layers = decoder.decode(volumes, source.labels, decoder.Options(**source.label.options))
+    if volumes.grid is None:
+        raise CaseRejected(Reason.UNPAIRED, "the case has no label file")
+    return volumes.grid, layers
 
 
 def masks_by_axis(grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe) -> Iterator[AxisMasks]:

@@ -21,7 +21,7 @@ def manifest_table(
     masks: Mapping[str, Any],
     sample_of: npt.NDArray[np.int64],
 ) -> pa.Table:
-    """Rows of masks: ``constants`` hold for all, ``samples`` for a sample (spread by ``sample_of``), ``masks`` for one.
+    """Rows of masks: ``constants`` hold for all, ``samples`` for a sample (see ``sample_of``), ``masks`` for one.
 
     ``sample_of`` int (N,): the index of each mask's sample. Every manifest column must be in exactly one group.
     """
