@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
 from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
-from nibabel.spatialimages import HeaderDataError
 
 from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import geometry, voxels
 from medcurate.readers.files import CaseFiles
+from medcurate.readers.guard import refusing
 from medcurate.readers.inflate import DEFLATE_RATIO, GZIP_MAGIC, gunzip, gunzip_head
 from medcurate.types import Volume
 
@@ -119,15 +119,13 @@ def _parse(head: bytes) -> _Header:
             break
     else:
         raise CaseRejected(Reason.UNREADABLE, "not a NIfTI-1 or NIfTI-2 file")
-    try:
+    with refusing(Reason.UNREADABLE, "nibabel refuses the NIfTI header"), np.errstate(all="ignore"):
         raw = kind(head[:size], order, check=False)
         _check_dimensions(raw)
         raw.check_fix(logger=_quiet, error_level=_REFUSED_FROM)
         slope, intercept = raw.get_slope_inter()
         affine = raw.get_best_affine()
         dtype = raw.get_data_dtype()
-    except (HeaderDataError, ValueError) as error:
-        raise CaseRejected(Reason.UNREADABLE, "nibabel refuses the NIfTI header") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise CaseRejected(Reason.UNREADABLE, f"voxels of type {dtype.name} are not supported")
     return _Header(

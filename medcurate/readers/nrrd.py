@@ -20,6 +20,7 @@ from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import geometry, voxels
 from medcurate.readers.files import CaseFiles
+from medcurate.readers.guard import refusing
 from medcurate.readers.inflate import DEFLATE_RATIO, bunzip2, gunzip
 from medcurate.types import Array, Volume
 
@@ -89,10 +90,8 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
 
 def _parse(content: bytes) -> tuple[Mapping[str, Any], int]:
     stream = BytesIO(content)
-    try:
+    with refusing(Reason.UNREADABLE, "pynrrd refuses the NRRD header"):
         return pynrrd.read_header(stream), stream.tell()
-    except (pynrrd.NRRDError, ValueError, TypeError, IndexError, StopIteration) as error:
-        raise CaseRejected(Reason.UNREADABLE, "pynrrd refuses the NRRD header") from error
 
 
 def _shape(header: Mapping[str, Any]) -> tuple[int, ...]:
