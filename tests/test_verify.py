@@ -355,5 +355,8 @@ def test_verbs_on_the_command_line(whole, tmp_path):
     assert refused.exit_code == 1
     assert work.is_dir()
     assert runner.invoke(app, ["clean", str(out), "--yes"]).exit_code == 0
+    (tmp_path / "mine.work").mkdir()
+    assert isinstance(runner.invoke(app, ["clean", str(tmp_path / "mine"), "--yes"]).exception, ConfigError)
+    assert (tmp_path / "mine.work").is_dir()
     assert not work.exists()
     assert out.is_dir()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medcurate.cli.build import EngineName, LogFormat
 
 if TYPE_CHECKING:
     from medcurate.engines.types import Engine
@@ -19,17 +20,11 @@ if TYPE_CHECKING:
 SMALLEST_SHARD_BYTES = 1 << 16
 
 
-class EngineName(StrEnum):
-    """The engines that can be named; one registry (medcurate.engines) knows their modules."""
-
-    serial = "serial"
-    pool = "pool"
-
-
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
+LogOption = Annotated[LogFormat, typer.Option(help="Progress on standard error.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +51,7 @@ def pack(
     shard_size: Annotated[str, typer.Option(help="Largest shard, such as 256MiB or 1GB.")] = "256MiB",
     workers: Workers = None,
     engine: EngineOption = EngineName.pool,
+    log_format: LogOption = LogFormat.auto,
 ) -> None:
     """Make a training view of a dataset: select, resize, shuffle into new shards.
 
@@ -71,7 +67,7 @@ def pack(
     if shard_bytes < SMALLEST_SHARD_BYTES:
         raise ConfigError(f"--shard-size {shard_size}: must be at least 64KiB; 256MiB suits most uses.")
     rules = PackRules(where=where.strip(), size_px=size, seed=seed, shard_bytes=shard_bytes)
-    with _counting("packing", "samples") as count:
+    with _counting("packing", "samples", log_format) as count:
         result = pack_dataset(
             source, out, rules, engine=_engine(engine), workers=workers or _cpus(), progress=count
         )
@@ -85,6 +81,7 @@ def verify(
     ] = False,
     workers: Workers = None,
     engine: EngineOption = EngineName.pool,
+    log_format: LogOption = LogFormat.auto,
 ) -> None:
     """Check every file, sample and table of a dataset; name what is wrong and how to mend it.
 
@@ -92,7 +89,7 @@ def verify(
     """
     from medcurate.verify.run import verify_dataset
 
-    with _counting("verifying", "B") as count:
+    with _counting("verifying", "B", log_format) as count:
         report = verify_dataset(
             dataset, deep=deep, engine=_engine(engine), workers=workers or _cpus(), progress=count
         )
@@ -110,14 +107,14 @@ def clean(
 
     from medcurate.errors import ConfigError
     from medcurate.format import DATASET_FILE
-    from medcurate.lock import locked
+    from medcurate.lock import LOCK_FILE, locked
     from medcurate.pack.dataset import work_folder
     from medcurate.progress import amount_text
 
     dataset = dataset.resolve()
     work = work_folder(dataset)
-    if work.is_symlink() or not work.is_dir():
-        raise ConfigError(f"{work}: there is no work folder to remove.")
+    if work.is_symlink() or not (work / LOCK_FILE).is_file():
+        raise ConfigError(f"{work}: there is no work folder of medcurate to remove.")
     with locked(work, "removing it"):
         size_bytes = sum(path.lstat().st_size for path in work.rglob("*"))
         finished = (dataset / DATASET_FILE).is_file()
@@ -148,10 +145,11 @@ def _cpus() -> int:
 
 
 @contextmanager
-def _counting(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+def _counting(title: str, unit: str, log_format: LogFormat) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, total) that shows a bar from its first call on."""
-    from medcurate.progress import Progress, progress
+    from medcurate.progress import Progress, configure, progress
 
+    configure(log_format.value)
     bar: Progress | None = None
     last = 0
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from medcurate.errors import OutputError
 from medcurate.format.columns import Column
 
 MEMORY_LIMIT = "512MB"
-ROW_GROUP_ROWS = 32_768  # of intermediate tables: what a shard's job reads beyond its own rows
+ROW_GROUP_ROWS = 65_536  # of intermediate tables: what a shard's job reads beyond its own rows
 _SPILL = "spill"
 
 
