@@ -253,6 +253,14 @@ def test_pages_of_different_sizes(path):
         write_and_read(raster, path, stream.getvalue())
 
 
+def test_strip_that_was_never_written(path):
+    content = tiff(GREY)
+    with tifffile.TiffFile(BytesIO(content)) as opened:
+        counts = opened.pages.first.tags["StripByteCounts"]
+    with refused(Reason.CORRUPT, detail="missing"):
+        write_and_read(raster, path, patched(content, counts.valueoffset, "<I", 0))
+
+
 # Damage
 
 WHOLE = {

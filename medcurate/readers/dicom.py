@@ -4,7 +4,7 @@ Planes are sorted by their position along the normal and must be equally spaced 
 and nothing else (file names, instance numbers) decides their order. Files of a folder that are no images
 (DICOMDIR, reports, structure sets, segmentations, doses) are passed over. Rescale slope and intercept go
 to the Volume where all planes share them, else are applied to float32 voxels.
-Sources: DICOM PS3.3 C.7.6.2.1.1 equation C.7.6.2.1-1, C.7.6.16.2, C.11.1.1.2.
+Sources: DICOM PS3.3 C.7.6.2.1.1 equation C.7.6.2.1-1, C.7.6.16.2, C.11.1.
 """
 
 from __future__ import annotations

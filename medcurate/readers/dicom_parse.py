@@ -147,7 +147,7 @@ _MACROS = {
 def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
     orientation = _numbers(groups, "ImageOrientationPatient", 6)
     spacing = _numbers(groups, "PixelSpacing", 2)
-    # Imager Pixel Spacing is measured at the detector: what projection X-ray states (PS3.3 10.7.1.3).
+    # Imager Pixel Spacing is measured at the detector: what projection X-ray states.
     spacing = _numbers([dataset], "ImagerPixelSpacing", 2) if spacing is None else spacing
     between, thickness = (_numbers(groups, name, 1) for name in ("SpacingBetweenSlices", "SliceThickness"))
     step = thickness if between is None else between

@@ -1,7 +1,7 @@
-"""One DICOM frame to pixels, through pydicom's decoders.
+"""One DICOM frame to pixels, through pydicom's decoders, which clear the bits above Bits Stored.
 
-Sources: DICOM PS3.5 8.1.1 (bits above Bits Stored carry no meaning), PS3.3 C.7.6.3.1.2 (photometric
-interpretation), C.7.9 (Palette Color Lookup Table), C.11.1 (Modality LUT).
+Sources: DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.7.9 (Palette Color Lookup Table), C.11.1
+(Modality LUT).
 """
 
 from __future__ import annotations
@@ -71,21 +71,11 @@ def decode(frame: Frame) -> Array:
         pixels = native(pixel_array(dataset, index=frame.index))
         if interpretation == "PALETTE COLOR":
             return _eight_bits(apply_color_lut(pixels, dataset))
-        if interpretation in _GREY and pixels.dtype.kind in "iu":
-            pixels = _stored_bits(pixels, int(dataset.get("BitsStored") or dataset.BitsAllocated))
         if dataset.get("ModalityLUTSequence"):
             return np.asarray(apply_modality_lut(pixels, dataset))
     if interpretation == "MONOCHROME1" and (frame.slope, frame.intercept) == (1.0, 0.0):
         return _inverted(pixels, int(dataset.BitsStored))
     return pixels
-
-
-def _stored_bits(pixels: Array, bits: int) -> Array:
-    """The lowest ``bits`` of each value, sign-extended where signed: old files keep overlays above them."""
-    unused = pixels.dtype.itemsize * 8 - bits
-    if unused <= 0:
-        return pixels
-    return (pixels << unused) >> unused
 
 
 def _inverted(pixels: Array, bits: int) -> Array:

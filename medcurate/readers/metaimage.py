@@ -18,7 +18,7 @@ from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import geometry, voxels
 from medcurate.readers.files import CaseFiles
-from medcurate.readers.inflate import DEFLATE_RATIO, GZIP_MAGIC, gunzip, inflate
+from medcurate.readers.inflate import GZIP_MAGIC, gunzip, inflate
 from medcurate.types import Array, Volume
 
 _MAX_HEADER_BYTES = 1 << 16
@@ -110,8 +110,11 @@ def _elements(
     if skip < -1 or (skip == -1 and compressed):
         raise CaseRejected(Reason.UNREADABLE, "the MetaImage HeaderSize is impossible")
     stored = stored[skip:] if skip >= 0 else stored[max(0, len(stored) - size) :]
-    files.check_claim(size, len(stored) * (DEFLATE_RATIO if compressed else 1))
-    data = _inflated(stored, files.volume_bytes, size) if compressed else stored
+    if compressed:
+        data: voxels.Buffer = _inflated(stored, files.volume_bytes, size)
+    else:
+        files.check_claim(size, len(stored))
+        data = stored
     if len(data) != size:
         raise CaseRejected(
             Reason.CORRUPT,

@@ -24,7 +24,7 @@ from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import geometry, voxels
 from medcurate.readers.files import CaseFiles
 from medcurate.readers.guard import refusing
-from medcurate.readers.inflate import DEFLATE_RATIO, GZIP_MAGIC, gunzip, gunzip_head
+from medcurate.readers.inflate import GZIP_MAGIC, gunzip, gunzip_head
 from medcurate.types import Volume
 
 _HEAD_BYTES = 540  # of the longer header
@@ -94,7 +94,6 @@ def _inflated(files: CaseFiles, content: bytes, file_bytes: int) -> voxels.Buffe
     if not content.startswith(GZIP_MAGIC):
         files.check_claim(file_bytes, len(content))
         return content
-    files.check_claim(file_bytes, len(content) * DEFLATE_RATIO)
     return gunzip(content, limit=files.volume_bytes, expected_bytes=file_bytes)
 
 

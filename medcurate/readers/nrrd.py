@@ -21,7 +21,7 @@ from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import geometry, voxels
 from medcurate.readers.files import CaseFiles
 from medcurate.readers.guard import refusing
-from medcurate.readers.inflate import DEFLATE_RATIO, bunzip2, gunzip
+from medcurate.readers.inflate import bunzip2, gunzip
 from medcurate.types import Array, Volume
 
 _SPACES = {
@@ -165,7 +165,6 @@ def _data(
     encoding, size = str(header.get("encoding", "")).lower(), voxels.claimed_bytes(shape, dtype)
     stored = _skipped(stored, header, encoding, size)
     if encoding in _GZIP:
-        files.check_claim(size, len(stored) * DEFLATE_RATIO)
         data: voxels.Buffer = gunzip(bytes(stored), limit=files.volume_bytes, expected_bytes=size)
     elif encoding in _BZIP2:
         data = bunzip2(bytes(stored), limit=files.volume_bytes, expected_bytes=size)
