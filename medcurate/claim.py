@@ -15,6 +15,7 @@ from medcurate.format import CLAIM_FILE, DATASET_FILE, FORMAT_VERSION
 
 # Packages whose version can change the bytes of a dataset.
 _TOOLS = (
+    "imagecodecs",
     "isal",
     "nibabel",
     "numpy",
