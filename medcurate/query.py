@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import os
 import re
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import duckdb
 from fsspec import AbstractFileSystem
 
+from medcurate.engines.allotted import allotted_cpus
 from medcurate.errors import ConfigError
 from medcurate.format import MANIFEST_FILE, REJECTS_FILE
 from medcurate.format.columns import MANIFEST, REJECTS
@@ -45,8 +45,8 @@ def run(dataset: str | Path, sql: str) -> pa.Table:
 def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
     """A locked-down connection with the views ``manifest`` and ``rejects``; close it after use.
 
-    ``dataset``: a dataset's folder or URL, or one Parquet file of it. Threads are the CPUs that the process
-    may use. Remote tables are read by ranges: the columns and row groups that a query touches, no more.
+    ``dataset``: a dataset's folder or URL, or one Parquet file of it. Threads are the CPUs allotted.
+    Remote tables are read by ranges: the columns and row groups that a query touches, no more.
     Raises ConfigError when there is no dataset, StorageError when it cannot be read.
     """
     files = _tables(dataset)
@@ -129,15 +129,9 @@ def _close_off(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Locati
         source = f"read_parquet({literal(glob.escape(path))}, hive_partitioning = false)"
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
     connection.execute(f"SET allowed_paths = [{', '.join(map(literal, sorted(allowed)))}]")
-    connection.execute(f"SET threads = {_threads(connection)}")
+    connection.execute(f"SET threads = {allotted_cpus()}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-def _threads(connection: duckdb.DuckDBPyConnection) -> int:
-    """CPUs that this process may use: DuckDB regards cgroups and Slurm, but not the CPU affinity."""
-    row = connection.execute("SELECT current_setting('threads')").fetchone()
-    return min(int(row[0]) if row else 1, len(os.sched_getaffinity(0)))
 
 
 class SharedFile(RangeFile):

@@ -72,7 +72,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """All answers over one dataset; ``totals``: masks, images, sources, modalities, organs, refused."""
+    """All answers over one dataset; ``totals``: masks, images, sources, modalities, organs, refused.
+
+    Where queries were named, there are no totals.
+    """
 
     dataset: str  # the last part of its path or URL
     totals: Mapping[str, int]
@@ -129,15 +132,13 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
             raise ConfigError(f'stats: query "{name}" is unknown; known: {", ".join(known)}')
     with connect(dataset) as connection:
         tables = {row["name"] for row in _rows(connection, "SHOW TABLES")[1]}
-        if "manifest" in tables:
-            connection.execute(_SUMMARY)
         wanted = [known[name] for name in names] or list(known.values())
         wanted = [query for query in wanted if ("rejects" if query.of_rejects else "manifest") in tables]
-        totals = _totals(connection, tables)
+        if "manifest" in tables and (not names or any("FROM summary" in query.sql for query in wanted)):
+            connection.execute(_SUMMARY)
+        totals = {} if names else _totals(connection, tables)
         masks = totals.get("masks", 0)
-        left_out = [
-            q for q in wanted if not names and q.default_up_to is not None and masks > q.default_up_to
-        ]
+        left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
         answers = [Answer(q, *_rows(connection, q.sql)) for q in wanted if q not in left_out]
     return Statistics(str(dataset).rstrip("/").rsplit("/", 1)[-1], totals, answers, left_out)
 

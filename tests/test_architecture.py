@@ -44,8 +44,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "query": BASE | {"engines", "format", "library", "storage"},
     "stats": BASE | {"format", "library", "query"},
-    "charts": BASE | {"stats"},
-    "preview": BASE | {"format", "query", "storage"},
+    "marks": set(),
+    "charts": {"marks"},
+    "page": {"charts", "marks", "stats"},
+    "rows": BASE | {"commit", "stats"},
+    "preview": BASE | {"format", "marks", "query", "storage"},
     "verify": BASE | {"engines", "format", "progress", "query", "registry", "storage"},
     "inspection": BASE | {"config", "decoders", "pairings", "readers", "registry", "types"},
 }  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -139,6 +141,15 @@ def test_a_mistake_gives_one_clear_line(dataset, sql, words):
     assert "\n" not in text
     assert len(text) < 500
     assert all(word in text for word in words), text
+
+
+def test_the_command_ends_with_1_and_one_line(dataset):
+    command = [sys.executable, "-m", "medcurate", "query", str(dataset), "SELECT modalty FROM manifest"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "modality" in done.stderr
 
 
 def test_a_folder_without_a_dataset_says_so(tmp_path):

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pyarrow.parquet as pq
 import pytest
+from http_kit import served
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import pieces, write_dataset
@@ -104,6 +105,11 @@ def test_licences_labels_and_rejects(answers, masks):
     }
     assert _column(answers["labels"], ["label", "kind"], "masks") == kinds
     assert answers["rejects"] == [{"reason": "CORRUPT", "stage": "read", "refused": 1}]
+
+
+def test_a_remote_dataset_gives_the_same_answers(dataset):
+    with served(dataset) as server:
+        assert stats.compute(server.url).answers == stats.compute(dataset).answers
 
 
 def test_totals(dataset, masks):
