@@ -4,7 +4,7 @@
 -- x: organ
 -- y: images
 -- colour: modality
--- default-up-to: 5000000
+-- default-up-to: 1000000
 SELECT
     modality,
     organ,

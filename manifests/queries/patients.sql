@@ -4,7 +4,7 @@
 -- x: source
 -- y: patients
 -- colour: split
--- default-up-to: 5000000
+-- default-up-to: 1000000
 SELECT source, split, count(DISTINCT "group") AS patients, count(DISTINCT "case") AS cases
 FROM manifest
 WHERE annotation = 0
