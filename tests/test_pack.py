@@ -23,11 +23,12 @@ from pycocotools import mask as coco
 
 from medcurate.engines import pool, serial
 from medcurate.errors import ConfigError, OutputError
-from medcurate.format import sample
-from medcurate.format.columns import MANIFEST, schema
+from medcurate.format import png, rle, sample
+from medcurate.format.columns import MANIFEST, REJECTS, schema
 from medcurate.format.record import read_record
 from medcurate.lock import locked
 from medcurate.pack.dataset import pack_dataset, work_folder
+from medcurate.pack.edit import edit
 from medcurate.pack.inputs import Inputs, Stored
 from medcurate.pack.plan import _cut
 from medcurate.pack.resize import resize_image, resize_mask
@@ -321,6 +322,19 @@ def test_masks_that_vanish_are_in_the_ledger(mixed, tmp_path):
     counts = read_record(out).counts
     assert counts["masks"]["rejected"] == len(lost)
     assert counts["slices"]["rejected"] == 1
+    assert [counts[kind]["not_selected"] for kind in ("masks", "slices")] == [0, 0]
+
+
+def test_the_spacing_in_the_json_keeps_the_field_of_view():
+    mask = np.ones((1, 20, 60), np.bool_)
+    annotation = {"id": 0, "label": "x", "area": 1200, "bbox": [0, 0, 60, 20]}
+    annotation["segmentation"] = {"size": [20, 60], "counts": rle.encode(mask[0]).decode()}
+    image = {"height": 20, "width": 60, "spacing_mm": [0.5, 2.0], "modality": "ct"}
+    blob = sample.encode(
+        "k", png.encode(np.zeros((20, 60), np.uint8)), {"image": image, "annotations": [annotation]}
+    )
+    edited = sample.decode(edit(blob, [0], 10).blob)
+    assert edited.info["image"] == {"height": 10, "width": 10, "spacing_mm": [1.0, 12.0], "modality": "ct"}
 
 
 # a build's parts
@@ -386,6 +400,36 @@ def test_a_key_that_two_samples_have_stops(source, tmp_path):
     inputs = PackInput(source, (tmp_path / "rows.parquet",))
     with pytest.raises(OutputError, match="two samples have the key demo--case"):
         write_shards(inputs, PackRules(), tmp_path / "out", tmp_path / "work", engine=inline, workers=1)
+
+
+def test_the_ledger_is_sorted_whatever_files_it_comes_in(source, tmp_path):
+    (row,) = pq.read_table(source / "rejects.parquet").to_pylist()
+    rows = [row | {"case": f"case{n:03d}", "slice_index": n % 3 or None} for n in range(20)]
+    target = schema(REJECTS)
+    written = []
+    for number, order in enumerate(([rows], [rows[::-1][:7], rows[::-1][7:]])):
+        paths = [tmp_path / f"{number}-{part}.parquet" for part in range(len(order))]
+        for path, chosen in zip(paths, order, strict=True):
+            pq.write_table(pa.Table.from_pylist(chosen, schema=target), path)
+        inputs = PackInput(source, (source / "manifest.parquet",), tuple(paths))
+        out = tmp_path / f"out{number}"
+        write_shards(inputs, PackRules(), out, tmp_path / f"work{number}", engine=inline, workers=1)
+        written.append((out / "rejects.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert pq.read_table(tmp_path / "out1/rejects.parquet").to_pylist() == rows
+
+
+def test_a_changed_plan_leaves_nothing_of_the_old_one(source, tmp_path):
+    """As when a build that never finished gets another case: its claim is the same, its parts are not."""
+    inputs = PackInput(source, (source / "manifest.parquet",), (source / "rejects.parquet",))
+    out, work = tmp_path / "out", tmp_path / "work"
+    for shard_bytes, seed in ((30_000, 0), (60_000, 1), (60_000, 2)):
+        rules = PackRules(shard_bytes=shard_bytes, seed=seed)
+        write_shards(inputs, rules, out, work, engine=inline, workers=1)
+        write_shards(
+            inputs, rules, tmp_path / f"fresh{seed}", tmp_path / f"w{seed}", engine=inline, workers=1
+        )
+        assert tree(out) == tree(tmp_path / f"fresh{seed}")
 
 
 def test_nothing_in_is_empty_tables_out(tmp_path):
