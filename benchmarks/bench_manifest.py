@@ -34,21 +34,21 @@ FOUR = (
 
 def medcurate_stats(folder: Path) -> Callable[[], Any]:
     """All default queries, as `medcurate stats` runs them."""
-    from medcurate.stats import compute
+    from medcurate.explore.stats import compute
 
     return lambda: compute(folder).totals["masks"]
 
 
 def medcurate_named(folder: Path, name: str) -> Callable[[], Any]:
     """One named query, as `medcurate stats --name` runs it."""
-    from medcurate.stats import compute
+    from medcurate.explore.stats import compute
 
     return lambda: len(compute(folder, [name]).answers[0].rows)
 
 
 def medcurate_query(folder: Path, sql: str) -> Callable[[], Any]:
     """One query, as `medcurate query` runs it: connection, views and locks included."""
-    from medcurate.query import run
+    from medcurate.explore.query import run
 
     return lambda: _numbers(run(folder, sql).to_pylist())
 
@@ -164,7 +164,7 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], Any]], arguments: 
 
 def report(folder: Path, rows: int) -> None:
     """Print the table; raises SystemExit when two arms disagree."""
-    from medcurate.stats import named_queries
+    from medcurate.explore.stats import named_queries
 
     size = (folder / "manifest.parquet").stat().st_size
     print(measure.machine())

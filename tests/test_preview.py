@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from medcurate.cli.main import app
 from medcurate.errors import ConfigError
+from medcurate.explore.preview import TILE_PX, choose, label_colours, outlined, sheet
+from medcurate.explore.query import connect, run
 from medcurate.format.sample import SampleError
-from medcurate.preview import TILE_PX, choose, label_colours, outlined, sheet
-from medcurate.query import connect, run
 
 cli = CliRunner()
 RED = (255, 0, 0)

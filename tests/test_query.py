@@ -22,12 +22,12 @@ from kit import pieces, write_dataset
 from rich.console import Console
 from typer.testing import CliRunner
 
-from medcurate import rows
 from medcurate.cli.main import app
 from medcurate.errors import ConfigError, MedcurateError
+from medcurate.explore import rows
+from medcurate.explore.query import SharedFile, connect, run, stream
 from medcurate.format.columns import MANIFEST, schema
 from medcurate.format.tables import write_table
-from medcurate.query import SharedFile, connect, run, stream
 from medcurate.storage import StorageError, locate
 
 cli = CliRunner()

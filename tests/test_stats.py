@@ -19,11 +19,11 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from medcurate import page, rows, stats
-from medcurate.charts import FIXED_COLOURS, MAX_BARS, Chart, colours, draw, nice_ticks
 from medcurate.cli.main import app
 from medcurate.errors import ConfigError
-from medcurate.marks import Rect, Text, compact, font, shortened, svg, text_width
+from medcurate.explore import page, rows, stats
+from medcurate.explore.charts import FIXED_COLOURS, MAX_BARS, Chart, colours, draw, nice_ticks
+from medcurate.explore.marks import Rect, Text, compact, font, shortened, svg, text_width
 
 cli = CliRunner()
 NAMES = list(stats.named_queries())

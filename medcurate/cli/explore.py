@@ -45,8 +45,8 @@ def query(
 
     Columns named like words of SQL need double quotes: "group", "case", "offset".
     """
-    from medcurate import rows
-    from medcurate.query import connect, stream
+    from medcurate.explore import rows
+    from medcurate.explore.query import connect, stream
 
     chosen = format_ or _format_of(out)
     with connect(dataset) as connection:
@@ -67,13 +67,13 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
 ) -> None:
     """Count what a dataset holds: modalities, organs, sizes, sources, splits, licences, refusals."""
-    from medcurate import rows
     from medcurate.commit import committed
-    from medcurate.stats import compute
+    from medcurate.explore import rows
+    from medcurate.explore.stats import compute
 
     found = compute(dataset, name or ())
     if html or png:
-        from medcurate import page
+        from medcurate.explore import page
     if html:
         with committed(html) as stream:
             stream.write(page.html(found).encode())
@@ -100,7 +100,7 @@ def preview(
 ) -> None:
     """Draw a contact sheet: samples of every modality and organ with their masks outlined."""
     from medcurate.commit import committed
-    from medcurate.preview import sheet
+    from medcurate.explore.preview import sheet
 
     picture = sheet(dataset, where=where, count=count, columns=columns, seed=seed)
     with committed(out) as stream:

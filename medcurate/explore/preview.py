@@ -20,10 +20,10 @@ from duckdb import DuckDBPyConnection
 from PIL import Image, ImageDraw
 
 from medcurate.errors import ConfigError
+from medcurate.explore.marks import font, shortened
+from medcurate.explore.query import connect, stream
 from medcurate.format import sample
 from medcurate.format.shards import read_sample
-from medcurate.marks import font, shortened
-from medcurate.query import connect, stream
 from medcurate.storage import Location, locate
 
 TILE_PX = 320

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from medcurate.commit import committed
 from medcurate.errors import ConfigError
-from medcurate.stats import Answer, Statistics, readable
+from medcurate.explore.stats import Answer, Statistics, readable
 
 MAX_SHOWN = 50
 MAX_SHOWN_STATISTICS = 12

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medcurate.marks import SMALL_PX, Drawing, Line, Rect, Role, Text, compact, shortened, text_width
+from medcurate.explore.marks import SMALL_PX, Drawing, Line, Rect, Role, Text, compact, shortened, text_width
 
 WIDTH_PX = 560
 MAX_BARS = 25

@@ -11,9 +11,9 @@ from html import escape
 
 from PIL import Image, ImageDraw
 
-from medcurate.charts import WIDTH_PX, Chart, draw
-from medcurate.marks import PNG_COLOURS, Drawing, font, paint, svg
-from medcurate.stats import Answer, Statistics, readable
+from medcurate.explore.charts import WIDTH_PX, Chart, draw
+from medcurate.explore.marks import PNG_COLOURS, Drawing, font, paint, svg
+from medcurate.explore.stats import Answer, Statistics, readable
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f8; --card: #ffffff; --ink: #1f2933; --muted: #5b6773;

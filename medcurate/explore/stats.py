@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcurate.errors import ConfigError
-from medcurate.query import connect, stream
+from medcurate.explore.query import connect, stream
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
