@@ -57,7 +57,7 @@ PACKAGES = {
         "d40aa0ed66cf89bf6cafa049ad3884703c9d975c2ee2737525b7196528df9d6f",
         ("apt-get", "download", "-qq", "mricron-data=1.2.20211006+dfsg-4"),
         "usr/share/mricron/",
-        ("ch2.nii.gz", "aal.nii.gz", "inia19-t1-brain.nii.gz", "inia19-NeuroMaps.nii.gz"),
+        ("ch2.nii.gz", "aal.nii.gz", "brodmann.nii.gz", "inia19-t1-brain.nii.gz", "inia19-NeuroMaps.nii.gz"),
     ),
     "pydicom-data": Package(
         "1.0.0",
