@@ -171,7 +171,7 @@ def _unique(rows: pa.Table) -> pa.Table:
 
 def _peaks(command: list[str]) -> tuple[int, int]:
     """Peak resident bytes of a command and of its largest child (VmHWM, which exec resets)."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     own = children = 0
     while process.poll() is None:
         own = max(own, _high_water(process.pid))
@@ -248,16 +248,10 @@ def _template(rng: np.random.Generator) -> tuple[bytes, list[dict[str, object]]]
 
 def _write_shard(writer, name: str, numbers: range, templates: list) -> pa.Table:
     rows: dict[str, list[object]] = {column.name: [] for column in MANIFEST}
-    text = {c.name: "" for c in MANIFEST if c.type in {"string", "dictionary"}}
-    numeric = {c.name: 0 for c in MANIFEST if c.name not in text} | {"area_mm2": None, "intensity_low": None}
-    constant = text | numeric | {"shard": name, "source": "bench", "split": "train", "lesion": False}
-    constant |= {
-        "synthetic": True,
-        "touches_border": False,
-        "commercial": True,
-        "height": SIDE_PX,
-        "width": SIDE_PX,
-    }
+    empty = {"string": "", "dictionary": "", "bool": False}
+    constant = {column.name: empty.get(column.type, 0) for column in MANIFEST}
+    constant |= {"area_mm2": None, "row_spacing_mm": None, "col_spacing_mm": None}
+    constant |= {"shard": name, "source": "bench", "split": "train", "height": SIDE_PX, "width": SIDE_PX}
     for number in numbers:
         image_png, annotations = templates[number % TEMPLATES]
         key = f"bench--case{number:07d}--z0000"
