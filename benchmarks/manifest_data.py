@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from medcurate.format.columns import MANIFEST, REJECTS, schema
-from medcurate.format.tables import write_table
+from medcurate.format.tables import first_in_sample, write_table
 
 MODALITIES = (
     "ct",
@@ -87,6 +87,8 @@ def _chunk(masks_in_sample: np.ndarray, first_sample: int, cases: int, rng: np.r
     side = shared.pop("_side")
     columns = {name: array.take(pa.array(of_sample)) for name, array in shared.items()}
     columns |= _mask_columns(source[of_sample], side[of_sample], rng)
+    organs = columns["organ"].indices.to_numpy().astype(np.int64)
+    columns["organ_first"] = pa.array(first_in_sample(of_sample, organs))
     columns["annotation"] = pa.array((np.arange(len(of_sample)) - starts).astype(np.uint16))
     target = schema(MANIFEST)
     return pa.table([columns[f.name] for f in target], schema=target)

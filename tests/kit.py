@@ -127,6 +127,7 @@ def _append(writer, shard: str, piece: Piece) -> list[dict[str, object]]:
             "region": region,
             "label": organ,
             "lesion": lesion,
+            "organ_first": organ not in {row["organ"] for row in rows},
             "instance": number + 1,
             "area_px": area,
             "area_mm2": area * 0.5,

@@ -73,7 +73,6 @@ def test_masks_are_counted(answers, masks, name, keys):
     [
         ("modality", ["modality"], "images", "key"),
         ("organ-images", ["modality", "organ"], "images", "key"),
-        ("organ-images", ["modality", "organ"], "patients", "group"),
         ("sources", ["source", "split"], "images", "key"),
         ("patients", ["source", "split"], "patients", "group"),
         ("patients", ["source", "split"], "cases", "case"),

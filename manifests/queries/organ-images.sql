@@ -4,13 +4,7 @@
 -- x: organ
 -- y: images
 -- colour: modality
--- default-up-to: 1000000
-SELECT
-    modality,
-    organ,
-    count(DISTINCT digest) AS images,
-    count(DISTINCT "group") AS patients,
-    count(*) AS masks
-FROM manifest
+SELECT modality, organ, sum(organ_images)::BIGINT AS images, sum(masks)::BIGINT AS masks
+FROM summary
 GROUP BY modality, organ
 ORDER BY images DESC, modality, organ

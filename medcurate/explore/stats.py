@@ -26,15 +26,15 @@ _KEYS = {"title", "order", "chart", "x", "y", "colour", "default-up-to"}
 
 # One scan serves most queries. A label decides its organ and whether it is a lesion, a source its licence, so
 # these need no grouping. ``first_masks`` counts masks that are the first of their image: added up over labels
-# it is the number of images.
+# it is the number of images; ``organ_images`` likewise, by organ.
 _SUMMARY = """
 CREATE TEMP TABLE summary AS
-SELECT source, split, modality, label, unnest(facts), masks, first_masks
+SELECT source, split, modality, label, unnest(facts), masks, first_masks, organ_images
 FROM (
     SELECT
         source, split, modality, label,
         any_value({organ: organ, lesion: lesion, licence: licence, commercial: commercial}) AS facts,
-        count(*) AS masks, count_if(annotation = 0) AS first_masks
+        count(*) AS masks, count_if(annotation = 0) AS first_masks, count_if(organ_first) AS organ_images
     FROM manifest
     GROUP BY source, split, modality, label
 )

@@ -40,6 +40,11 @@ MANIFEST = (
     Column("laterality", "dictionary", "left, right or empty"),
     Column("lesion", "bool", "whether the label is a lesion"),
     Column("snomed", "dictionary", "SNOMED CT concept id, or empty where not verified"),
+    Column(
+        "organ_first",
+        "bool",
+        "whether it is its image's first mask of the organ: these rows count images by organ",
+    ),
     Column("synthetic", "bool", "whether the image is generated, not measured"),
     Column(
         "instance",

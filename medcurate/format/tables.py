@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from medcurate.commit import committed
 from medcurate.format.columns import Column, schema
 
@@ -28,6 +31,16 @@ def table(columns: tuple[Column, ...], values: Mapping[str, Sequence[Any]]) -> p
         else:
             arrays.append(pa.array(given, entry.type))
     return pa.table(arrays, schema=target)
+
+
+def first_in_sample(sample_of: npt.NDArray[np.int64], values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which masks are the first of their sample with their value; ``sample_of`` (N,): each mask's sample."""
+    first = np.zeros(len(sample_of), np.bool_)
+    if len(first):
+        _, codes = np.unique(np.asarray(values), return_inverse=True)
+        _, places = np.unique(sample_of * (int(codes.max()) + 1) + codes, return_index=True)
+        first[places] = True
+    return first
 
 
 def write_table(path: Path, columns: tuple[Column, ...], tables: Iterable[pa.Table]) -> int:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from medcurate.format import png, sample
 from medcurate.format.keys import sample_key
 from medcurate.format.shards import TarWriter
+from medcurate.format.tables import first_in_sample
 from medcurate.job.grid import Grid
 from medcurate.job.labels import AxisMasks, masks_by_axis, read_labels
 from medcurate.job.picture import Picture, read_picture
@@ -72,12 +73,10 @@ def _write(cut: _Cut, writer: TarWriter, result: CaseResult) -> None:
         values = (key, writer.append(blob), len(blob), sample.digest(blob), plane)
         for name, value in zip(samples, values, strict=True):
             samples[name].append(value)
-    annotation = np.arange(len(kept)) - first[sample_of] if len(kept) else kept
-    result.tables.append(
-        manifest_table(
-            _constants(cut), samples, _mask_columns(cut, kept) | {"annotation": annotation}, sample_of
-        )
-    )
+    masks = _mask_columns(cut, kept)
+    masks["annotation"] = np.arange(len(kept)) - first[sample_of] if len(kept) else kept
+    masks["organ_first"] = first_in_sample(sample_of, masks["organ"])
+    result.tables.append(manifest_table(_constants(cut), samples, masks, sample_of))
     result.rejects += [replace(reject, channel=cut.picture.channel) for reject in found.rejects]
     result.slices_discovered += found.annotated_count
     result.slices_written += len(slices)

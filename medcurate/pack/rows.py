@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from medcurate.errors import Reason
 from medcurate.format.columns import MANIFEST
+from medcurate.format.tables import first_in_sample
 from medcurate.pack.edit import Edited
 from medcurate.pack.inputs import Stored
 from medcurate.types import Reject
@@ -81,6 +82,7 @@ class PackedRows:
         changed = len(self.kept) < self.planned.num_rows
         rows = self.planned.take(pa.array(self.kept, pa.int64())) if changed else self.planned
         counts = np.array(self.masks, np.int64)
+        owner = np.repeat(np.arange(len(counts)), counts)
         values: dict[str, Any] = {name: rows[name] for name in rows.column_names}
         values |= {
             "shard": pa.array([shard]).take(pa.array(np.zeros(len(self.kept), np.int64))),
@@ -88,6 +90,7 @@ class PackedRows:
             "size": np.repeat(np.array(self.sizes, np.int64), counts),
             "digest": np.repeat(np.array(self.digests, np.uint64), counts),
             "annotation": _numbered(counts),
+            "organ_first": first_in_sample(owner, rows["organ"].to_pylist()),
         }
         if any(self.measures):
             values |= self._remeasured(rows)

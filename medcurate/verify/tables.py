@@ -34,6 +34,8 @@ _RULES = (
        FROM manifest GROUP BY "group" HAVING min(split) <> max(split)""",
     """SELECT 'the case ' || "case" || ' of ' || source || ' is in several groups' FROM manifest
        GROUP BY source, "case" HAVING min("group") <> max("group")""",
+    """SELECT 'the key ' || key || ' has ' || count_if(organ_first) || ' first masks of ' || organ
+       FROM manifest GROUP BY key, organ HAVING count_if(organ_first) <> 1""",
     """SELECT DISTINCT shard || ' holds samples of split "' || split || '"' FROM manifest
        WHERE NOT starts_with(shard, 'shards/' || split || '-')""",
     """SELECT 'mask ' || annotation || ' of ' || key || ' has an impossible box or area'
