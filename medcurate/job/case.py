@@ -69,7 +69,7 @@ def _write(cut: _Cut, writer: TarWriter, result: CaseResult) -> None:
     kept = np.flatnonzero(found.kept)
     slices, first, sample_of = np.unique(found.table.plane[kept], return_index=True, return_inverse=True)
     samples: dict[str, list[Any]] = {name: [] for name in ("key", "offset", "size", "digest", "slice_index")}
-    for key, plane, blob in _encoded(cut, slices, np.split(kept, first[1:])):
+    for key, plane, blob in _encoded(cut, slices, np.split(kept, first)[1:]):
         values = (key, writer.append(blob), len(blob), sample.digest(blob), plane)
         for name, value in zip(samples, values, strict=True):
             samples[name].append(value)
