@@ -160,7 +160,7 @@ def check_counts(dataset: Dataset) -> None:
 
 def shown(volume: np.ndarray, axis: str, index: int) -> np.ndarray:
     """Plane ``index`` of a RAS+ volume (X, Y, Z[, C]) as a radiologist sees it (docs/format.md)."""
-    plane = {"x": volume[index], "y": volume[:, index], "z": volume[:, :, index]}[axis]
+    plane = volume.take(index, "xyz".index(axis))
     return np.swapaxes(plane, 0, 1)[::-1, ::-1]
 
 
