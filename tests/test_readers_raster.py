@@ -263,6 +263,17 @@ def test_strip_that_was_never_written(path):
 
 # Damage
 
+
+@pytest.mark.parametrize("name", ["PhotometricInterpretation", "BitsPerSample"])
+def test_a_tiff_without_the_tags_that_give_bits_their_meaning(path, name):
+    """A flipped bit in a tag's number makes the tag another one; tifffile then takes a default."""
+    content = tiff(DEEP, compression="zlib")
+    with tifffile.TiffFile(BytesIO(content)) as opened:
+        offset = opened.pages.first.tags[name].offset
+    with refused(Reason.CORRUPT, detail=name):
+        write_and_read(raster, path, patched(content, offset, "<H", 40000))
+
+
 WHOLE = {
     "png": cv2_bytes(".png", GREY),
     "png palette": png_with_palette(),

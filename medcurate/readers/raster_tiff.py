@@ -25,6 +25,8 @@ _SUPPORTED = {
     tifffile.PHOTOMETRIC.PALETTE,
     tifffile.PHOTOMETRIC.YCBCR,
 }
+# Compressions of fax and baseline bilevel images, which alone may leave out BitsPerSample (TIFF 6.0, section 3).
+_BILEVEL = {1, 2, 3, 4, 32773}
 _PAGE_AXES = frozenset("IQZ")  # pages, unknown, depth: what a stack may run along
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -48,10 +50,21 @@ def decode(
         if len(tiff.series) != 1:
             raise CaseRejected(Reason.UNREADABLE, f"{len(tiff.series)} images in one TIFF; one is read")
         series, page = tiff.series[0], tiff.pages.first
+        _check_tags(page)
         _check_layout(series, page, len(content), check_claim)
         with refusing(Reason.CORRUPT, "the TIFF does not decode"):
             pixels = _interpreted(series.asarray(), page, indices=indices, invert=invert)
         return _arranged(pixels, series.axes, stack=stack)
+
+
+def _check_tags(page: tifffile.TiffPage) -> None:
+    """Refuse a page without the tags that decide what its bits mean: tifffile would assume, not fail."""
+    required = {"PhotometricInterpretation"} | (
+        {"BitsPerSample"} if page.compression not in _BILEVEL else set()
+    )
+    missing = sorted(name for name in required if name not in page.tags)
+    if missing:
+        raise CaseRejected(Reason.CORRUPT, f"the TIFF tag {missing[0]} is missing")
 
 
 def _check_layout(
