@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medcurate.build.finish import Folders, pack_parts, write_record
 from medcurate.build.parts import committed_part, forget_part, run_jobs
@@ -18,6 +19,7 @@ from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, DiskFull, OutputError
 from medcurate.format import DATASET_FILE
+from medcurate.format.keys import pseudonym
 from medcurate.format.record import read_record
 from medcurate.job.spec import Job, PartRecord
 from medcurate.library import Resolved, canonical, resolve
@@ -61,7 +63,7 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     started = time.perf_counter()
     resolved = resolve(recipe)
     engine: Engine = load(ENGINES, options.engine, "engine").run
-    made_by = {"verb": "build", **canonical(resolved), "tools": tool_versions()}
+    made_by = _made_by(resolved)
     with locked(options.work, f"building {options.out.name}"):
         claim(options.out, made_by)
         if _stands_whole(options.out):
@@ -85,6 +87,18 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         output_bytes=sum(facts.size_bytes for facts in packed.files.values()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _made_by(resolved: Resolved) -> dict[str, Any]:
+    """What decides the dataset's bytes, as its record states it: no case or file by a name that identifies."""
+    facts = canonical(resolved)
+    for source, stated in zip(resolved.sources, facts["sources"], strict=True):
+        if source.case.identifiers == "pseudonym":
+            for erratum in stated["errata"]:
+                erratum["case"] = pseudonym(source.namespace, erratum["case"])
+            for file in stated["files"]:
+                file["path"] = pseudonym(source.id, file["path"])
+    return {"verb": "build", **facts, "tools": tool_versions()}
 
 
 def _stands_whole(out: Path) -> bool:
