@@ -12,7 +12,7 @@ from medcurate.config.source import Source
 from medcurate.job.spec import Job, Term, job_id
 from medcurate.types import Case
 
-BUNDLE_BYTES = 64 << 20  # of input files, as stored
+BUNDLE_BYTES = 128 << 20  # of input files, as stored
 BUNDLE_CASES = 256
 
 

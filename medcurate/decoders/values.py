@@ -131,7 +131,8 @@ def stored_integers(dtype: np.dtype[Any], numbers: Sequence[Fraction]) -> Array:
 
 def _within(block: Array, known: Array) -> bool:
     """Whether all values of ``block`` are in ``known``; the cheapest test that can tell comes first."""
-    low, high = block.min(), block.max()
+    low = known[0] if len(known) and known[0] == _least(block.dtype) else block.min()
+    high = block.max()
     if not (_contains(known, low) and _contains(known, high)):
         return False
     if low == high:
@@ -139,10 +140,17 @@ def _within(block: Array, known: Array) -> bool:
     if block.dtype.kind != "f":
         between = known[np.searchsorted(known, low) : np.searchsorted(known, high) + 1]
         missing = int(high) - int(low) + 1 - len(between)
+        if missing == 0:
+            return True
         if missing <= FEW_MISSING:
             absent = np.setdiff1d(np.arange(int(low), int(high) + 1, dtype=block.dtype), between)
             return not any(bool((block == value).any()) for value in absent)
     return bool(np.isin(distinct(block), known).all())
+
+
+def _least(dtype: np.dtype[Any]) -> int | None:
+    """The least value of an integer type: where it is declared, no block needs to be searched for its least."""
+    return int(np.iinfo(dtype).min) if dtype.kind in "iu" else None
 
 
 def _contains(known: Array, value: np.generic) -> bool:
