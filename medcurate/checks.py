@@ -81,7 +81,10 @@ def _kind_problems(source: Source) -> Iterator[str]:
         problems = list(_options_problems(key, PAIRINGS, pairing.kind, pairing.options, "pairing"))
         yield from problems or _pairing_problems(key, pairing, source)
     yield from _options_problems("image", READERS, source.image.reader, source.image.options, "reader")
-    yield from _options_problems("label", READERS, source.label.reader, {}, "reader")
+    reader_options = source.label.reader_options
+    yield from _options_problems(
+        "label", READERS, source.label.reader, reader_options, "reader", at="reader_options"
+    )
     yield from _decoder_problems(source)
 
 
@@ -114,7 +117,13 @@ def _pairing_problems(key: str, pairing: Pairing, source: Source) -> Iterator[st
 
 
 def _options_problems(
-    key: str, table: Mapping[str, str], kind: str, options: Mapping[str, Any], what: str
+    key: str,
+    table: Mapping[str, str],
+    kind: str,
+    options: Mapping[str, Any],
+    what: str,
+    *,
+    at: str = "options",
 ) -> Iterator[str]:
     try:
         module: ModuleType = load(table, kind, what)
@@ -122,7 +131,7 @@ def _options_problems(
         yield f"{key}.{'kind' if what == 'pairing' else what}: {error}"
         return
     try:
-        check_model(dict(options), module.Options, f"{key}.options")
+        check_model(dict(options), module.Options, f"{key}.{at}")
     except ConfigError as error:
         yield from str(error).splitlines()
 

@@ -198,6 +198,7 @@ BAD_SOURCES = [
     ('"images"', '"../x"', "pairings[0].options: images: "),
     ('image_suffix = "', 'image_suffix = "_{channel}', "pairings[0].options: {channel} is used but "),
     ('"index"', '"index"\noptions = { nope = 1 }', "label.options: nope: unknown key"),
+    ('"index"', '"index"\nreader_options = { nope = 1 }', "label.reader_options: nope: unknown key"),
     ("1 =", "one =", 'labels: not of the form that the decoder "index" needs: '),
     (
         "[labels]",
