@@ -80,7 +80,11 @@ def channel_components(folder: Path) -> str:
         folder / "fourth-axis" / "imagesTr" / "a.nii.gz",
         rng.integers(0, 900, (*label.shape, 3)).astype(np.int16),
     )
-    nifti(folder / "fourth-axis" / "labelsTr" / "a.nii.gz", np.where(label == 300, 3, label).astype(np.uint8))
+    two = rng.integers(0, 900, (*label.shape, 2)).astype(np.int16)
+    nifti(folder / "fourth-axis" / "imagesTr" / "b.nii.gz", two)
+    for case in "ab":
+        target = folder / "fourth-axis" / "labelsTr" / f"{case}.nii.gz"
+        nifti(target, np.where(label == 300, 3, label).astype(np.uint8))
     return kit.write_source(
         folder,
         "fourth-axis",
@@ -348,6 +352,12 @@ def test_channels_as_components(built: Built, component: int, channel: str) -> N
     voxels = ras(folder / "fourth-axis" / "imagesTr" / "a.nii.gz")[..., component]
     for rows in dataset.slices("fourth-axis", channel=channel).values():
         kit.check_pixels(dataset, rows[0], kit.shown(voxels, "z", rows[0]["slice_index"]))
+
+
+def test_a_case_that_lacks_its_last_channel_leaves_nothing(built: Built) -> None:
+    (row,) = built[0].refused("fourth-axis")
+    assert (row["case"], row["reason"]) == ("b", "GEOMETRY")
+    assert built[0].of("fourth-axis", case="b") == []
 
 
 @pytest.mark.parametrize("source", ["sequences", "fourth-axis"])

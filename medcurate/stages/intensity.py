@@ -59,7 +59,9 @@ def scaled(volume: Volume, rule: Intensity) -> Scaled:
         return Scaled(volume.voxels, None, None)
     if volume.voxels.ndim > (2 if volume.affine is None else 3):
         raise CaseRejected(
-            Reason.BAD_INTENSITY, f'colour voxels need the intensity rule "rgb"; the recipe has "{rule.rule}"'
+            Reason.BAD_INTENSITY,
+            f'{volume.voxels.shape[-1]} values a voxel: colours need the intensity rule "rgb" (the recipe has '
+            f'"{rule.rule}"), several channels need their components in the source\'s [[channels]]',
         )
     low, high = bounds(volume.voxels, volume.slope, volume.intercept, rule)
     return Scaled(to_uint8(volume.voxels, volume.slope, volume.intercept, low, high), low, high)
