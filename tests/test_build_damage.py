@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import build_kit as kit
+import lab
 import numpy as np
 import pytest
 import realdata
@@ -52,7 +53,7 @@ PAIRS = {
     "breast": radiomics("breast1", 60, "mr", "breast-lesion"),
     "aal": Pair(
         {"image": "mricron/templates/ch2.nii.gz", "label": "mricron/templates/aal.nii.gz"},
-        30,
+        20,
         "mr",
         ATLAS,
         NIFTI,
@@ -125,7 +126,9 @@ def spacing(dataset: kit.Dataset, source: str, case: str) -> np.ndarray:
 @pytest.mark.parametrize("name", PAIRS)
 def test_damage_is_refused_or_harmless(name: str, tmp_path: Path) -> None:
     recipe = kit.write_recipe(tmp_path, [write_pair(tmp_path, name)])
-    dataset = kit.built(recipe, tmp_path / "out", code=3)
+    lab.build(recipe, tmp_path / "out", code=3)
+    dataset = kit.Dataset(tmp_path / "out")
+    kit.check_counts(dataset)
     reasons = dataset.reasons(name)
     assert WHOLE not in reasons
     assert not UNEXPECTED & set(reasons.values()), reasons
