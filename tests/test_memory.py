@@ -79,5 +79,4 @@ def test_the_peak_is_at_most_three_times_the_volume(tmp_path: Path, intensity: s
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     volume_bytes = np.prod(SHAPE) * np.dtype(dtype).itemsize
     ratio = int(done.stdout) / volume_bytes
-    print(f"peak {ratio:.2f} times the volume")
     assert 1.0 < ratio <= 3.0
