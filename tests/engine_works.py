@@ -185,6 +185,16 @@ def _touch(path, guard):
         time.sleep(100)
 
 
+def _open_files():
+    handles = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    return [os.readlink(handle) for handle in handles if handle.exists()]
+
+
+def _kill_zygote():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(100)
+
+
 DEEDS: dict[str, Callable[..., Any]] = {
     "double": _double,
     "pid": lambda value, guard: os.getpid(),
@@ -211,6 +221,11 @@ DEEDS: dict[str, Callable[..., Any]] = {
     "environment": lambda name, guard: os.environ.get(name),
     "libraries": lambda value, guard: _libraries(),
     "touch": _touch,
+    "loaded": lambda name, guard: name in sys.modules,
+    "folder": lambda value, guard: os.getcwd(),
+    "files": lambda value, guard: _open_files(),
+    "zygote's threads": lambda value, guard: len(os.listdir(f"/proc/{os.getppid()}/task")),
+    "kill zygote": lambda value, guard: _kill_zygote(),
     "sleep": lambda seconds, guard: time.sleep(seconds),
 }
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from engine_works import MIB, AwkwardError, Deadly, Job, Unreadable, work, work_with
 
+from medcurate.decoders import DECODERS
 from medcurate.engines import ENGINES
+from medcurate.engines.process import ONE_THREAD
 from medcurate.engines.types import Limits
-from medcurate.engines.worker import ONE_THREAD, WorkError
+from medcurate.engines.worker import WorkError
 from medcurate.errors import ConfigError, OutputError, Reason
+from medcurate.readers import READERS
 from medcurate.registry import load
 
 LIMITS = Limits(step_seconds=30, memory_bytes=256 * MIB)
@@ -145,10 +150,17 @@ def test_the_pool_works_at_several_jobs_at_a_time_and_reuses_its_workers():
 def test_a_worker_is_deaf_to_the_drivers_signals_already_while_it_starts(number):
     def jobs():
         yield Job("double", 1)
-        (worker,) = multiprocessing.active_children()
-        os.kill(worker.pid, number)
+        signal_all()
         yield Job("double", 2)
+        signal_all()
+        wait_for(lambda: len(descendants()) == 3)  # the zygote and its workers
+        signal_all()
 
+    def signal_all():
+        for pid in descendants():
+            os.kill(pid, number)
+
+    end_zygote()
     run = load(ENGINES, "pool", "engine").run
     assert sorted(outcome.result for outcome in run(work, jobs(), workers=2, limits=LIMITS)) == [2, 4]
 
@@ -240,6 +252,80 @@ def test_a_failed_job_leaves_none_of_its_memory_behind(engine):
     assert first.result == last.result  # it was not replaced as leaking
 
 
+# The zygote.
+
+
+def test_modules_are_imported_once_for_all_workers(engine):
+    jobs = [Job("loaded", "colorsys"), Job("loaded", "chunk"), Job("kill", int(signal.SIGKILL))]
+    jobs.append(Job("loaded", "colorsys"))
+    preload = ["colorsys", "no.such.module"]
+    found = list(engine(work, jobs, workers=1, limits=LIMITS, preload=preload))
+    assert [outcome.result for outcome in found] == [True, False, None, True]
+    (later,) = engine(work, [Job("loaded", "chunk")], workers=1, limits=LIMITS, preload=["chunk"])
+    assert later.result is True
+
+
+def test_a_killed_zygote_costs_the_jobs_that_were_running(engine):
+    jobs = [Job("double", 1), Job("kill zygote"), Job("double", 2), Job("double", 3)]
+    found = list(engine(work, jobs, workers=1, limits=LIMITS))
+    assert [outcome.result for outcome in found] == [2, None, 4, 6]
+    assert found[1].failure.reason == Reason.DECODER_CRASH
+    assert "SIGKILL" in found[1].failure.detail
+
+
+def test_a_zygote_killed_between_runs_is_replaced(engine):
+    for number in range(3):
+        (outcome,) = engine(work, [Job("double", number)], workers=1, limits=LIMITS)
+        assert outcome.result == 2 * number
+        end_zygote()
+
+
+def test_all_that_workers_import_leaves_the_zygote_one_thread():
+    preload = [*READERS.values(), *DECODERS.values()]
+    preload += ["medcurate.job.part", "medcurate.pack.shard", "medcurate.verify.shard"]
+    end_zygote()
+    run = load(ENGINES, "pool", "engine").run
+    jobs = [Job("zygote's threads"), *(Job("loaded", name) for name in preload)]
+    threads, *loaded = run(work, jobs, workers=1, limits=LIMITS, preload=preload)
+    assert threads.result == 1
+    assert all(outcome.result for outcome in loaded)
+
+
+def test_workers_hold_none_of_the_drivers_files(engine, tmp_path):
+    end_zygote()
+    with open(tmp_path / "first", "w"):
+        (outcome,) = engine(work, [Job("files")], workers=1, limits=LIMITS)
+        assert outcome.result
+        assert not [name for name in outcome.result if str(tmp_path) in name]
+    (again,) = engine(work, [Job("files")], workers=1, limits=LIMITS)
+    assert len(again.result) == len(outcome.result)
+
+
+def test_workers_find_modules_and_files_where_the_driver_does(engine, tmp_path, monkeypatch):
+    list(engine(work, [Job("double", 1)], workers=1, limits=LIMITS))
+    (tmp_path / "fresh_work.py").write_text("import os\ndef work(job, guard): return os.getcwd()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import fresh_work
+
+    (outcome,) = engine(fresh_work.work, [1], workers=1, limits=LIMITS)
+    assert Path(outcome.result) == tmp_path
+
+
+def test_processes_that_cannot_be_had_end_the_run_with_a_remedy(engine, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    end_zygote()
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(OutputError, match=r"cannot start .*--workers"):
+            list(engine(work, [Job("double", 1)], workers=1, limits=LIMITS))
+    with pytest.raises(OutputError, match=r"cannot start .*--workers"):
+        list(engine(work, [Job("double", 1)], workers=1, limits=LIMITS, preload=["engine_cannot_fork"]))
+    end_zygote()
+
+
 # What only a driver of its own shows. Its session tells which processes are its descendants.
 
 DRIVER = """
@@ -251,6 +337,19 @@ from medcurate.registry import load
 run = load(ENGINES, sys.argv[1], "engine").run
 limits = Limits(step_seconds=100, memory_bytes=1 << 28)
 folder = sys.argv[2]
+"""
+UNGUARDED = """
+print([outcome.result for outcome in run(work, [Job("double", 1)], workers=2, limits=limits)])
+"""
+FORKED = """
+import os, time
+running = run(work, [Job("double", 1), *[Job("touch", folder)] * 2], workers=2, limits=limits)
+next(running)
+if os.fork() == 0:
+    (outcome,) = run(work, [Job("double", 2)], workers=1, limits=limits)
+    print(outcome.result, flush=True)
+    time.sleep(100)
+list(running)
 """
 BUSY = """
 try:
@@ -334,17 +433,50 @@ def test_an_abandoned_run_does_not_keep_the_driver_from_ending(driver):
     wait_for(lambda: not session(process.pid))
 
 
+def test_a_script_without_a_main_guard_runs_once(driver, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(DRIVER + UNGUARDED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script), "pool", str(tmp_path)]
+    assert subprocess.check_output(command, env=environment, text=True) == "[2]\n"
+
+
+def test_a_fork_of_the_driver_has_workers_of_its_own_and_keeps_no_others_alive(driver, tmp_path):
+    process = driver(FORKED)
+    assert process.stdout.readline() == "4\n"
+    wait_for(lambda: any(tmp_path.iterdir()))
+    process.kill()
+    process.wait()
+    assert_ended(tmp_path)
+    assert len(session(process.pid)) == 2  # the fork and its zygote
+
+
+def descendants() -> list[int]:
+    """The living zygote of this process and its workers."""
+    parents = {pid: parent for pid, parent, _ in processes()}
+    zygotes = [pid for pid, parent in parents.items() if parent == os.getpid()]
+    return zygotes + [pid for pid, parent in parents.items() if parent in zygotes]
+
+
+def end_zygote() -> None:
+    """So that the next run starts one; the driver learns of it then."""
+    for pid in descendants():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not descendants())
+
+
 def session(leader: int) -> list[int]:
     """Living processes of the session that ``leader`` started."""
-    found = []
+    return [pid for pid, _, number in processes() if number == leader]
+
+
+def processes() -> Iterator[tuple[int, int, int]]:
+    """Id, parent and session of every living process."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, number = folder.joinpath("stat").read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(number) == leader and state != "Z":
-            found.append(int(folder.name))
-    return found
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            facts = folder.joinpath("stat").read_text().rpartition(")")[2].split()
+            if facts[0] != "Z":
+                yield int(folder.name), int(facts[1]), int(facts[3])
 
 
 def assert_ended(folder: Path) -> None:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic
 
-from medcurate.engines.types import Failure, J, Limits
-from medcurate.engines.worker import DRIVER_SIGNALS, ERROR, NOTE_BYTES, Reply, serve
+from medcurate.engines.process import Process
+from medcurate.engines.types import Failure, J, Limits, Work
+from medcurate.engines.worker import ERROR, Note, Reply, Setup
+from medcurate.engines.zygote import Ended
 from medcurate.errors import OutputError, Reason
 
-# A fresh interpreter: a fork would copy the driver's locks in whatever state its threads hold them.
-_SPAWN = multiprocessing.get_context("spawn")
+_REMEDY = "Run the same command again with fewer --workers: it continues."
 _END_SECONDS = 2.0  # how long to wait for a killed process to vanish
 
 
@@ -27,20 +28,18 @@ class Child(Generic[J]):
     """A worker and the job that it has; the process is started with its first job.
 
     A job is not sent before the process says that it is ready, so that a large one is never written to a
-    pipe that nobody reads yet.
-
-    The kernel ends the process when the *thread* that started it ends (PR_SET_PDEATHSIG(2const)): whoever
-    consumes an engine must do so in a thread that lives at least as long.
+    pipe that nobody reads yet. ``preload``: modules that ``work`` will import beside its own.
     """
 
     job: J
     pipe: Connection[Any, Any]
-    _process: SpawnProcess
+    _process: Process
+    _note: Note
 
-    def __init__(self, packed_work: bytes, limits: Limits) -> None:
-        self._packed_work = packed_work
+    def __init__(self, work: Work[J, Any], limits: Limits, preload: Sequence[str]) -> None:
+        self._packed_work = bytes(ForkingPickler.dumps(work))
+        self._modules = (_home(work), *preload)
         self._limits = limits
-        self._note = _SPAWN.RawArray("c", NOTE_BYTES)
         self._alive = False
         self._ready = False
 
@@ -50,7 +49,7 @@ class Child(Generic[J]):
         if not self._alive:
             self._start()
         elif self._ready:
-            self._send()
+            self._send(job)
 
     def receive(self) -> Reply | None:
         """What became of the job; None while the process is only now ready for it.
@@ -80,59 +79,61 @@ class Child(Generic[J]):
         if not self._alive:
             return
         self._process.kill()
-        self._process.join(_END_SECONDS)
         self.pipe.close()
-        atexit.unregister(self._process.kill)
-        self._alive = self._ready = False
+        if self._ready:  # a worker without a job does nothing that would have to be waited for
+            self._process.wait(_END_SECONDS)
+        self._forget()
 
     def _start(self) -> None:
-        self._note.value = b""
-        self.pipe, far_end = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(
-            target=serve,
-            args=(far_end, self._note, os.getpid(), self._limits, self._packed_work),
-            name="medcurate-worker",
-            daemon=True,
-        )
         try:
-            with _signals_blocked():
-                self._process.start()
-                self._alive = True
-                # Runs before multiprocessing's own hook, which waits for workers that ignore its SIGTERM.
-                atexit.register(self._process.kill)
+            with tempfile.TemporaryFile(buffering=0) as file:
+                self._note = Note(os.dup(file.fileno()))
+            self.pipe, far_end = Pipe()
+            with far_end:
+                self._process = Process(far_end.fileno(), self._note.handle, self._modules)
         except OSError as error:
-            self.pipe.close()
-            raise OutputError(
-                f"cannot start a worker process: {error.strerror}. "
-                "Run the same command again with fewer --workers: it continues."
-            ) from error
-        finally:
-            far_end.close()
+            raise OutputError(f"cannot start a worker process: {error.strerror}. {_REMEDY}") from error
+        self._alive = True
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        self._send(Setup(self._limits, path, os.getcwd(), self._packed_work))
 
     def _is_ready(self, greeting: Reply) -> None:
         if greeting.failure and greeting.failure.error:
             raise greeting.failure.error
         self._ready = True
-        self._send()
+        self._send(self.job)
 
-    def _send(self) -> None:
-        packed = ForkingPickler.dumps(self.job)
+    def _send(self, message: J | Setup) -> None:
+        packed = ForkingPickler.dumps(message)
         with suppress(BrokenPipeError, ConnectionResetError):  # dead: ``receive`` says so
             self.pipe.send_bytes(packed)
 
     def _died(self) -> Reply:
         self._process.kill()  # it may only have closed its pipe; the status of a dead one stays as it is
-        self._process.join()
-        exit_code = self._process.exitcode or 0
-        was_ready = self._ready
-        self.close()
+        ended = self._process.wait() or Ended()
+        was_ready, step = self._ready, self._note.read()
+        self.pipe.close()
+        self._forget()
+        if ended.errno:
+            raise OutputError(f"cannot start a worker process: {os.strerror(ended.errno)}. {_REMEDY}")
         if not was_ready:
             raise OutputError(
-                f"a worker process ended before its first job: {_cause(exit_code)}. "
+                f"a worker process ended before its first job: {_cause(ended.exit_code)}. "
                 "Run the same command again, with fewer --workers if memory is short: it continues."
             )
-        step = self._note.value.decode(errors="replace")
-        return Reply(failure=death(exit_code, step, self._limits))
+        return Reply(failure=death(ended.exit_code, step, self._limits))
+
+    def _forget(self) -> None:
+        self._process.close()
+        self._note.close()
+        self._alive = self._ready = False
+
+
+def _home(work: Work[Any, Any]) -> str:
+    """The module that unpickling ``work`` imports."""
+    while isinstance(work, partial):
+        work = work.func
+    return work.__module__
 
 
 def death(exit_code: int, step: str, limits: Limits) -> Failure:
@@ -162,17 +163,3 @@ def _unpacked(packed: bytes) -> Reply:
     if reply.failure and reply.failure.error:
         reply.failure.error.add_note(reply.trace)
     return reply
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Start a process that is deaf to the driver's signals from its first instruction on.
-
-    The driver loses none: they are delivered at the end of the body.
-    """
-    resource_tracker.ensure_running()  # its own start would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVER_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,10 +9,9 @@ the others waiting for a lock that nobody holds.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import wait
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from medcurate.engines.child import Child
@@ -21,7 +20,7 @@ from medcurate.errors import ConfigError
 
 
 def run(
-    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
 ) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` on up to ``workers`` processes; see ``engines.types.Engine``.
 
@@ -31,12 +30,11 @@ def run(
     """
     if workers < 1:
         raise ConfigError(f"the number of workers must be at least 1, not {workers}")
-    packed_work = bytes(ForkingPickler.dumps(work))
     pending = iter(jobs)
     children: list[Child[J]] = []
     try:
         for job in islice(pending, workers):
-            children.append(Child(packed_work, limits))
+            children.append(Child(work, limits, preload))
             children[-1].assign(job)
         yield from _outcomes(children, pending)
     finally:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 from medcurate.engines import pool
 from medcurate.engines.types import J, Limits, Outcome, R, Work
 
 
 def run(
-    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
 ) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` in their order on one process, whatever ``workers`` says; see ``engines.types.Engine``."""
-    return pool.run(work, jobs, workers=min(workers, 1), limits=limits)
+    return pool.run(work, jobs, workers=min(workers, 1), limits=limits, preload=preload)

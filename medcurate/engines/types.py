@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +12,8 @@ R = TypeVar("R")
 
 # Marks a named step of a job: a time limit applies to its body, and a worker's death inside is blamed on it.
 Guard = Callable[[str], AbstractContextManager[None]]
-Work = Callable[[J, Guard], R]  # picklable: a top-level function, or functools.partial of one
+# Picklable: a top-level function of a module that can be imported (not of __main__), or functools.partial of one.
+Work = Callable[[J, Guard], R]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,17 @@ class Engine(Protocol):
 
     A worker that dies costs only the job that it was running. KeyboardInterrupt in the consumer, or
     closing the iterator, ends all workers within seconds.
+
+    ``preload`` names modules that jobs will import beside the one of ``work``, so that an engine can load
+    them once for all workers; they change nothing but the time that this takes.
     """
 
     def __call__(
-        self, work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits
+        self,
+        work: Work[J, R],
+        jobs: Iterable[J],
+        *,
+        workers: int,
+        limits: Limits,
+        preload: Sequence[str] = (),
     ) -> Generator[Outcome[J, R], None, None]: ...

@@ -2,7 +2,7 @@
 
 A worker serves one job after another over a pipe. It may die at any instant, by a decoder's segmentation
 fault, by its own alarm or by the kernel; so that the driver can tell why, it notes the step it is in where
-its death cannot take the note away (shared memory), and it holds nothing else that anybody needs.
+its death cannot take the note away (a file of the driver's), and it holds nothing else that anybody needs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -23,25 +24,11 @@ from typing import Any, Literal, NamedTuple
 from medcurate.engines.types import Failure, Limits, Work
 
 ERROR = "ERROR"  # Failure.reason of an exception that ``work`` raised
-NOTE_BYTES = 256  # room for a step's name
-Note = ctypes.Array[ctypes.c_char]  # shared with the driver
+NOTE_BYTES = 255  # room for a step's name
 
 # A terminal, a batch system or a service manager sends these to every process of a group. They are meant
 # for the driver: a worker that died of one would be blamed on the case that it happened to be reading.
 DRIVER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-# One worker, one CPU. Libraries read these when they are first loaded, so none is loaded for it here.
-ONE_THREAD = (
-    "OMP_NUM_THREADS",  # OpenMP, and Arrow's CPU pool
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "ARROW_IO_THREADS",
-    "OPENCV_FOR_THREADS_NUM",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _STEP = "_medcurate_step"  # set on an exception by the innermost guard that it leaves
@@ -63,55 +50,81 @@ class Reply(NamedTuple):
     retiring: bool = False
 
 
-def serve(
-    pipe: Connection[Any, Any], note: Note, driver_pid: int, limits: Limits, packed_work: bytes
-) -> None:
+class Setup(NamedTuple):
+    """What the driver sends first. A worker looks for modules where the driver does, in the same folder."""
+
+    limits: Limits
+    path: list[str]
+    folder: str
+    packed_work: bytes
+
+
+class Note:
+    """A line of text in the file ``handle``, which driver and worker hold: it outlives the worker."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.write("")  # takes its room on the disk
+
+    def write(self, text: str) -> None:
+        """Replace the note; at most NOTE_BYTES of ``text`` are kept."""
+        os.pwrite(self.handle, text.encode()[:NOTE_BYTES].ljust(NOTE_BYTES, b"\0"), 0)
+
+    def read(self) -> str:
+        """The note as last written."""
+        return os.pread(self.handle, NOTE_BYTES, 0).rstrip(b"\0").decode(errors="replace")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.handle)
+
+
+def serve(pipe: Connection[Any, Any], note: Note, zygote_pid: int) -> None:
     """Run the jobs that arrive through ``pipe`` until it closes; the body of a worker process.
 
     The headroom of memory is the same for every job, whatever ran before it. A worker that has grown by
     half of it since its first job (a leak in some decoder) asks to be replaced after the job it gets now.
     """
-    with suppress(BrokenPipeError, ConnectionResetError):  # the driver does not listen any more
-        _serve(pipe, note, driver_pid, limits, packed_work)
+    prepare(zygote_pid)
+    # The driver does not listen any more.
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(pipe, note, ForkingPickler.loads(pipe.recv_bytes()))
 
 
-def _serve(
-    pipe: Connection[Any, Any], note: Note, driver_pid: int, limits: Limits, packed_work: bytes
-) -> None:
-    prepare(driver_pid, os.environ)
+def _serve(pipe: Connection[Any, Any], note: Note, setup: Setup) -> None:
     try:
-        work: Work[Any, Any] = ForkingPickler.loads(packed_work)
+        sys.path[:] = setup.path
+        os.chdir(setup.folder)
+        work: Work[Any, Any] = ForkingPickler.loads(setup.packed_work)
     except Exception as error:
         pipe.send_bytes(_packed(_failed(error)))
         return
     pipe.send_bytes(_packed(Reply()))
-    guard = StepGuard(note, limits.step_seconds)
+    guard = StepGuard(note, setup.limits.step_seconds)
+    headroom_bytes = setup.limits.memory_bytes
     usual_bytes = None
     for number, packed_job in enumerate(_received(pipe)):
         idle_bytes = data_bytes()
         if number == 1:
             usual_bytes = idle_bytes
-        retiring = usual_bytes is not None and idle_bytes > usual_bytes + limits.memory_bytes // 2
-        with memory_limit(idle_bytes + limits.memory_bytes):
+        retiring = usual_bytes is not None and idle_bytes > usual_bytes + headroom_bytes // 2
+        with memory_limit(idle_bytes + headroom_bytes):
             reply = _attempt(work, packed_job, guard)
         pipe.send_bytes(_packed(reply._replace(retiring=retiring)))
         del reply  # the traceback of a failure holds the job's arrays
 
 
-def prepare(driver_pid: int, environment: MutableMapping[str, str]) -> None:
-    """Make this process a worker: it dies with its driver, leaves signals to it and uses one thread."""
-    for number in DRIVER_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVER_SIGNALS)
+def prepare(zygote_pid: int) -> None:
+    """Make this process a worker: it dies with the zygote that it was forked from, and leaves no core file.
+
+    The zygote is deaf to DRIVER_SIGNALS, and so are its forks.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != driver_pid:  # it died before the call above
+    if os.getppid() != zygote_pid:  # it died before the call above
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    environment.update(dict.fromkeys(ONE_THREAD, "1"))
-    # Arrow's own allocator takes 1 GiB at its first use, however little is needed; malloc does not.
-    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
 
 class StepGuard:
@@ -146,7 +159,7 @@ class StepGuard:
     def _enter(self, step: str, deadline: float | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)  # first, so that no step is killed under another's name
         self._step, self._deadline = step, deadline
-        self._note.value = step.encode()[: NOTE_BYTES - 1]
+        self._note.write(step)
         if deadline is not None:
             signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 1e-6))
 
