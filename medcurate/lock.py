@@ -31,7 +31,7 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
     Raises OutputError at once when it is held already, naming the holder, or when the file system has no
     locks. The kernel drops the lock when the process ends, also by SIGKILL. The file stays: removing it
     would let two processes lock two files of the same name. Started programs do not inherit the lock; a
-    plain ``os.fork`` child would, which is why engines spawn.
+    plain ``os.fork`` child would, which is why engines fork workers from a program of their own.
     """
     path = folder / LOCK_FILE
     try:

@@ -11,7 +11,7 @@ from medcurate.pack.dataset import pack_dataset
 from medcurate.pack.types import PackRules
 
 
-def inline(work, jobs, *, workers, limits):
+def inline(work, jobs, *, workers, limits, preload=()):
     """An engine in this process, for tests that are not about engines."""
     for job in jobs:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from medcurate.commit import sha256_file
 from medcurate.engines.types import Engine, Failure, Limits
 from medcurate.errors import MedcurateError, OutputError, Reason
-from medcurate.job.part import run_job
+from medcurate.job.part import modules, run_job
 from medcurate.job.spec import (
     Job,
     PartRecord,
@@ -30,14 +30,31 @@ _DEATHS = 2
 
 def committed_part(job: Job) -> PartRecord | None:
     """The record of a job whose part is whole and made of the files as they are now, else None."""
+    record = _record(job)
+    return record if record is not None and _whole(job, record) and not changed_inputs(job) else None
+
+
+def changed_inputs(job: Job) -> list[str]:
+    """Input files that are not as the job's part read them; empty where there is no record of a part.
+
+    Sizes and times are compared first; only a file whose time differs is read.
+    """
+    record = _record(job)
+    return (
+        []
+        if record is None
+        else [path for path, *facts in record.inputs if not _same(job.root / path, *facts)]
+    )
+
+
+def _record(job: Job) -> PartRecord | None:
     path = record_path(job.parts, job.id)
     if not path.is_file():
         return None
     try:
-        record = read_part_record(path)
+        return read_part_record(path)
     except (ValueError, KeyError, TypeError):
         return None  # a damaged record: the part is built again
-    return record if _whole(job, record) and _same_inputs(job.root, record) else None
 
 
 def forget_part(parts: Path, job: str) -> None:
@@ -58,17 +75,14 @@ def _whole(job: Job, record: PartRecord) -> bool:
     )
 
 
-def _same_inputs(root: Path, record: PartRecord) -> bool:
-    for path, digest, size_bytes, mtime_ns in record.inputs:
-        try:
-            status = os.stat(root / path)
-        except OSError:
-            return False
-        if status.st_size != size_bytes:
-            return False
-        if status.st_mtime_ns != mtime_ns and sha256_file(root / path) != digest:
-            return False
-    return True
+def _same(path: Path, digest: str, size_bytes: int, mtime_ns: int) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    if status.st_size != size_bytes:
+        return False
+    return status.st_mtime_ns == mtime_ns or sha256_file(path) == digest
 
 
 def _size(path: Path) -> int:
@@ -81,9 +95,10 @@ def run_jobs(
     """Run ``jobs`` until each has a part; calls ``done`` for each. Raises OutputError when one cannot be had."""
     deaths: Counter[tuple[str, str]] = Counter()
     pending: Iterable[Job] = jobs
+    preload = modules(jobs)
     while pending:
         again = []
-        with closing(engine(run_job, pending, workers=workers, limits=limits)) as outcomes:
+        with closing(engine(run_job, pending, workers=workers, limits=limits, preload=preload)) as outcomes:
             for outcome in outcomes:
                 if outcome.result is not None:
                     done(outcome.result)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
 
 from medcurate.commit import committed, sha256_file, write_json
+from medcurate.decoders import DECODERS
 from medcurate.engines.types import Guard
 from medcurate.errors import CaseRejected, Reason
 from medcurate.format.columns import MANIFEST, REJECTS
@@ -18,6 +20,7 @@ from medcurate.format.tables import write_table
 from medcurate.job.case import CaseResult, write_case
 from medcurate.job.spec import CaseFacts, Job, PartRecord, record_path, rejects_path, rows_path, tar_path
 from medcurate.ledger import rejects_table
+from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.types import Case, Reject
 
@@ -86,6 +89,14 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
     return record
 
 
+def modules(jobs: Iterable[Job]) -> list[str]:
+    """What running ``jobs`` will import on the way, so that an engine can import it once for all workers."""
+    names = {"pyarrow.compute", "pyarrow.parquet"}
+    for source in [job.source for job in jobs]:
+        names |= {READERS[source.image.reader], READERS[source.label.reader], DECODERS[source.label.decoder]}
+    return sorted(names)
+
+
 def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
     totals.counts["cases"]["discovered"] += 1
     files = CaseFiles(job.root, job.recipe.limits.volume_bytes)
@@ -94,7 +105,10 @@ def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
         if case.id in job.condemned:
             totals.ledger.append((case.source, case.id, case.group, job.condemned[case.id]))
         else:
-            totals.add(case, write_case(job, case, files, writer))
+            result = write_case(job, case, files, writer)
+            if not result.slices_discovered:
+                raise CaseRejected(Reason.NO_ANNOTATION, "no voxel carries a declared label")
+            totals.add(case, result)
     except CaseRejected as error:
         writer.rollback(mark)
         totals.ledger.append((case.source, case.id, case.group, _rejected(error)))
@@ -108,7 +122,7 @@ def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
 
 
 def _rejected(error: CaseRejected) -> Reject:
-    stage = "label" if error.reason is Reason.BAD_LABEL else "read"
+    stage = "label" if error.reason in {Reason.BAD_LABEL, Reason.NO_ANNOTATION} else "read"
     return Reject(stage=stage, reason=error.reason, detail=error.detail, measures=error.measures)
 
 
