@@ -44,7 +44,7 @@ def _slice(image: np.ndarray, label: np.ndarray, low: float, high: float, out: P
         ]
     if not masks:
         return 0
-    grey = (np.clip(image.astype(np.float32), low, high) - low) / (high - low) * 255
+    grey = (np.clip(image, low, high) - low) / (high - low) * 255  # float64 by numpy's rules
     cv2.imwrite(str(out / "images" / f"{name}.png"), np.round(grey).astype(np.uint8))
     for value, number, mask in masks:
         cv2.imwrite(str(out / "masks" / f"{name}_{value:04d}_{number:03d}.png"), mask)

@@ -7,7 +7,8 @@ continues. None of them ever reaches a user as a traceback.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 
 
@@ -27,6 +28,7 @@ class Reason(StrEnum):
     # a case: content
     GEOMETRY = "GEOMETRY"  # image and label differ in shape or affine, or the affine is singular
     BAD_LABEL = "BAD_LABEL"  # NaN, fractions, or values that the source does not declare
+    NO_ANNOTATION = "NO_ANNOTATION"  # no voxel carries a declared label; nothing is wrong with the case
     BAD_INTENSITY = "BAD_INTENSITY"  # NaN or infinite voxels, or nothing between the bounds
     DUPLICATE_KEY = "DUPLICATE_KEY"
     # a case: process
@@ -68,6 +70,15 @@ class CaseRejected(MedcurateError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Say in a rejection which of the case's files ("image t1", "label") it is about."""
+    try:
+        yield
+    except CaseRejected as error:
+        raise CaseRejected(error.reason, f"{what}: {error.detail}", error.measures) from error
 
 
 class OutputError(MedcurateError):

@@ -152,7 +152,8 @@ def test_bad_cases_go_to_the_ledger_and_the_others_are_unchanged(tmp_path: Path)
         tmp_path / "lab-a", "p14_nan", np.where(label == 1, np.nan, image).astype(np.float32), label
     )
     done = lab.build(recipe, tmp_path / "out", code=3)
-    assert "5 cases were refused" in done.stdout
+    assert "refused cases: 5" in done.stdout
+    assert "p10_cut: CORRUPT, image: the gzip stream is cut" in done.stdout
     rows = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
     reasons = {row["case"]: row["reason"] for row in rows if row["stage"] in {"pair", "read", "label"}}
     assert reasons == {

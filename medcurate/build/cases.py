@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.config.source import Source
-from medcurate.errors import DataMissing, Reason
+from medcurate.errors import ConfigError, DataMissing, Reason
 from medcurate.format.keys import pseudonym
 from medcurate.pairings import PAIRINGS
 from medcurate.pairings.found import Found, Names
@@ -36,8 +36,10 @@ def discover(source: Source, root: Path) -> Discovery:
     if not found:
         patterns = "; ".join(f"{p.kind} {p.options}" for p in source.pairings)
         raise DataMissing(
-            f"{source.id}: no case found in {root} by {patterns}. Put the files there or mend the source."
+            f"{source.id}: no case found in {root.resolve()} by {patterns}. Put the files there, name the folder above "
+            f'"{source.id}" with --data, or mend the source.'
         )
+    _check_pattern(source, [entry.name for entry, _ in found])
     raw_ids = [_ids(source, entry.name) for entry, _ in found]
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
@@ -61,6 +63,16 @@ def _found(source: Source, root: Path) -> Iterator[tuple[Found, str]]:
         module = load(PAIRINGS, pairing.kind, "pairing")
         for entry in module.find(root, module.Options(**pairing.options), names):
             yield entry, pairing.split
+
+
+def _check_pattern(source: Source, names: Sequence[str]) -> None:
+    """A name that the pattern misses would make its case a patient of its own, in any split."""
+    missed = [name for name in names if not re.search(source.case.pattern, name)]
+    if missed:
+        raise ConfigError(
+            f'{source.id}: case.pattern "{source.case.pattern}" does not match {len(missed)} of {len(names)} case '
+            f'names, such as "{missed[0]}". Mend the pattern, or empty it if every case is another patient.'
+        )
 
 
 def _ids(source: Source, name: str) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def write_record(
             )
     sources = {
         source.id: _source_facts(source, entry, [records[job.id] for job in entry.jobs])
-        | {"counts": report.counts}
+        | {"counts": report.counts, "refused": dict(report.reasons)}
         for source, entry, report in zip(resolved.sources, plans, reports, strict=True)
     }
     record = DatasetRecord(

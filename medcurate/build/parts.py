@@ -40,11 +40,13 @@ def changed_inputs(job: Job) -> list[str]:
     Sizes and times are compared first; only a file whose time differs is read.
     """
     record = _record(job)
-    return (
-        []
-        if record is None
-        else [path for path, *facts in record.inputs if not _same(job.root / path, *facts)]
-    )
+    if record is None:
+        return []
+    return [
+        path
+        for path, sha256, size, mtime_ns in record.inputs
+        if not _same(job.root / path, sha256, size, mtime_ns)
+    ]
 
 
 def _record(job: Job) -> PartRecord | None:

@@ -31,7 +31,8 @@ class SourcePlan:
     @property
     def digest(self) -> str:
         """Identifies the cases and everything that decides their parts' bytes, but for file contents."""
-        return hashlib.sha256("".join(job.id for job in self.jobs).encode()).hexdigest()
+        refused = [f"{case} {reject.reason}" for case, _, reject in self.discovery.rejects]
+        return hashlib.sha256("\n".join([*(job.id for job in self.jobs), *refused]).encode()).hexdigest()
 
 
 def plan(resolved: Resolved, data: Path, parts: Path, tools: Mapping[str, str]) -> tuple[SourcePlan, ...]:

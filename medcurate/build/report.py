@@ -35,7 +35,8 @@ class BuildReport:
 
     sources: tuple[SourceReport, ...]
     counts: Mapping[str, Mapping[str, int]]
-    quarantined_cases: int  # refused cases that no source declared as errata
+    quarantined_cases: int  # refused cases with which something is wrong that no source declared
+    patients: Mapping[str, int]  # by split
     joined_groups: int
     output_bytes: int
     seconds: float
@@ -76,9 +77,10 @@ def source_report(plan: SourcePlan, records: Sequence[PartRecord]) -> SourceRepo
     )
 
 
-def quarantined(report: SourceReport) -> int:
-    """Refused cases that the source had not declared as errata."""
-    return report.counts["cases"]["rejected"] - report.reasons.get(Reason.ERRATUM, 0)
+def quarantined(counts: Mapping[str, Mapping[str, int]], reasons: Mapping[str, int]) -> int:
+    """Refused cases of a source, without declared errata and cases that show nothing."""
+    expected = reasons.get(Reason.ERRATUM, 0) + reasons.get(Reason.NO_ANNOTATION, 0)
+    return counts["cases"]["rejected"] - expected
 
 
 def check_counting_law(source: str, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -93,11 +95,10 @@ def check_counting_law(source: str, counts: Mapping[str, Mapping[str, int]]) -> 
 
 def closing_table(report: BuildReport) -> Table:
     """The closing table of a build: what was planned and kept of every source, in 80 columns."""
-    from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("source", "planned", "cases", "slices", "masks", "MB read", "MB out", "s"):
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("source", "planned", "cases", "slices", "masks", "MB in", "MB out", "s"):
         table.add_column(name, justify="left" if name == "source" else "right", no_wrap=True)
     for entry in report.sources:
         table.add_row(
@@ -115,10 +116,9 @@ def closing_table(report: BuildReport) -> Table:
 
 def refusals_table(report: BuildReport) -> Table | None:
     """What was refused, by source and reason; None when nothing was."""
-    from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("refused in", no_wrap=True)
     table.add_column("reason", no_wrap=True)
     table.add_column("ledger rows", justify="right")

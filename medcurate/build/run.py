@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcurate.build.fetch import source_folder
 from medcurate.build.finish import Folders, pack_parts, write_record
-from medcurate.build.parts import committed_part, forget_part, run_jobs
+from medcurate.build.parts import changed_inputs, committed_part, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.splits import Assignment, assign, joined_groups
@@ -17,7 +19,7 @@ from medcurate.claim import claim, release, tool_versions
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
-from medcurate.errors import ConfigError, DiskFull, OutputError
+from medcurate.errors import ConfigError, DataMissing, DiskFull, OutputError
 from medcurate.format import DATASET_FILE
 from medcurate.format.keys import pseudonym
 from medcurate.format.record import read_record
@@ -62,27 +64,34 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     """
     started = time.perf_counter()
     resolved = resolve(recipe)
+    for source in resolved.sources:
+        if source.licence.id == "unresolved":
+            emit("licence", source=source.id, note="unresolved: every row will say so")
     engine: Engine = load(ENGINES, options.engine, "engine").run
     made_by = _made_by(resolved)
     with locked(options.work, f"building {options.out.name}"):
         claim(options.out, made_by)
-        if _stands_whole(options.out):
-            return None
+        whole = _stands_whole(options.out)
         folders = Folders(out=options.out, work=options.work, parts=options.work / "parts")
         folders.parts.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folders.parts)
+        if whole and not _inputs_at_hand(resolved, options.data):
+            return None
         plans = plan(resolved, options.data, folders.parts, made_by["tools"])
-        _check_same_cases(options.out, plans)
+        _check_same_inputs(options.out, plans)
+        if whole:
+            return None
         write_plan(options.work, plans, options.out)
         run = _Build(resolved, options, engine, folders, plans)
-        records, packed, joined = _parts_and_shards(run)
+        records, packed, assignments, joined = _parts_and_shards(run)
         reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in plans)
         write_record(resolved, made_by, plans, reports, records, packed, options.out)
         release(options.out)
     return BuildReport(
         sources=reports,
         counts=add_counts([report.counts for report in reports]),
-        quarantined_cases=sum(map(quarantined, reports)),
+        quarantined_cases=sum(quarantined(report.counts, report.reasons) for report in reports),
+        patients=_patients(assignments),
         joined_groups=joined,
         output_bytes=sum(facts.size_bytes for facts in packed.files.values()),
         seconds=time.perf_counter() - started,
@@ -121,22 +130,48 @@ def _stands_whole(out: Path) -> bool:
     return whole
 
 
-def _check_same_cases(out: Path, plans: Sequence[SourcePlan]) -> None:
-    """Refuse to mend a finished dataset from other cases than it was made of."""
+def _inputs_at_hand(resolved: Resolved, data: Path) -> bool:
+    """Whether every source's folder is there; a finished dataset may outlive the files it was made of."""
+    try:
+        return all(source_folder(s, data, resolved.homes[s.id]).is_dir() for s in resolved.sources)
+    except DataMissing:
+        return False
+
+
+def _check_same_inputs(out: Path, plans: Sequence[SourcePlan]) -> None:
+    """Refuse to call a finished dataset complete, or to mend it, when its input files have changed."""
     if not (out / DATASET_FILE).is_file():
         return
     recorded = read_record(out).sources
     for entry in plans:
-        before = recorded[entry.source]["plan_sha256"]
-        if before != entry.digest:
+        before = recorded[entry.source]
+        changed = [name for job in entry.jobs for name in changed_inputs(job)]
+        found, then = (
+            len(entry.discovery.cases) + len(entry.discovery.rejects),
+            before["counts"]["cases"]["discovered"],
+        )
+        if changed or before["plan_sha256"] != entry.digest:
+            what = (
+                f"{len(changed)} changed, such as {changed[0]}"
+                if changed
+                else f"{then} cases then, {found} now"
+            )
             raise ConfigError(
-                f"{out}: the files of source {entry.source} in {entry.root} are not those that the dataset was "
-                f"made of (plan {before[:12]} -> {entry.digest[:12]}). Restore them, or build into another folder."
+                f"{out}: the files of source {entry.source} in {entry.root} are not those that the dataset was made "
+                f"of ({what}). Remove {out} and run again (parts of unchanged cases are kept), restore the files, or "
+                "build into another folder."
             )
 
 
-def _parts_and_shards(run: _Build) -> tuple[Mapping[str, PartRecord], PackResult, int]:
-    """All parts' records, the packed shards, and how many groups were joined to others."""
+def _patients(assignments: Sequence[Assignment]) -> dict[str, int]:
+    """How many patients each split has."""
+    return dict(Counter(split for _, split in {(entry.group, entry.split) for entry in assignments}))
+
+
+def _parts_and_shards(
+    run: _Build,
+) -> tuple[Mapping[str, PartRecord], PackResult, list[Assignment], int]:
+    """All parts' records, the packed shards, who went where, and how many groups were joined to others."""
     for _ in range(_PACK_TRIES):
         records = _parts(run)
         assignments, joined = _assignments(run, records)
@@ -153,7 +188,7 @@ def _parts_and_shards(run: _Build) -> tuple[Mapping[str, PartRecord], PackResult
             emit("rebuild", file=error.path.name, why=error.detail)
             forget_part(error.path.parent, error.path.stem)
         else:
-            return records, packed, joined
+            return records, packed, assignments, joined
     raise OutputError(
         f"{run.folders.parts}: parts are damaged again and again after having been written. Check the disk, "
         "or give another folder with --work."

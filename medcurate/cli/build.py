@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcurate.errors import ConfigError
+from medcurate.format import SPLITS
+
 if TYPE_CHECKING:
     from medcurate.build.report import BuildReport
 
 DONE_WITH_QUARANTINE = 3
+SMALLEST_MEMORY_BYTES = 64 << 20
 
 
 class EngineName(StrEnum):
@@ -70,9 +74,9 @@ def build(
     from medcurate.library import load_recipe
     from medcurate.places import default_data_folder
     from medcurate.progress import configure
-    from medcurate.units import parse_size
 
     configure(log_format.value)
+    _check_folder(data, "--data")
     target = out or Path(load_recipe(recipe).name)
     count = workers or allotted_cpus()
     options = BuildOptions(
@@ -81,15 +85,39 @@ def build(
         work=work or target.with_name(f"{target.name}.work"),
         engine=engine.value,
         workers=count,
-        memory_bytes=parse_size(memory) if memory else allotted_memory_bytes() // count,
+        memory_bytes=_memory_bytes(memory) if memory else allotted_memory_bytes() // count,
     )
     report = run_build(recipe, options)
     if report is None:
+        quarantined = _quarantined(target)
         typer.echo(f"{target} is complete and undamaged.")
-        return
-    _show(report, target)
-    if report.quarantined_cases:
+    else:
+        quarantined = report.quarantined_cases
+        _show(report, target)
+    if quarantined:
+        _show_refused(target, quarantined, options.work)
         raise typer.Exit(DONE_WITH_QUARANTINE)
+
+
+def _check_folder(path: Path | None, option: str) -> None:
+    if path is not None and not path.is_dir():
+        raise ConfigError(f"{option} {path}: no such folder")
+
+
+def _memory_bytes(text: str) -> int:
+    from medcurate.units import parse_size
+
+    size_bytes = parse_size(text)
+    if size_bytes < SMALLEST_MEMORY_BYTES:
+        raise ConfigError(f'--memory {text}: a worker needs at least 64MiB; give a unit, such as "4GiB"')
+    return size_bytes
+
+
+def _quarantined(out: Path) -> int:
+    from medcurate.build.report import quarantined
+    from medcurate.format.record import read_record
+
+    return sum(quarantined(facts["counts"], facts["refused"]) for facts in read_record(out).sources.values())
 
 
 def _show(report: BuildReport, out: Path) -> None:
@@ -97,28 +125,41 @@ def _show(report: BuildReport, out: Path) -> None:
 
     from medcurate.build.report import closing_table, refusals_table
 
-    console = Console()
+    console = Console(highlight=False)
     console.print(closing_table(report))
     if (refused := refusals_table(report)) is not None:
+        console.print()
         console.print(refused)
-    masks = report.counts["masks"]["written"]
-    slices = report.counts["slices"]["written"]
-    console.print(
-        f"{slices:,} images and {masks:,} masks in {report.output_bytes / 1e6:,.1f} MB, {report.seconds:,.1f} s: {out}",
-        highlight=False,
-    )
+    masks, slices = report.counts["masks"]["written"], report.counts["slices"]["written"]
+    size = f"{report.output_bytes / 1e6:,.1f} MB, {report.seconds:,.1f} s"
+    console.print(f"\n{slices:,} images and {masks:,} masks in {size}: {out}")
+    shares = ", ".join(f"{split} {report.patients.get(split, 0):,}" for split in SPLITS)
+    console.print(f"patients: {sum(report.patients.values()):,} ({shares})")
     if report.joined_groups:
-        console.print(
-            f"{report.joined_groups} patients were joined to others by identical voxels.", highlight=False
-        )
-    if report.quarantined_cases:
-        console.print(
-            f'{report.quarantined_cases} cases were refused; why: medcurate query {out} "SELECT * FROM rejects"',
-            highlight=False,
-        )
-    console.print("Next:")
-    for verb in ("stats {}", "preview {} -o sheet.png", "verify {}"):
-        console.print(f"  medcurate {verb.format(out)}", highlight=False)
+        console.print(f"patients joined to others by identical voxels: {report.joined_groups:,}")
+    if masks:
+        console.print("next:")
+        for verb in ("stats {}", "preview {} -o sheet.png", "verify {}"):
+            console.print(f"  medcurate {verb.format(out)}")
+
+
+def _show_refused(out: Path, quarantined: int, work: Path) -> None:
+    """The first refused cases, and where to find the others and the names behind pseudonyms."""
+    from rich.console import Console
+
+    from medcurate.build.plan import NAMES_FILE
+    from medcurate.explore.query import run
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    sql = """SELECT source, "case", reason, detail FROM rejects
+             WHERE stage IN ('pair', 'read', 'label') AND reason NOT IN ('ERRATUM', 'NO_ANNOTATION')
+             ORDER BY ALL LIMIT 5"""
+    console.print(f"\nrefused cases: {quarantined:,}")
+    for row in run(str(out), sql).to_pylist():
+        console.print(f"  {row['source']} {row['case']}: {row['reason']}, {row['detail']}")
+    console.print(f'all of them: medcurate query {out} "SELECT * FROM rejects"')
+    if (work / NAMES_FILE).is_file():
+        console.print(f"the files' own names: {work / NAMES_FILE}")
 
 
 def status(

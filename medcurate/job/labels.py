@@ -12,7 +12,7 @@ import numpy.typing as npt
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
-from medcurate.errors import CaseRejected, Reason
+from medcurate.errors import CaseRejected, Reason, blamed_on
 from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
@@ -67,8 +67,9 @@ class LabelVolumes:
 
     def __iter__(self) -> Iterator[tuple[LabelFile, Volume]]:
         for entry in self._entries:
-            volume = self._read(entry.paths)
-            grid = grid_of(volume, self._source)
+            with blamed_on(f"label {entry.label}" if entry.label else "label"):
+                volume = self._read(entry.paths)
+                grid = grid_of(volume, self._source)
             if self.grid is None:
                 self.grid = grid
             check_grid(self.grid, grid, "two label files of the case")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.config.source import Source
-from medcurate.errors import CaseRejected, Reason
+from medcurate.errors import CaseRejected, Reason, blamed_on
 from medcurate.format.keys import pseudonym
 from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.job.spec import Job
@@ -45,7 +45,8 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
     Raises CaseRejected.
     """
     source = job.source
-    volume = _read(source, image, files)
+    with blamed_on(f"image {image.channel}" if image.channel else "image"):
+        volume = _read(source, image, files)
     check_grid(grid, grid_of(volume, source), "image and label")
     channel = next((c for c in source.channels if c.name == image.channel), None)
     modality = (channel and channel.modality) or source.modality
