@@ -5,17 +5,18 @@ Every function yields lines "key: message"; the caller puts the file in front.
 
 from __future__ import annotations
 
-import difflib
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from medcurate.config.load import check_model
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
-from medcurate.config.source import Pairing, Source
+from medcurate.config.source import UNRESOLVED, Pairing, Source
+from medcurate.config.terms import Kind, nearest, terms
 from medcurate.decoders import DECODERS
 from medcurate.errors import ConfigError
 from medcurate.pairings import PAIRINGS
@@ -23,6 +24,7 @@ from medcurate.readers import READERS
 from medcurate.registry import load
 
 CASE_GROUPS = frozenset({"case", "group"})
+ONE_OF: Mapping[Kind, str] = {"labels": "label", "modalities": "modality", "sequences": "sequence"}
 
 
 def recipe_problems(recipe: Recipe, sources: Sequence[Source], ontology: Ontology) -> Iterator[str]:
@@ -32,9 +34,10 @@ def recipe_problems(recipe: Recipe, sources: Sequence[Source], ontology: Ontolog
             yield f'sources: the id "{source_id}" is given {count} times'
     for modality in recipe.intensity:
         if modality != "default":
-            yield from _unknown(f"intensity.{modality}", modality, ontology.modalities, "modality")
+            yield from _unknown(f"intensity.{modality}", modality, ontology, "modalities")
     for source in sources:
-        for modality in sorted(modalities(source)):
+        # Of what is no modality at all the source's own line tells enough.
+        for modality in sorted(modalities(source) & set(ontology.modalities)):
             if modality not in recipe.intensity and "default" not in recipe.intensity:
                 yield (
                     f'intensity: no rule for modality "{modality}" of source "{source.id}"; '
@@ -55,21 +58,21 @@ def source_problems(source: Source, ontology: Ontology) -> Iterator[str]:
 
 
 def _term_problems(source: Source, ontology: Ontology) -> Iterator[str]:
-    yield from _unknown("modality", source.modality, ontology.modalities, "modality")
+    yield from _unknown("modality", source.modality, ontology, "modalities")
     yield from _sequence_problems("sequence", source.sequence, source.modality, ontology)
     for number, channel in enumerate(source.channels):
         key, modality = f"channels[{number}]", channel.modality or source.modality
         if channel.modality:
-            yield from _unknown(f"{key}.modality", channel.modality, ontology.modalities, "modality")
+            yield from _unknown(f"{key}.modality", channel.modality, ontology, "modalities")
         yield from _sequence_problems(f"{key}.sequence", channel.sequence, modality, ontology)
     for value, label in source.labels.items():
-        yield from _unknown(f"labels.{value}", label, ontology.labels, "label")
+        yield from _unknown(f"labels.{value}", label, ontology, "labels")
 
 
 def _sequence_problems(key: str, sequence: str, modality: str, ontology: Ontology) -> Iterator[str]:
     if not sequence:
         return
-    yield from _unknown(key, sequence, ontology.sequences, "sequence")
+    yield from _unknown(key, sequence, ontology, "sequences")
     known = ontology.sequences.get(sequence)
     if known and known.modality != modality:
         yield f'{key}: "{sequence}" is a sequence of modality "{known.modality}", not of "{modality}"'
@@ -143,6 +146,12 @@ def _name_problems(source: Source) -> Iterator[str]:
     for path, count in Counter(file.path for file in source.files).items():
         if count > 1:
             yield f'files: the path "{path}" is given {count} times'
+    if source.case.pattern == UNRESOLVED:
+        yield (
+            "case.pattern: say which part of a case's name is the patient, "
+            'or "" if every case is another patient'
+        )
+        return
     try:
         groups = set(re.compile(source.case.pattern).groupindex)
     except re.error as error:
@@ -152,9 +161,13 @@ def _name_problems(source: Source) -> Iterator[str]:
         yield f'case.pattern: unknown named group "{name}"; known: {", ".join(sorted(CASE_GROUPS))}'
 
 
-def _unknown(key: str, name: str, known: Collection[str], what: str) -> Iterator[str]:
-    if name in known:
+def _unknown(key: str, name: str, ontology: Ontology, kind: Kind) -> Iterator[str]:
+    if name in terms(ontology, kind):
         return
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f' (did you mean "{near[0]}"?)' if near else ""
-    yield f'{key}: "{name}" is not a {what} of the ontology{hint}'
+    what, verb = ONE_OF[kind], f"medcurate terms --kind {kind}" if kind != "labels" else "medcurate terms"
+    if name == UNRESOLVED:
+        yield f"{key}: say which {what} of the ontology it is; see `{verb} WORD`"
+        return
+    near = nearest(ontology, kind, name)
+    hint = f' (did you mean "{near}"?)' if near else ""
+    yield f'{key}: "{name}" is not a {what} of the ontology{hint}; see `{verb} {shlex.quote(name)}`'

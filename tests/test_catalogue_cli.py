@@ -1,4 +1,4 @@
-"""The verbs ``sources`` and ``recipes``."""
+"""The verbs ``sources``, ``recipes`` and ``terms``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from medcurate.cli.main import app
 from medcurate.config.load import check_model
 from medcurate.config.recipe import Recipe
-from medcurate.library import load_recipe, load_source, recipe_names, recipe_sha256, resolve, source_ids
+from medcurate.library import (
+    load_recipe,
+    load_source,
+    ontology,
+    recipe_names,
+    recipe_sha256,
+    resolve,
+    source_ids,
+)
 
 
 def run(*arguments: str) -> str:
@@ -120,7 +128,45 @@ def test_a_misspelt_source_ends_in_one_line():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["sources", "recipes"])
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (("hepatic lesion",), "liver-lesion"),  # an adjective
+        (("Brain Tumour",), "brain-tumor"),  # a synonym, in any case
+        (("left kidney",), "kidney-left"),  # words in any order
+        (("hepat",), "hepatic-vessel"),
+        (("81745001",), "eye"),  # a SNOMED CT code
+        (("us", "--kind", "modalities"), "ultrasound"),  # DICOM's code, before "fundus", which holds it
+        (("t1", "--kind", "sequences"), "t1"),
+        (("spleen", "--kind", "organs"), "spleen"),
+        (("head", "--kind", "regions"), "head"),
+    ],
+)
+def test_terms_are_found_by_what_people_write(arguments, first):
+    found = json.loads(run("terms", *arguments, "--json"))
+    assert found[0]["id"] == first
+    lines = [line.split() for line in run("terms", *arguments).splitlines()]
+    assert first in [words[0] for words in lines if words]
+
+
+def test_terms_lists_all_of_a_kind_with_their_facts():
+    for kind in ("labels", "modalities", "sequences", "organs", "regions"):
+        listed = json.loads(run("terms", "--kind", kind, "--json"))
+        assert [entry["id"] for entry in listed] == list(getattr(ontology(), kind))
+    row = next(line for line in run("terms", "gray-matter").splitlines() if line.startswith(" gray-matter"))
+    words = "gray-matter Gray matter of the brain brain head 389081007 grey matter, gm"
+    assert " ".join(row.split()) == words
+
+
+def test_a_term_that_is_not_there():
+    result = CliRunner().invoke(app, ["terms", "livre"])
+    assert str(result.exception).endswith('(did you mean "liver"?)')
+    result = CliRunner().invoke(app, ["terms", "dermoscopy"])
+    assert "found with --kind modalities" in str(result.exception)
+    assert json.loads(run("terms", "livre", "--json")) == []
+
+
+@pytest.mark.parametrize("verb", ["sources", "recipes", "terms"])
 def test_listing_loads_nothing_heavy(verb):
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom medcurate.cli.main import app\n"

@@ -188,6 +188,28 @@ BAD_SOURCES = [
     # what is replaced, by what, the line that names it
     ('"ct"', '"cct"', 'modality: "cct" is not a modality of the ontology (did you mean "ct"?)'),
     ('"liver"', '"livre"', 'labels.1: "livre" is not a label of the ontology (did you mean "liver"?)'),
+    (
+        '"liver"',
+        '"hepatic lesion"',
+        'labels.1: "hepatic lesion" is not a label of the ontology (did you mean "liver-le',
+    ),
+    (
+        '"liver"',
+        '"livre x"',
+        'labels.1: "livre x" is not a label of the ontology (did you mean "liver"?); see `medcurate terms \'livre x\'`',
+    ),
+    (
+        '"liver"',
+        '"unresolved"',
+        "labels.1: say which label of the ontology it is; see `medcurate terms WORD`",
+    ),
+    (
+        '"ct"',
+        '"CT"',
+        'modality: "CT" is not a modality of the ontology (did you mean "ct"?); '
+        "see `medcurate terms --kind modalities CT`",
+    ),
+    ('"ct"', '"us"', 'modality: "us" is not a modality of the ontology (did you mean "ultrasound"?)'),
     ('"ct"', '"ct"\nsequence = "t1"', 'sequence: "t1" is a sequence of modality "mr", not of "ct"'),
     ('"ct"', '"ct"\nsequence = "flare"', 'sequence: "flare" is not a sequence of the ontology (did you mean'),
     ('"nifti"\n\n', '"nifty"\n\n', 'image.reader: reader "nifty" is unknown; known: dicom, '),
@@ -206,6 +228,11 @@ BAD_SOURCES = [
         'case.pattern: unknown named group "pat"; known: ',
     ),
     ("[labels]", "[case]\npattern = '(p'\n[labels]", "case.pattern: not a regular expression: "),
+    (
+        "[labels]",
+        '[case]\npattern = "unresolved"\n[labels]',
+        'case.pattern: say which part of a case\'s name is the patient, or "" if every case is another patient',
+    ),
     ("[labels]", f'{CHANNEL}modality = "mx"\n[labels]', 'channels[0].modality: "mx" is not a modality'),
     (
         "[labels]",
@@ -237,7 +264,7 @@ def test_a_recipe_that_does_not_fit_its_sources(lab, old, new, line):
 
 def test_all_problems_are_told_at_once(lab):
     path = lab(('modality = "ct"', 'modality = "cct"'), ('1 = "liver"', '1 = "livre"'))
-    assert len(refusal(path)) == 3  # the modality, the label, and no intensity rule for that modality
+    assert len(refusal(path)) == 2  # not a third, of no intensity rule for what is no modality
 
 
 def test_a_default_intensity_serves_every_modality(lab):

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from medcurate.config.source import Origin, Source, SourceFile
+    from medcurate.config.terms import Term
+    from medcurate.errors import ConfigError
     from medcurate.library import Resolved
 
 PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
+
+
+class TermKind(StrEnum):
+    """What terms can be listed; medcurate.config.terms holds the same names."""
+
+    labels = "labels"
+    modalities = "modalities"
+    sequences = "sequences"
+    organs = "organs"
+    regions = "regions"
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
@@ -27,6 +41,7 @@ def register(app: typer.Typer) -> None:
     recipes.callback()(list_recipes)
     recipes.command("show")(show_recipe)
     app.add_typer(recipes, name="recipes")
+    app.command("terms")(list_terms)
 
 
 def list_sources(context: typer.Context, as_json: AsJson = False) -> None:
@@ -98,6 +113,60 @@ def show_recipe(
         return
     for line in _recipe_text(resolved, recipe_sha256(resolved)):
         typer.echo(line)
+
+
+def list_terms(
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="What an id, a title or a synonym has to contain.")
+    ] = "",
+    kind: Annotated[TermKind, typer.Option(help="Which terms.")] = TermKind.labels,
+    as_json: AsJson = False,
+) -> None:
+    """List the ontology's terms that a source may name, or those that WORD finds."""
+    from medcurate.config.terms import matching
+    from medcurate.library import ontology
+
+    found = matching(ontology(), kind.value, word)
+    if as_json:
+        _echo_json([_term_facts(kind, name, term) for name, term in found.items()])
+        return
+    if not found:
+        raise _nothing_found(kind, word)
+    _echo_table(TERM_COLUMNS[kind], [_term_row(kind, name, term) for name, term in found.items()])
+
+
+TERM_COLUMNS = {
+    TermKind.labels: ("label", "title", "side", "organ", "region", "SNOMED CT", "synonyms"),
+    TermKind.modalities: ("modality", "title", "DICOM"),
+    TermKind.sequences: ("sequence", "title", "modality"),
+    TermKind.organs: ("organ", "title", "region", "SNOMED CT"),
+    TermKind.regions: ("region", "title", "group"),
+}
+_FACT_OF = {"side": "laterality", "SNOMED CT": "snomed", "DICOM": "dicom"}
+
+
+def _term_facts(kind: TermKind, name: str, term: Term) -> dict[str, Any]:
+    facts = _label_facts(name) if kind == TermKind.labels else {}
+    return {"id": name} | term.model_dump(mode="json") | {k: v for k, v in facts.items() if k != "label"}
+
+
+def _term_row(kind: TermKind, name: str, term: Term) -> tuple[str, ...]:
+    facts = _term_facts(kind, name, term)
+    facts["synonyms"] = ", ".join(facts.get("synonyms", ()))
+    return name, *(facts[_FACT_OF.get(column, column)] for column in TERM_COLUMNS[kind][1:])
+
+
+def _nothing_found(kind: TermKind, word: str) -> ConfigError:
+    """The error that says where else to look."""
+    from medcurate.config.terms import matching, nearest
+    from medcurate.errors import ConfigError
+    from medcurate.library import ontology
+
+    near = nearest(ontology(), kind.value, word)
+    hint = f' (did you mean "{near}"?)' if near else ""
+    others = [other for other in TermKind if matching(ontology(), other.value, word)]
+    elsewhere = "".join(f"; found with --kind {other.value}" for other in others)
+    return ConfigError(f'none of the {kind.value} has "{word}" in its id, title or synonyms{hint}{elsewhere}')
 
 
 def _summary(source: Source) -> dict[str, Any]:

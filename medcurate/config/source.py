@@ -7,21 +7,43 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# The description of a pattern is what messages say instead of it.
+Id = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
+        description="lower-case letters, digits and hyphens, starting with a letter or digit, at most 40",
+    ),
+]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits, letters in lower case")
+]
+LicenceId = Annotated[
+    str,
+    Field(
+        pattern=r"^(unresolved|[A-Za-z0-9][A-Za-z0-9.+-]*)$",
+        description='an SPDX id, "LicenseRef-" and a name, or "unresolved"; letters, digits and . + - only',
+    ),
+]
+ChannelName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_]+$", description="letters, digits and underscores, at least one")
+]
 Split = Literal["", "train", "val", "test"]
+
+UNRESOLVED = "unresolved"
+"""What a draft says where only its author knows; checks refuse it but as a licence's id."""
 
 
 class Strict(BaseModel):
-    """Immutable, and no key is accepted that is not declared."""
+    """Immutable; no key is accepted that is not declared, and no number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Licence(Strict):
     """Terms of use. ``id``: SPDX id, ``LicenseRef-…``, or "unresolved"."""
 
-    id: Annotated[str, Field(pattern=r"^(unresolved|[A-Za-z0-9][A-Za-z0-9.+-]*)$")]
+    id: LicenceId
     commercial: Literal["yes", "no", "unknown"]
     redistribute: Literal["yes", "no", "unknown"] = "unknown"
     url: str = ""
@@ -96,7 +118,7 @@ class LabelSpec(Strict):
 class Channel(Strict):
     """One of several images that share a label: named in file names, or a component of a 4D file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+    name: ChannelName
     sequence: str = ""
     modality: str = ""  # where it differs from the source's
     component: Annotated[int, Field(ge=0)] | None = None
