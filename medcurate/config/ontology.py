@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from medcurate.config.source import Strict
 
-Snomed = Annotated[str, Field(pattern=r"^(\d{6,18})?$")]
+Snomed = Annotated[str, Field(pattern=r"^(\d{6,18})?$", description="6 to 18 digits, or nothing")]
 
 
 class Modality(Strict):

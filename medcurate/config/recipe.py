@@ -33,7 +33,7 @@ class Clip(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Clip:
         if not self.low < self.high:
-            raise ValueError(f"low must be below high, not {self.low} and {self.high}")
+            raise ValueError(f"low must be below high, not {self.low:.10g} and {self.high:.10g}")
         return self
 
 
@@ -56,7 +56,7 @@ class Percentiles(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Percentiles:
         if not self.low < self.high:
-            raise ValueError(f"low must be below high, not {self.low} and {self.high}")
+            raise ValueError(f"low must be below high, not {self.low:.10g} and {self.high:.10g}")
         return self
 
 
@@ -113,7 +113,7 @@ class SplitRule(Strict):
     def _whole(self) -> SplitRule:
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"train + val + test must be 1, not {total}")
+            raise ValueError(f"train + val + test must be 1, not {total:.10g}")
         return self
 
 

@@ -15,7 +15,7 @@ from medcurate.decoders.values import distinct
 from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, LabelFiles, LabelLayer, Volume
 
-Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$", description="#RRGGBB")]
 
 
 class Options(Strict):

@@ -19,8 +19,16 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Ending = Annotated[
+    str,
+    Field(
+        min_length=1,
+        pattern=r"^([^/]+/?|/)$",
+        description='the end of a name, without "/" unless it is the last character',
+    ),
+]
 Suffixes = Annotated[
-    tuple[Annotated[str, Field(min_length=1, pattern=r"^([^/]+/?|/)$")], ...],
+    tuple[Ending, ...],
     BeforeValidator(_listed),
     Field(min_length=1),
 ]

@@ -23,7 +23,7 @@ from medcurate.readers.files import CaseFiles
 from medcurate.types import Array, Volume
 
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Millimetres = Annotated[float, Field(gt=0)]
 
 
 class Options(Strict):
@@ -41,7 +41,7 @@ class Options(Strict):
     white_is_zero: Literal["invert", "keep"] = "invert"
     grey: bool = False
     stack: bool = False
-    spacing_mm: tuple[Millimetres, Millimetres] | tuple[Millimetres, Millimetres, Millimetres] | None = None
+    spacing_mm: Annotated[tuple[Millimetres, ...], Field(min_length=2, max_length=3)] | None = None
 
     @model_validator(mode="after")
     def _spacing_fits(self) -> Options:
