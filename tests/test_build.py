@@ -214,3 +214,58 @@ def faulty(self, path):
     return read(self, path)
 files.CaseFiles.read = faulty
 """
+
+
+def test_a_finished_dataset_whose_inputs_changed_is_not_called_complete(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=2)
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    lab.write_pair(tmp_path / "lab-a", "p1_scan", *lab.volume(77))
+    refused = lab.build(recipe, out, code=1)
+    assert "not those that the dataset was made of (other content" in refused.stderr
+    lab.write_pair(tmp_path / "lab-a", "p1_scan", *lab.volume(1))
+    assert "complete and undamaged" in lab.build(recipe, out).stdout
+    lab.write_pair(tmp_path / "lab-a", "p9_scan", *lab.volume(9))
+    assert "2 cases then, 3 now" in lab.build(recipe, out, code=1).stderr
+
+
+def test_a_finished_dataset_outlives_the_files_it_was_made_of(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=1)
+    lab.build(recipe, tmp_path / "out")
+    (tmp_path / "lab-a").rename(tmp_path / "elsewhere")
+    elsewhere = ["--data", str(tmp_path / "elsewhere")]
+    assert "complete and undamaged" in lab.build(recipe, tmp_path / "out", *elsewhere).stdout
+
+
+def test_a_case_without_any_label_is_in_the_ledger_and_is_no_fault(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=1)
+    image, label = lab.volume(4)
+    lab.write_pair(tmp_path / "lab-a", "p7_healthy", image, np.zeros_like(label))
+    lab.build(recipe, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert [(r["case"], r["reason"]) for r in rows if r["stage"] == "label"] == [
+        ("p7_healthy", "NO_ANNOTATION")
+    ]
+
+
+def test_a_rerun_still_tells_of_refused_cases(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=2)
+    (tmp_path / "lab-a" / "seg" / "p1_scan.nii.gz").write_bytes(b"\x1f\x8b no gzip")
+    lab.build(recipe, tmp_path / "out", code=3)
+    assert "refused cases: 1" in lab.build(recipe, tmp_path / "out", code=3).stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--memory", "4"], "--memory 4: a worker needs at least 64MiB"),
+        (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--recipe", "nothing"], "nothing"),
+    ],
+)
+def test_mistakes_on_the_command_line_end_in_one_clear_line(
+    tmp_path: Path, more: list[str], message: str
+) -> None:
+    failed = lab.build(lab.lab(tmp_path, sources=1, cases=1), tmp_path / "out", *more, code=1)
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr

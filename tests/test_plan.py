@@ -12,7 +12,7 @@ from medcurate.build.cases import discover
 from medcurate.build.jobs import bundles
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
-from medcurate.errors import DataMissing, Reason
+from medcurate.errors import ConfigError, DataMissing, Reason
 from medcurate.job.spec import job_id
 from medcurate.types import Case
 
@@ -120,3 +120,10 @@ def test_a_job_is_the_same_job_for_another_split_but_not_for_another_mask_rule()
     assert job_id(source, stricter, {}, cases, {"medcurate": "1"}) != same
     assert job_id(source, RECIPE, {}, cases[:1], {"medcurate": "1"}) != same
     assert job_id(source, RECIPE, {}, cases, {"medcurate": "2"}) != same
+
+
+def test_a_patient_pattern_that_misses_a_case_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path, ["p1_a", "q2_a"], ["p1_a", "q2_a"])
+    source = Source.model_validate(FACTS | {"case": {"pattern": r"(?P<group>p\d)_"}})
+    with pytest.raises(ConfigError, match='does not match 1 of 2 case names, such as "q2_a"'):
+        discover(source, root)

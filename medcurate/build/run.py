@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcurate.build.fetch import source_folder
 from medcurate.build.finish import Folders, pack_parts, write_record
 from medcurate.build.parts import changed_inputs, committed_part, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
@@ -75,9 +74,12 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         folders = Folders(out=options.out, work=options.work, parts=options.work / "parts")
         folders.parts.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folders.parts)
-        if whole and not _inputs_at_hand(resolved, options.data):
-            return None
-        plans = plan(resolved, options.data, folders.parts, made_by["tools"])
+        try:
+            plans = plan(resolved, options.data, folders.parts, made_by["tools"])
+        except DataMissing:
+            if whole:  # it may outlive the files that it was made of
+                return None
+            raise
         _check_same_inputs(options.out, plans)
         if whole:
             return None
@@ -130,14 +132,6 @@ def _stands_whole(out: Path) -> bool:
     return whole
 
 
-def _inputs_at_hand(resolved: Resolved, data: Path) -> bool:
-    """Whether every source's folder is there; a finished dataset may outlive the files it was made of."""
-    try:
-        return all(source_folder(s, data, resolved.homes[s.id]).is_dir() for s in resolved.sources)
-    except DataMissing:
-        return False
-
-
 def _check_same_inputs(out: Path, plans: Sequence[SourcePlan]) -> None:
     """Refuse to call a finished dataset complete, or to mend it, when its input files have changed."""
     if not (out / DATASET_FILE).is_file():
@@ -146,15 +140,13 @@ def _check_same_inputs(out: Path, plans: Sequence[SourcePlan]) -> None:
     for entry in plans:
         before = recorded[entry.source]
         changed = [name for job in entry.jobs for name in changed_inputs(job)]
-        found, then = (
-            len(entry.discovery.cases) + len(entry.discovery.rejects),
-            before["counts"]["cases"]["discovered"],
-        )
         if changed or before["plan_sha256"] != entry.digest:
+            then = before["counts"]["cases"]["discovered"]
+            now = len(entry.discovery.cases) + len(entry.discovery.rejects)
             what = (
-                f"{len(changed)} changed, such as {changed[0]}"
-                if changed
-                else f"{then} cases then, {found} now"
+                f"{then} cases then, {now} now"
+                if then != now
+                else f"other content: {(changed or ['sizes'])[0]}"
             )
             raise ConfigError(
                 f"{out}: the files of source {entry.source} in {entry.root} are not those that the dataset was made "
