@@ -19,11 +19,12 @@ from medcurate.config.load import load_model
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
 from medcurate.errors import ConfigError
+from medcurate.inspection.digest import read
 from medcurate.inspection.draft import QUESTION, draft
 from medcurate.inspection.guess import guess
-from medcurate.inspection.look import look
 from medcurate.inspection.meaning import meaning
 from medcurate.inspection.survey import survey
+from medcurate.library import ontology
 from medcurate.pairings import PAIRINGS
 from medcurate.registry import load
 
@@ -173,10 +174,39 @@ def test_files_that_pair_with_nothing_are_counted(tmp_path):
     assert found.extensions == {".nii.gz": 19, ".json": 1}
 
 
+def test_cases_of_different_depths(tmp_path):
+    """At the top and below; what one pairing cannot reach is counted."""
+    files = [
+        f"{place}{n}_{kind}.png" for place in ("", "x/") for n in ("p1", "p2") for kind in ("img", "seg")
+    ]
+    root = grow(tmp_path, *files, "p3_img.png", "p3_seg.png", "a/b/c/p4_img.png", "a/b/c/p4_seg.png")
+    best = guess(survey(root))
+    assert (best.candidate.kind, len(best.usable), best.explained) == ("flat-suffix", 3, 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sets(
+        st.tuples(
+            st.lists(st.sampled_from(["a", "b1", "b2", "masks"]), max_size=3).map(tuple),
+            st.sampled_from(["1.png", "1_mask.png", "2.png", "2_mask.png", "3.nii.gz"]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_no_tree_is_too_odd(tmp_path_factory, files):
+    root = grow(tmp_path_factory.mktemp("t"), *("/".join((*folders, name)) for folders, name in files))
+    best = guess(survey(root))
+    assert best is None or 0 < best.explained <= len(files)
+
+
 def test_nothing_to_pair(tmp_path):
     assert guess(survey(grow(tmp_path, "a/1.png", "a/2.png", "notes.txt"))) is None
     with pytest.raises(ConfigError, match="no such folder"):
         survey(tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"notes\.txt: is a file"):
+        survey(tmp_path / "notes.txt")
 
 
 @settings(max_examples=15, deadline=None)
@@ -224,7 +254,7 @@ def drafted(root: Path) -> tuple[Source, str]:
     """The draft as a source, checked as far as its kinds can."""
     found = survey(root)
     best = guess(found)
-    text = draft(found, best, look(root, best))
+    text = draft(found, best, read(root, best), ontology())
     path = root.parent / "draft.toml"
     path.write_text(text, encoding="utf-8")
     source = load_model(path, Source)
@@ -242,7 +272,7 @@ def test_a_draft_of_volumes_loads_and_asks(tmp_path):
     assert (source.id, source.dimensions) == ("liver-study-2024", 3)
     assert (source.image.reader, source.label.reader, source.label.decoder) == ("nifti", "nifti", "index")
     assert list(source.labels) == ["1", "4"]
-    assert '"1" = "unresolved"  # 288 voxels in the sample' in text  # 4 cases read
+    assert '"1" = "unresolved"  # 288 voxels in 4 of 6 cases' in text
     assert "Hounsfield" in text
     questions = [line for line in text.splitlines() if line.startswith(QUESTION)]
     for subject in ("modality", "licence", "label of the ontology", "patient"):
@@ -253,7 +283,7 @@ def test_a_draft_of_volumes_loads_and_asks(tmp_path):
 
 def test_facts_agree_with_nibabel(tmp_path):
     root = volumes(tmp_path / "x", shift_last=9.0)
-    looks = look(root, guess(survey(root)))
+    looks = read(root, guess(survey(root))).shown
     assert [entry.name for entry in looks] == ["c0", "c1", "c3", "c5"]
     image = nib.load(root / "imagesTr/c1.nii.gz")
     facts = looks[1].images[0]
@@ -323,7 +353,7 @@ def test_probabilities_are_a_question(tmp_path):
         ramp = np.linspace(0, 1, 20 * 18 * 6, dtype=np.float32).reshape(20, 18, 6)
         nib.save(nib.Nifti1Image(ramp, np.diag([0.7, 0.7, 5.0, 1.0])), root / f"labelsTr/c{number}.nii.gz")
     best = guess(survey(root))
-    found = meaning(best, look(root, best))
+    found = meaning(best, read(root, best).labels)
     assert (found.decoder, found.options) == ("threshold", {"above": 0.5})
     assert "probability" in found.doubt
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,11 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from medcurate.inspection.digest import Digest
     from medcurate.inspection.guess import Guess
-    from medcurate.inspection.look import Facts, Look
+    from medcurate.inspection.look import Facts
     from medcurate.inspection.survey import Survey
 
 VALUES_SHOWN = 12
@@ -30,22 +31,17 @@ def inspect_folder(
     ],
     draft: Annotated[
         Path | None,
-        typer.Option("--draft", "-o", metavar="FILE", help="Write a draft of the source file here."),
+        typer.Option("--draft", "-o", metavar="FILE", help="Write a draft of the source file here (.toml)."),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Read every case, not only a sample.")] = False,
 ) -> None:
     """Look at a folder of images and labels: how files pair, what they hold; draft its source file."""
-    from rich.console import Console
-
     from medcurate.errors import ConfigError
     from medcurate.inspection.guess import guess
-    from medcurate.inspection.look import look
     from medcurate.inspection.survey import survey
 
-    if draft and draft.exists():
-        raise ConfigError(f"{draft} exists: it may hold your answers. Choose another name or remove it.")
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE_WIDTH)
+    _check_draft(draft)
+    console = _console()
     found = survey(folder)
     _show_files(console, found)
     best = guess(found)
@@ -55,24 +51,60 @@ def inspect_folder(
             "the kinds are paired-folders, case-folder and flat-suffix."
         )
     _show_pairing(console, found, best)
-    looks = look(folder, best)
-    _show_looks(console, looks)
+    digest = _read(folder, best, every=every)
+    _show_cases(console, digest)
+    if every:
+        _show_all(console, digest)
+    _show_problems(console, digest)
+    _show_patients(console, best)
     if draft:
-        _write(console, draft, found, best, looks)
+        _write(console, draft, found, best, digest)
 
 
-def _write(console: Console, path: Path, found: Survey, best: Guess, looks: Sequence[Look]) -> None:
+def _check_draft(draft: Path | None) -> None:
+    from medcurate.errors import ConfigError
+
+    if draft and draft.suffix != ".toml":
+        raise ConfigError(f"{draft}: a recipe names a source file by a path that ends in .toml")
+    if draft and draft.exists():
+        raise ConfigError(f"{draft} exists: it may hold your answers. Choose another name or remove it.")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def _read(folder: Path, best: Guess, *, every: bool) -> Digest:
+    from medcurate.inspection.digest import read
+    from medcurate.progress import progress
+
+    if not every:
+        return read(folder, best)
+    with progress("inspect", len(best.usable), "cases") as bar:
+        return read(folder, best, every=True, tick=bar.advance)
+
+
+def _write(console: Console, path: Path, found: Survey, best: Guess, digest: Digest) -> None:
     from medcurate.commit import committed
     from medcurate.inspection.draft import QUESTION
     from medcurate.inspection.draft import draft as drafted
+    from medcurate.inspection.following import following
+    from medcurate.library import ontology
 
-    text = drafted(found, best, looks)
+    text = drafted(found, best, digest, ontology())
     with committed(path) as stream:
         stream.write(text.encode())
-    count = text.count(QUESTION)
-    console.print(
-        f"Draft written to {path}: answer its {count} questions, then name it in a recipe.", markup=False
-    )
+    _print(console, f"\nDraft written to {path}. Next:")
+    for line in following(found.root, path, digest, text.count(QUESTION)):
+        _print(console, line)
+
+
+def _print(console: Console, text: str) -> None:
+    """Whole lines, which a terminal may wrap and a paste joins again."""
+    console.print(text.encode(errors="replace").decode(), markup=False, soft_wrap=True)
 
 
 def _show_files(console: Console, found: Survey) -> None:
@@ -100,23 +132,75 @@ def _show_pairing(console: Console, found: Survey, best: Guess) -> None:
 
 def _incomplete(best: Guess) -> str:
     first = best.problems[0]
-    return f"{first.name}: {first.problem}"
+    return _clean(f"{first.name}: {first.problem}")
 
 
-def _show_looks(console: Console, looks: Sequence[Look]) -> None:
+def _show_cases(console: Console, digest: Digest) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("case", "file", "shape", "type", "spacing, mm", "values", title=f"{len(looks)} cases read")
-    for look in looks:
+    count = f"{digest.read_count:,} of {digest.usable_count:,} cases read"
+    partial = digest.read_count < digest.usable_count
+    names = [_clean(look.name) for look in digest.shown]
+    table = Table()
+    # A name that leaves the other columns half of the line is not broken.
+    table.add_column("case", overflow="fold", no_wrap=2 * max(map(len, names), default=0) <= console.width)
+    _add_columns(table)
+    for name, look in zip(names, digest.shown, strict=True):
         rows = [("image", facts) for facts in look.images] + [("label", facts) for facts in look.labels]
-        for kind, facts in rows:
-            cells = (look.name, f"{kind} {facts.token}", *_cells(facts))
-            table.add_row(*(escape(cell) for cell in cells))
+        for number, (kind, facts) in enumerate(rows):
+            cells = ("" if number else name, f"{kind} {facts.token}", *_cells(facts))
+            table.add_row(*(escape(_clean(cell)) for cell in cells), end_section=number == len(rows) - 1)
+    _print(console, count + ("; others may hold more values: --all reads every one" if partial else ""))
     console.print(table)
-    for look in looks:
-        agree = "image and label lie on the same grid" if look.labels else "nothing to compare"
-        console.print(f"{look.name}: {'; '.join(look.problems) or agree}", markup=False)
+
+
+def _show_all(console: Console, digest: Digest) -> None:
+    """What all cases hold together."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("file", "type", "values")
+    for kind, listed in (("image", digest.images), ("label", digest.labels)):
+        for facts in listed:
+            cells = (f"{kind} {facts.token}", facts.dtype, _values(facts))
+            table.add_row(*(escape(_clean(cell)) for cell in cells))
+    _print(console, "In all cases together:")
+    console.print(table)
+
+
+def _add_columns(table: Table) -> None:
+    table.add_column("file", no_wrap=True)
+    for name in ("shape", "type", "spacing, mm", "values"):
+        table.add_column(name, overflow="fold")
+
+
+def _show_problems(console: Console, digest: Digest) -> None:
+    fitting = digest.read_count - digest.doubtful_count
+    _print(
+        console, f"{fitting:,} of {digest.read_count:,}: image and label can be read and lie on the same grid"
+    )
+    for name, problem in digest.problems:
+        _print(console, f"  {_clean(name)}: {_clean(problem)}")
+    rest = digest.doubtful_count - len({name for name, _ in digest.problems})
+    if rest > 0:
+        _print(console, f"  and {rest:,} more cases with problems")
+
+
+def _show_patients(console: Console, best: Guess) -> None:
+    from medcurate.inspection.patients import example, groupings, single
+
+    names = [entry.name for entry in best.usable]
+    _print(console, "Which part of a case's name is the patient? A split never cuts a patient.")
+    for line in [example(grouping) for grouping in groupings(names)] or [single(names[0])]:
+        _print(console, f"  {_clean(line)}")
+    _print(console, f'  with "" every case is another patient: {len(names):,} patients')
+
+
+def _clean(text: str) -> str:
+    """``text`` as a terminal can show it: no control characters, no halves of surrogate pairs."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown.encode(errors="replace").decode()
 
 
 def _cells(facts: Facts) -> tuple[str, str, str, str]:

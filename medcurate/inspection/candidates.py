@@ -77,17 +77,22 @@ def _groups(survey: Survey) -> list[Group]:
     """Folders that hold data files, by depth and last name (digits aside), the largest groups first."""
     alike: dict[tuple[int, str, str], list[str]] = defaultdict(list)
     for folder in survey.data:
-        parts = folder.split("/")
-        alike[len(parts), re.sub(r"[0-9]+", "*", parts[-1]), ""].append(folder)
-        alike[len(parts), "", "/".join(parts[:-1])].append(folder)
-        alike[len(parts), "", ""].append(folder)
+        parts = _parts(folder)
+        parent, last = "/".join(parts[:-1]), re.sub(r"[0-9]+", "*", "".join(parts[-1:]))
+        for key in dict.fromkeys([(last, ""), ("", parent), ("", "")]):
+            alike[len(parts), *key].append(folder)
     templates: dict[str, list[str]] = {}
     for folders in alike.values():
-        template = generalise([tuple(filter(None, folder.split("/"))) for folder in folders])
+        template = generalise([_parts(folder) for folder in folders])
         templates.setdefault(template, folders)
     size = {template: sum(len(survey.data[f]) for f in folders) for template, folders in templates.items()}
     kept = sorted(templates, key=lambda template: (-size[template], template))[:MAX_GROUPS]
     return [_group(survey, template, templates[template]) for template in kept] + _series_groups(survey)
+
+
+def _parts(folder: str) -> tuple[str, ...]:
+    """Names on the way to ``folder``; none for "", the root."""
+    return tuple(filter(None, folder.split("/")))
 
 
 def _series_groups(survey: Survey) -> list[Group]:

@@ -7,52 +7,58 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medcurate.config.ontology import Ontology
+from medcurate.config.source import UNRESOLVED
+from medcurate.inspection.digest import Digest
 from medcurate.inspection.guess import Guess
-from medcurate.inspection.look import Facts, Look
+from medcurate.inspection.look import Facts
 from medcurate.inspection.meaning import meaning
+from medcurate.inspection.patients import PATTERNS, groupings, summary
 from medcurate.inspection.survey import Survey
 
 QUESTION = "# QUESTION:"
-UNRESOLVED = "unresolved"
 MAX_COMPONENTS = 16
 
 
-def draft(survey: Survey, guess: Guess, looks: Sequence[Look]) -> str:
-    """A source as TOML. It loads as ``Source``; what is "unresolved" the check against the ontology names."""
-    images = [facts for look in looks for facts in look.images]
+def draft(survey: Survey, guess: Guess, digest: Digest, ontology: Ontology) -> str:
+    """A source as TOML. It loads as ``Source``; what is "unresolved" the checks of a recipe refuse.
+
+    No case is named: the file may be passed on.
+    """
     sections = (
-        _head(survey.root.resolve().name, images),
+        _head(survey.root.resolve().name, digest.images, ontology),
         _licence(),
         _pairing(survey, guess),
-        _reading(guess, looks),
-        _channels(guess, images),
-        _case(),
+        _reading(guess, digest),
+        _channels(guess, digest.images),
+        _case(guess),
     )
     parts = [list(section) for section in sections]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _head(folder: str, images: Sequence[Facts]) -> Iterator[str]:
+def _head(folder: str, images: Sequence[Facts], ontology: Ontology) -> Iterator[str]:
     flat = bool(images) and all(facts.affine is None for facts in images)
-    yield f"id = {_text(_slug(folder))}"
-    yield f"title = {_text(folder)}"
+    yield f"id = {quoted(slug(folder))}"
+    yield f"title = {quoted(folder)}"
     yield f"{QUESTION} where do these images come from, and what is to be cited?"
     yield 'homepage = ""'
-    yield f"citation = {_text(UNRESOLVED)}"
-    yield f"{QUESTION} which modality is it (an id of the ontology, such as ct, mr, us)?{_hint(images)}"
-    yield f"modality = {_text(UNRESOLVED)}"
+    yield f"citation = {quoted(UNRESOLVED)}"
+    hint = " Values below -900 look like CT in Hounsfield units." if looks_like_ct(images) else ""
+    yield f"{QUESTION} which modality is it: {', '.join(ontology.modalities)}?{hint}"
+    yield f"modality = {quoted(UNRESOLVED)}"
     yield f"dimensions = {2 if flat else 3}"
 
 
-def _hint(images: Sequence[Facts]) -> str:
-    low = min((facts.low for facts in images if facts.affine is not None), default=0.0)
-    return " Values below -900 look like CT in Hounsfield units." if low < -900 else ""
+def looks_like_ct(images: Sequence[Facts]) -> bool:
+    """Whether volumes hold values as low as air in Hounsfield units."""
+    return min((facts.low for facts in images if facts.affine is not None), default=0.0) < -900
 
 
 def _licence() -> Iterator[str]:
     yield f"{QUESTION} under which licence (SPDX id), and what does it allow?"
     yield "[licence]"
-    yield f"id = {_text(UNRESOLVED)}"
+    yield f"id = {quoted(UNRESOLVED)}"
     yield 'commercial = "unknown"'
 
 
@@ -65,32 +71,35 @@ def _pairing(survey: Survey, guess: Guess) -> Iterator[str]:
         first = _comment(guess.problems[0].problem)
         yield f"{QUESTION} {len(guess.problems)} cases are incomplete (first: {first}): is that right?"
     yield "[[pairings]]"
-    yield f"kind = {_text(guess.candidate.kind)}"
+    yield f"kind = {quoted(guess.candidate.kind)}"
     yield "[pairings.options]"
     yield from (f"{key} = {_value(value)}" for key, value in guess.candidate.options.items())
 
 
-def _reading(guess: Guess, looks: Sequence[Look]) -> Iterator[str]:
-    found = meaning(guess, looks)
-    images = [facts.reader for look in looks for facts in look.images]
-    labels = [facts.reader for look in looks for facts in look.labels]
-    for problem in dict.fromkeys(problem for look in looks for problem in look.problems):
-        yield f"{QUESTION} seen in a sampled case: {_comment(problem)}. Is it an erratum?"
+def _reading(guess: Guess, digest: Digest) -> Iterator[str]:
+    found = meaning(guess, digest.labels)
+    images = [facts.reader for facts in digest.images]
+    labels = [facts.reader for facts in digest.labels]
+    read = f"{digest.read_count} of {digest.usable_count} cases"
+    for problem in dict.fromkeys(problem for _, problem in digest.problems):
+        yield f"{QUESTION} seen in one of the cases read: {_comment(problem)}. Is it an erratum?"
     yield "[image]"
-    yield f"reader = {_text(images[0] if images else 'nifti')}"
+    yield f"reader = {quoted(images[0] if images else 'nifti')}"
     yield ""
     yield "[label]"
-    yield f"reader = {_text(labels[0] if labels else 'nifti')}"
+    yield f"reader = {quoted(labels[0] if labels else 'nifti')}"
     if found.doubt:
         yield f"{QUESTION} {found.doubt}"
-    yield f"decoder = {_text(found.decoder)}"
+    yield f"decoder = {quoted(found.decoder)}"
     if found.options:
         yield f"options = {_inline(found.options)}"
     yield ""
-    yield f"{QUESTION} which label of the ontology is each of these?"
+    yield f"{QUESTION} which label of the ontology is each of these (`medcurate terms WORD` finds it)?"
+    if digest.read_count < digest.usable_count:
+        yield f"# {read} were read; others may hold more values: `medcurate inspect --all` reads every one."
     yield "[labels]"
     for key, count in found.keys.items():
-        yield f"{_text(key)} = {_text(UNRESOLVED)}" + (f"  # {count} in the sample" if count else "")
+        yield f"{quoted(key)} = {quoted(UNRESOLVED)}" + (f"  # {count} in {read}" if count else "")
 
 
 def _channels(guess: Guess, images: Sequence[Facts]) -> Iterator[str]:
@@ -105,15 +114,20 @@ def _channels(guess: Guess, images: Sequence[Facts]) -> Iterator[str]:
         yield from (f"{key} = {_value(value)}" for key, value in name.items())
 
 
-def _case() -> Iterator[str]:
+def _case(guess: Guess) -> Iterator[str]:
     yield f"{QUESTION} which part of a case's name is the patient? A split never cuts a patient."
-    yield "# An example: pattern = '^(?P<group>[^/_]+)'. Without a pattern every case is its own patient."
+    found = groupings([entry.name for entry in guess.usable])
+    yield from (f"# For example: {summary(grouping)}." for grouping in found)
+    if not found:
+        yield f"# For example: with '{PATTERNS[-1]}' it is the first word."
+    yield '# With "" every case is another patient.'
     yield "[case]"
-    yield 'pattern = ""'
+    yield f"pattern = {quoted(UNRESOLVED)}"
     yield 'identifiers = "pseudonym"'
 
 
-def _slug(folder: str) -> str:
+def slug(folder: str) -> str:
+    """An id for the source in the folder of that name."""
     return re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:40].strip("-") or "my-source"
 
 
@@ -122,7 +136,7 @@ def _comment(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", "?", text).encode(errors="replace").decode()
 
 
-def _text(text: str) -> str:
+def quoted(text: str) -> str:
     """A TOML basic string; JSON escapes all that TOML does but DEL."""
     clean = text.encode(errors="replace").decode()
     return json.dumps(clean, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -130,7 +144,7 @@ def _text(text: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, str):
-        return _text(value)
+        return quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value)

@@ -21,7 +21,7 @@ from medcurate.registry import load
 from medcurate.types import Array, Volume
 
 CASES_READ = 4
-LABEL_FILES_READ = 8  # of a case
+LABEL_FILES_READ = 8  # of a sampled case
 VALUES_LISTED = 64
 VOLUME_BYTES = 2 << 30
 
@@ -61,19 +61,19 @@ class Look:
     problems: list[str] = field(default_factory=list)
 
 
-def look(root: Path, guess: Guess) -> list[Look]:
-    """Up to ``CASES_READ`` usable cases, evenly spread over the sorted names."""
+def sample(guess: Guess) -> list[int]:
+    """Places of up to ``CASES_READ`` usable cases, evenly spread over the sorted names."""
     count = min(CASES_READ, len(guess.usable))
-    places = [index * (len(guess.usable) - 1) // max(1, count - 1) for index in range(count)]
-    return [_case(root, guess.usable[place]) for place in dict.fromkeys(places)]
+    return [index * (len(guess.usable) - 1) // max(1, count - 1) for index in range(count)]
 
 
-def _case(root: Path, found: Found) -> Look:
+def look(root: Path, found: Found, *, whole: bool = False) -> Look:
+    """One case as read: its images and the first ``LABEL_FILES_READ`` labels, all of them where ``whole``."""
     seen = Look(found.name)
     files = CaseFiles(root, VOLUME_BYTES)
     for image in found.images:
         _add(seen.images, seen, files, (image.channel, image.paths), is_label=False)
-    for label in found.labels[:LABEL_FILES_READ]:
+    for label in found.labels[: None if whole else LABEL_FILES_READ]:
         _add(seen.labels, seen, files, (label.label, label.paths), is_label=True)
     if seen.images:
         seen.problems += _disagreements(seen.images[0], [*seen.images[1:], *seen.labels])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medcurate.inspection.guess import Guess
-from medcurate.inspection.look import Facts, Look
+from medcurate.inspection.look import Facts
 
 MAX_COLOURS = 32
 BRIGHT = 127.0
@@ -23,9 +23,8 @@ class Meaning:
     doubt: str = ""  # what its author has to look at
 
 
-def meaning(guess: Guess, looks: Sequence[Look]) -> Meaning:
-    """A decoder that could read the sampled labels, the plainest that can."""
-    labels = [facts for look in looks for facts in look.labels]
+def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
+    """A decoder that could read ``labels``, the plainest that can."""
     if not labels:
         return Meaning("index", {"1": ""}, doubt="no label file could be read: what do they hold?")
     bright = max(facts.high for facts in labels) > BRIGHT

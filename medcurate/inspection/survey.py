@@ -78,6 +78,8 @@ def is_series(files: Sequence[str]) -> bool:
 
 def survey(root: Path) -> Survey:
     """Walk ``root``. Links to folders are followed once and only outside of it. Raises ConfigError."""
+    if root.is_file():
+        raise ConfigError(f"{root}: is a file; name the folder that holds images and labels")
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder")
     found = Survey(root)
