@@ -86,6 +86,12 @@ def test_patients_are_asked_with_the_real_names_and_never_assumed(tmp_path):
     )
 
 
+def test_where_nothing_joins_an_example_is_shown_on_a_real_name(tmp_path):
+    told = run(volumes(tmp_path / "lab", ("p-01_a", "p-02_b"))).output
+    assert "the patient of p-01_a is p-01\n" in told
+    assert 'with "" every case is another patient: 2 patients' in told
+
+
 def test_questions_name_the_ids_of_the_ontology(tmp_path):
     path = tmp_path / "lab.toml"
     run(volumes(tmp_path / "lab"), "-o", path)

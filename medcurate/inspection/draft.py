@@ -13,7 +13,7 @@ from medcurate.inspection.digest import Digest
 from medcurate.inspection.guess import Guess
 from medcurate.inspection.look import Facts
 from medcurate.inspection.meaning import meaning
-from medcurate.inspection.patients import PATTERNS, groupings, summary
+from medcurate.inspection.patients import FIRST_NUMBER, groupings, summary
 from medcurate.inspection.survey import Survey
 
 QUESTION = "# QUESTION:"
@@ -119,7 +119,7 @@ def _case(guess: Guess) -> Iterator[str]:
     found = groupings([entry.name for entry in guess.usable])
     yield from (f"# For example: {summary(grouping)}." for grouping in found)
     if not found:
-        yield f"# For example: with '{PATTERNS[-1]}' it is the first word."
+        yield f"# For example: with '{FIRST_NUMBER}' it is the first word with its number."
     yield '# With "" every case is another patient.'
     yield "[case]"
     yield f"pattern = {quoted(UNRESOLVED)}"

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+FIRST_NUMBER = r"^(?P<group>[A-Za-z]*[_. -]?[0-9]+)"
 PATTERNS = (
     r"^(?P<group>.+)/[^/]+$",  # the folder
+    FIRST_NUMBER,  # the first word with its number
     r"^(?P<group>.+?)[_. -]+[0-9]+$",  # all but a number at the end
     r"^(?P<group>.+?)[_. -]+[A-Za-z]+[0-9]*$",  # all but a word at the end
     r"^(?P<group>[^_. /-]+)",  # the first word
@@ -61,7 +63,7 @@ def example(grouping: Grouping) -> str:
 
 def single(name: str) -> str:
     """What a pattern is, shown on one name, where no pattern here joins any cases."""
-    return f"with '{PATTERNS[-1]}' the patient of {name} is {next(iter(_patients(PATTERNS[-1], [name])))}"
+    return f"with '{FIRST_NUMBER}' the patient of {name} is {next(iter(_patients(FIRST_NUMBER, [name])))}"
 
 
 def _some(names: Sequence[str], count: int) -> str:
