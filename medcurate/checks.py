@@ -32,6 +32,14 @@ def recipe_problems(recipe: Recipe, sources: Sequence[Source], ontology: Ontolog
     for source_id, count in Counter(source.id for source in sources).items():
         if count > 1:
             yield f'sources: the id "{source_id}" is given {count} times'
+    ways: dict[str, set[str]] = {}
+    for source in sources:
+        ways.setdefault(source.namespace, set()).add(source.case.identifiers)
+    for namespace in (name for name, used in ways.items() if len(used) > 1):
+        yield (
+            f'sources: those of the namespace "{namespace}" must all keep identifiers or all use pseudonyms; '
+            "else the same patient has two names"
+        )
     for modality in recipe.intensity:
         if modality != "default":
             yield from _unknown(f"intensity.{modality}", modality, ontology, "modalities")

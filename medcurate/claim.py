@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcurate import __version__
-from medcurate.commit import write_json
+from medcurate.commit import TEMP_PREFIX, write_json
 from medcurate.errors import ConfigError
 from medcurate.format import CLAIM_FILE, DATASET_FILE, FORMAT_VERSION
 
@@ -41,16 +41,36 @@ def tool_versions() -> dict[str, str]:
     return found
 
 
-def claim(out: Path, made_by: Mapping[str, Any]) -> None:
-    """Mark ``out`` as being built from ``made_by``. Raises ConfigError with a diff when it is claimed otherwise."""
-    existing = _existing(out)
+def work_folder(out: Path) -> Path:
+    """Where an output's parts, plan and lock are kept unless another folder is given."""
+    out = out.resolve()
+    return out.with_name(f"{out.name}.work")
+
+
+def claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
+    """Mark ``out`` as being built from ``made_by``; a copy in ``work`` survives the loss of the output's own.
+
+    Raises ConfigError as ``check_claim`` does.
+    """
+    check_claim(out, made_by, work)
+    write_json(work / CLAIM_FILE, {"out": out.name, "made_by": made_by})
+    if not (out / DATASET_FILE).is_file():
+        write_json(out / CLAIM_FILE, made_by)
+
+
+def check_claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
+    """Raise ConfigError, with what differs, when ``out`` is or is being made from something else."""
+    existing = _existing(out, work)
     if existing is None:
-        stray = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+        stray = (
+            sorted(p.name for p in out.iterdir() if not p.name.startswith(TEMP_PREFIX))
+            if out.is_dir()
+            else []
+        )
         if stray:
             raise ConfigError(
                 f"{out}: not empty and not a dataset of medcurate (found {stray[0]}). Give a new folder."
             )
-        write_json(out / CLAIM_FILE, made_by)
         return
     differences = list(diff(existing, json.loads(json.dumps(made_by))))
     if differences:
@@ -60,7 +80,7 @@ def claim(out: Path, made_by: Mapping[str, Any]) -> None:
             f"{out} was made from something else; datasets are never mixed.\n  "
             + "\n  ".join(shown)
             + more
-            + "\nGive another output folder, or restore what differs."
+            + "\nGive another output folder, remove this one, or restore what differs."
         )
 
 
@@ -76,6 +96,8 @@ def diff(before: Any, after: Any, key: str = "") -> Iterator[str]:
             yield from diff(
                 before.get(name, "absent"), after.get(name, "absent"), f"{key}.{name}" if key else name
             )
+    elif _is_list(before) and _is_list(after) and _by_id(before) is not None and _by_id(after) is not None:
+        yield from diff(_by_id(before), _by_id(after), key)
     elif _is_list(before) and _is_list(after) and len(before) == len(after):
         for number, (left, right) in enumerate(zip(before, after, strict=True)):
             yield from diff(left, right, f"{key}[{number}]")
@@ -83,15 +105,35 @@ def diff(before: Any, after: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {_short(before)} -> {_short(after)}"
 
 
-def _existing(out: Path) -> Any:
-    try:
-        if (out / DATASET_FILE).is_file():
-            return json.loads((out / DATASET_FILE).read_bytes())["made_by"]
-        if (out / CLAIM_FILE).is_file():
-            return json.loads((out / CLAIM_FILE).read_bytes())
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{out}: its record is damaged ({error}). Give a new folder.") from error
-    return None
+def _existing(out: Path, work: Path) -> Any:
+    """What ``out`` is made of: by its record or claim, else by the copy in its work folder."""
+    copy = _copy(out, work)
+    for path, key in ((out / DATASET_FILE, "made_by"), (out / CLAIM_FILE, None)):
+        if not path.is_file():
+            continue
+        try:
+            value = json.loads(path.read_bytes())
+            return value if key is None else value[key]
+        except (ValueError, KeyError, TypeError) as error:
+            if copy is None:
+                raise ConfigError(f"{path}: damaged ({error}). Restore it, or give a new folder.") from error
+            path.unlink()  # it is written again from what the copy says
+    return copy
+
+
+def _copy(out: Path, work: Path) -> Any:
+    path = work / CLAIM_FILE
+    if not (path.is_file() and out.is_dir() and any(out.iterdir())):
+        return None
+    value = json.loads(path.read_bytes())
+    return value["made_by"] if value["out"] == out.name else None
+
+
+def _by_id(entries: Sequence[Any]) -> dict[str, Any] | None:
+    """Entries by their id, None where they have none: lists of sources are compared source by source."""
+    if not all(isinstance(entry, Mapping) and "id" in entry for entry in entries):
+        return None
+    return {entry["id"]: entry for entry in entries}
 
 
 def _is_list(value: Any) -> bool:
@@ -99,5 +141,5 @@ def _is_list(value: Any) -> bool:
 
 
 def _short(value: Any, limit: int = 70) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= limit else f"{text[:limit]}…"

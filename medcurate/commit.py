@@ -23,17 +23,18 @@ TEMP_PREFIX = ".tmp-"
 
 
 @contextmanager
-def committed(path: Path) -> Iterator[IO[bytes]]:
+def committed(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing; it appears under its name only if the body ends without an exception.
 
+    Its permissions are ``mode`` whatever the umask, so that equal datasets are equal for everybody.
     Raises OutputError when the disk is full, naming the folder and the free bytes.
     """
-    with committed_path(path) as temporary, open(temporary, "xb") as stream:
+    with committed_path(path, mode) as temporary, open(temporary, "xb") as stream:
         yield stream
 
 
 @contextmanager
-def committed_path(path: Path) -> Iterator[Path]:
+def committed_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """``committed`` for libraries that write files by name: gives the temporary name, which the body creates."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
@@ -41,7 +42,7 @@ def committed_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -72,10 +73,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Commit ``value`` as canonical, indented UTF-8 JSON (sorted keys), so that equal values are equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    with committed(path) as stream:
+    with committed(path, mode) as stream:
         stream.write(text.encode() + b"\n")
 
 

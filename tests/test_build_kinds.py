@@ -565,11 +565,12 @@ def test_cases_without_a_kept_mask_are_no_failure(objects: Built) -> None:
     assert dataset.of("bare") == []
     assert dataset.record["sources"]["bare"]["counts"]["cases"] == {
         "discovered": 2,
-        "written": 2,
-        "rejected": 0,
+        "written": 1,
+        "rejected": 1,
     }
     reasons = sorted((row["case"], row["axis"], row["reason"]) for row in dataset.refused("bare"))
     assert reasons == [
+        ("empty", "", "NO_ANNOTATION"),
         ("specks", "x", "AREA"),
         ("specks", "x", "AREA"),
         ("specks", "x", "NO_MASK_LEFT"),

@@ -44,7 +44,7 @@ def discover(source: Source, root: Path) -> Discovery:
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
         identifier, group = _written(source, raw), f"{source.namespace}:{_written(source, patient)}"
-        names[identifier] = entry.name
+        names[identifier] = entry.name.encode(errors="backslashreplace").decode()
         problem = _problem(entry, raw, errata, repeated)
         if problem:
             rejects.append((identifier, group, problem))
@@ -84,17 +84,32 @@ def _ids(source: Source, name: str) -> tuple[str, str]:
 
 
 def _written(source: Source, identifier: str) -> str:
-    return identifier if source.case.identifiers == "keep" else pseudonym(source.namespace, identifier)
+    keep = source.case.identifiers == "keep" and _is_text(identifier)
+    return identifier if keep else pseudonym(source.namespace, identifier)
 
 
 def _problem(entry: Found, raw: str, errata: dict[str, str], repeated: set[str]) -> Reject | None:
     if raw in errata:
         return Reject(stage="pair", reason=Reason.ERRATUM, detail=errata[raw])
+    if not all(_is_text(path.as_posix()) for path in _paths(entry)):
+        return Reject(stage="pair", reason=Reason.UNREADABLE, detail="a file name is not UTF-8; rename it")
     if entry.problem:
         return Reject(stage="pair", reason=Reason.UNPAIRED, detail=entry.problem)
     if raw in repeated:
         return Reject(stage="pair", reason=Reason.DUPLICATE_KEY, detail="several cases have this id")
     return None
+
+
+def _paths(entry: Found) -> Iterator[Path]:
+    for image in entry.images:
+        yield from image.paths
+    for label in entry.labels:
+        yield from label.paths
+
+
+def _is_text(name: str) -> bool:
+    """Whether ``name`` was decoded from UTF-8; Python keeps other bytes as surrogates, which no table holds."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _case(source: Source, root: Path, entry: Found, identifier: str, group: str, split: str) -> Case:

@@ -26,12 +26,18 @@ from medcurate.types import Reject
 
 # A worker can be killed from outside; only a case that was running at two deaths is condemned.
 _DEATHS = 2
+OF_THE_MACHINE = {Reason.MEMORY, Reason.TIMEOUT, Reason.DECODER_CRASH}
 
 
 def committed_part(job: Job) -> PartRecord | None:
-    """The record of a job whose part is whole and made of the files as they are now, else None."""
+    """The record of a job whose part is whole and made of the files as they are now, else None.
+
+    A part that lacks cases for reasons of the machine is built again: there may be more memory or time now.
+    """
     record = _record(job)
-    return record if record is not None and _whole(job, record) and not changed_inputs(job) else None
+    if record is None or OF_THE_MACHINE & record.reasons.keys():
+        return None
+    return record if _whole(job, record) and not changed_inputs(job) else None
 
 
 def changed_inputs(job: Job) -> list[str]:

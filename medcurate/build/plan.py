@@ -59,4 +59,4 @@ def write_plan(work: Path, plans: tuple[SourcePlan, ...], out: Path) -> None:
         for entry in plans
     }
     write_json(work / PLAN_FILE, {"out": out.name, "sources": facts})
-    write_json(work / NAMES_FILE, {entry.source: entry.discovery.names for entry in plans})
+    write_json(work / NAMES_FILE, {entry.source: entry.discovery.names for entry in plans}, mode=0o600)

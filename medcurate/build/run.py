@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from medcurate.build.parts import changed_inputs, committed_part, forget_part, r
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.splits import Assignment, assign, joined_groups
-from medcurate.claim import claim, release, tool_versions
+from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
@@ -68,21 +69,25 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
             emit("licence", source=source.id, note="unresolved: every row will say so")
     engine: Engine = load(ENGINES, options.engine, "engine").run
     made_by = _made_by(resolved)
-    with locked(options.work, f"building {options.out.name}"):
-        claim(options.out, made_by)
+    with _locks(options):
+        check_claim(options.out, made_by, options.work)
         whole = _stands_whole(options.out)
         folders = Folders(out=options.out, work=options.work, parts=options.work / "parts")
         folders.parts.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folders.parts)
+        plans: tuple[SourcePlan, ...] | None
         try:
             plans = plan(resolved, options.data, folders.parts, made_by["tools"])
         except DataMissing:
-            if whole:  # it may outlive the files that it was made of
-                return None
-            raise
-        _check_same_inputs(options.out, plans)
-        if whole:
+            if not whole:
+                raise
+            plans = None  # the dataset may outlive the files that it was made of
+        if plans is not None:
+            _check_same_inputs(options.out, plans)
+        if whole or plans is None:
+            release(options.out)
             return None
+        claim(options.out, made_by, options.work)
         write_plan(options.work, plans, options.out)
         run = _Build(resolved, options, engine, folders, plans)
         records, packed, assignments, joined = _parts_and_shards(run)
@@ -98,6 +103,16 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         output_bytes=sum(facts.size_bytes for facts in packed.files.values()),
         seconds=time.perf_counter() - started,
     )
+
+
+@contextmanager
+def _locks(options: BuildOptions) -> Iterator[None]:
+    """Of the work folder, and of the output where another work folder was given."""
+    purpose = f"building {options.out.name}"
+    with ExitStack() as stack:
+        for folder in dict.fromkeys((work_folder(options.out), options.work.resolve())):
+            stack.enter_context(locked(folder, purpose))
+        yield
 
 
 def _made_by(resolved: Resolved) -> dict[str, Any]:

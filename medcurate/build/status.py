@@ -78,7 +78,10 @@ def _source(name: str, facts: dict[str, Any], parts: Path) -> SourceStatus:
 
 
 def _record(path: Path) -> PartRecord | None:
-    return read_part_record(path) if path.is_file() else None
+    try:
+        return read_part_record(path) if path.is_file() else None
+    except (ValueError, KeyError, TypeError):
+        return None  # the next build makes the part again
 
 
 def status_table(status: Status) -> Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcurate.claim import work_folder
 from medcurate.errors import ConfigError
 from medcurate.format import SPLITS
 
@@ -77,12 +78,12 @@ def build(
 
     configure(log_format.value)
     _check_folder(data, "--data")
-    target = out or Path(load_recipe(recipe).name)
+    target = (out or Path(load_recipe(recipe).name)).resolve()
     count = workers or allotted_cpus()
     options = BuildOptions(
         data=data or default_data_folder(),
         out=target,
-        work=work or target.with_name(f"{target.name}.work"),
+        work=work or work_folder(target),
         engine=engine.value,
         workers=count,
         memory_bytes=_memory_bytes(memory) if memory else allotted_memory_bytes() // count,
@@ -125,7 +126,7 @@ def _show(report: BuildReport, out: Path) -> None:
 
     from medcurate.build.report import closing_table, refusals_table
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)  # a command must stay on one line to be copied
     console.print(closing_table(report))
     if (refused := refusals_table(report)) is not None:
         console.print()
@@ -175,11 +176,11 @@ def status(
 
     from medcurate.build.status import read_status, status_table
 
-    found = read_status(dataset, work or dataset.with_name(f"{dataset.name}.work"))
+    found = read_status(dataset, work or work_folder(dataset))
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
         return
-    console = Console()
-    console.print(f"{dataset}: {found.state}", highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{dataset}: {found.state}")
     if found.sources:
         console.print(status_table(found))

@@ -105,10 +105,10 @@ def clean(
     """Remove the work folder of a dataset: parts and records that only a rerun would use."""
     import shutil
 
+    from medcurate.claim import work_folder
     from medcurate.errors import ConfigError
     from medcurate.format import DATASET_FILE
     from medcurate.lock import LOCK_FILE, locked
-    from medcurate.pack.dataset import work_folder
     from medcurate.progress import amount_text
 
     dataset = dataset.resolve()

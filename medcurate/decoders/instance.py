@@ -18,6 +18,9 @@ class Options(Strict):
     """None."""
 
 
+MAX_ID = 2**32 - 1  # what the manifest's ``instance`` column holds
+
+
 def check(labels: Mapping[str, str]) -> None:
     """Raise ValueError unless the only key is "*"."""
     if set(labels) != {"*"}:
@@ -25,7 +28,7 @@ def check(labels: Mapping[str, str]) -> None:
 
 
 def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
-    """One layer a file, ids as stored, of any size. Raises CaseRejected (BAD_LABEL) for what is no id."""
+    """One layer a file, ids as stored, up to 32 bits. Raises CaseRejected (BAD_LABEL) for what is no id."""
     return tuple(
         LabelLayer(labels=_ids(volume), terms={0: labels["*"]}, instances=True) for _, volume in files
     )
@@ -42,5 +45,9 @@ def _ids(volume: Volume) -> Array:
             raise CaseRejected(Reason.BAD_LABEL, "an instance id is negative, NaN or infinite")
         if block.dtype.kind == "f" and not np.array_equal(block, np.rint(block)):
             raise CaseRejected(Reason.BAD_LABEL, "an instance id is no whole number")
+        if high > MAX_ID:
+            raise CaseRejected(
+                Reason.BAD_LABEL, "an instance id is over 32 bits", {"measure": float(high), "bound": MAX_ID}
+            )
         extremes.append(high)
     return as_integers(content.voxels, [0, int(max(extremes))])

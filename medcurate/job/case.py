@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,9 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> Cas
         picture = read_picture(job, case, image, grid, files)
         result.digests.append(picture.digest)
         for found in axes:
-            _write(_Cut(job, case, grid, picture, found), writer, result)
+            spacing_mm = picture.image_spacing_mm or found.spacing_mm
+            cut = _Cut(job, case, grid, picture, dataclasses.replace(found, spacing_mm=spacing_mm))
+            _write(cut, writer, result)
     return result
 
 

@@ -17,7 +17,7 @@ from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge
+from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge, renumbered
 from medcurate.stages.planes import Axis, aspect, resolve_axes
 from medcurate.types import Case, LabelFile, LabelLayer, Reject, Volume
 
@@ -98,6 +98,8 @@ def masks_by_axis(grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe) -> I
             find_masks(view, layer.terms, instances=layer.instances, rule=rule)
             for view, layer in zip(views, layers, strict=True)
         )
+        if rule.components == "2d" and not any(layer.instances for layer in layers):
+            table = renumbered(table)
         found = AxisMasks(
             axis=axis,
             height=height,
@@ -137,7 +139,9 @@ def _refuse_planes(found: AxisMasks, ratio: float, bound: float) -> None:
 
 
 def _judge(found: AxisMasks, recipe: Recipe) -> None:
-    found.kept, refusals = judge(found.table, recipe.masks, found.height, found.width)
+    # A picture has no volume to be judged by.
+    rule = recipe.masks if found.axis else recipe.masks.model_copy(update={"min_voxels": 0})
+    found.kept, refusals = judge(found.table, rule, found.height, found.width)
     found.rejects = [_mask_reject(found, refusal) for refusal in refusals]
     bare = np.setdiff1d(found.table.plane, found.table.plane[found.kept])
     found.rejects += [

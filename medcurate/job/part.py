@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import cv2
 
-from medcurate.commit import committed, sha256_file, write_json
+from medcurate.commit import committed, output_error, sha256_file, write_json
 from medcurate.decoders import DECODERS
 from medcurate.engines.types import Guard
 from medcurate.errors import CaseRejected, Reason
@@ -37,6 +38,17 @@ class PartWriter(TarWriter):
 
     No digest of the whole is taken: every sample's own digest is checked when parts are packed.
     """
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        super().__init__(stream)
+        self._path = path
+
+    def append(self, blob: bytes) -> int:
+        """Write one encoded sample and return its byte offset. Raises OutputError, so that a case is not blamed."""
+        try:
+            return super().append(blob)
+        except OSError as error:
+            raise output_error(error, self._path) from error
 
     def rollback(self, size_bytes: int) -> None:
         """Forget everything that was appended since the tar had ``size_bytes``."""
@@ -77,7 +89,7 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
     started = time.perf_counter()
     totals = _Totals()
     with committed(tar_path(job.parts, job.id)) as stream:
-        writer = PartWriter(stream)
+        writer = PartWriter(stream, tar_path(job.parts, job.id))
         for case in job.cases:
             with guard(case.id):
                 _one(job, case, writer, totals)
@@ -112,6 +124,12 @@ def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
     except CaseRejected as error:
         writer.rollback(mark)
         totals.ledger.append((case.source, case.id, case.group, _rejected(error)))
+    except OSError as error:  # of a library: files are opened through CaseFiles, which has its own refusals
+        writer.rollback(mark)
+        reject = Reject(
+            stage="read", reason=Reason.UNREADABLE, detail=f"an unexpected {type(error).__name__}"
+        )
+        totals.ledger.append((case.source, case.id, case.group, reject))
     except (MemoryError, cv2.error) as error:
         if not _is_out_of_memory(error):
             raise

@@ -35,6 +35,7 @@ class Picture:
     channel: str
     modality: str
     sequence: str
+    image_spacing_mm: tuple[float, float] | None  # (row, column), where a 2D image states it
     source_file: str
     source_sha256: str
 
@@ -59,6 +60,7 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
         channel=image.channel,
         modality=modality,
         sequence=(channel and channel.sequence) or source.sequence,
+        image_spacing_mm=volume.spacing_mm,
         source_file=_source_file(source, case, image),
         source_sha256=_sha256(files, image.paths),
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medcurate import __version__
-from medcurate.claim import claim, release
+from medcurate.claim import claim, release, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
@@ -53,7 +53,7 @@ def pack_dataset(
     with locked(work, f"packing {out.name}"):
         if out.is_dir():
             remove_temporaries(out)
-        claim(out, made_by)
+        claim(out, made_by, work)
         inputs = PackInput(source, (source / MANIFEST_FILE,), (source / REJECTS_FILE,))
         try:
             result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
@@ -66,11 +66,6 @@ def pack_dataset(
             _record(record, made_by, out, result).write(out)
         release(out)
     return result
-
-
-def work_folder(out: Path) -> Path:
-    """Where an output keeps what a rerun can use; ``medcurate clean`` removes it."""
-    return out.with_name(f"{out.name}.work")
 
 
 def _made_by(source: Path, record: DatasetRecord, rules: PackRules) -> dict[str, Any]:

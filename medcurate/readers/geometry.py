@@ -39,6 +39,8 @@ def checked(affine: npt.ArrayLike) -> Affine:
     determinant = abs(float(np.linalg.det(matrix[:3, :3] / lengths)))
     if not determinant > _MIN_DETERMINANT:
         raise CaseRejected(
-            Reason.GEOMETRY, "the affine is singular", {"measure": determinant, "bound": _MIN_DETERMINANT}
+            Reason.GEOMETRY,
+            "the affine is singular",
+            {"measure": round(determinant, 12), "bound": _MIN_DETERMINANT},
         )
     return matrix

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,16 @@ def joined(tables: Iterable[MaskTable]) -> MaskTable:
             empty: Array = np.empty(0, np.bool_ if entry.name == "touches_border" else np.int64)
             columns[entry.name] = np.concatenate([empty, *values])[order]
     return MaskTable(**columns)
+
+
+def renumbered(table: MaskTable) -> MaskTable:
+    """2D components numbered from 1 in every plane and label, also where layers or values share a label."""
+    seen: Counter[tuple[int, str]] = Counter()
+    numbers = np.empty(len(table), np.int64)
+    for row, place in enumerate(zip(table.plane.tolist(), table.label, strict=True)):
+        seen[place] += 1
+        numbers[row] = seen[place]
+    return replace(table, instance=numbers)
 
 
 def judge(

@@ -6,6 +6,7 @@ are strides. Source: NiBabel, "Neuroimaging coordinate systems" and ``nibabel.or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -66,8 +67,11 @@ def canonical_affine(affine: Affine, orientation: Orientation, shape: Sequence[i
 
 
 def canonical_spacing_mm(affine: Affine, orientation: Orientation) -> tuple[float, float, float]:
-    """Distance of neighbouring voxels along canonical x, y, z in mm: the norms of the affine's columns."""
-    x, y, z = (float(np.linalg.norm(affine[:3, stored])) for stored in orientation.axes)
+    """Distance of neighbouring voxels along canonical x, y, z in mm: the norms of the affine's columns.
+
+    Not by numpy's norm of a vector: that is a BLAS product, whose last bit depends on the processor.
+    """
+    x, y, z = (math.hypot(*affine[:3, stored].tolist()) for stored in orientation.axes)
     return x, y, z
 
 
@@ -109,7 +113,7 @@ def _require_regular(affine: Affine) -> None:
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(affine[:3, :3], axis=0)
     usable = bool(np.all(norms > 0) and np.all(np.isfinite(norms)))
-    independence = abs(float(np.linalg.det(affine[:3, :3] / norms))) if usable else 0.0
+    independence = round(abs(float(np.linalg.det(affine[:3, :3] / norms))), 6) if usable else 0.0
     if not independence >= MIN_INDEPENDENCE:
         raise CaseRejected(
             Reason.GEOMETRY,

@@ -1,0 +1,133 @@
+"""What an output is bound to, who may write to it, and what a later run tries again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import lab
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medcurate.lock import locked
+
+OBLIQUE = np.array([[-0.61, 0.23, 0.4, 3.0], [-0.3, -0.63, 0.9, 2.0], [0.1, 0.12, 2.9, 1.0], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return lab.lab(tmp_path, sources=1, cases=2)
+
+
+def reasons(dataset: Path) -> dict[str, str]:
+    rows = pq.read_table(dataset / "rejects.parquet").to_pylist()
+    return {row["case"]: row["reason"] for row in rows if row["stage"] in {"pair", "read", "label"}}
+
+
+def test_the_bytes_do_not_depend_on_the_processor_that_blas_is_tuned_for(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=1)
+    for number in range(4):
+        affine = OBLIQUE.copy()
+        affine[:3, :3] *= 1 + number / 7
+        lab.write_pair(tmp_path / "lab-a", f"p{number + 5}_oblique", *lab.volume(number), affine)
+    for core in ("Haswell", "SkylakeX"):
+        lab.build(recipe, tmp_path / core, env=lab.environment(OPENBLAS_CORETYPE=core))
+    assert lab.digests(tmp_path / "Haswell") == lab.digests(tmp_path / "SkylakeX")
+
+
+def test_a_case_refused_for_memory_comes_back_when_there_is_more(tmp_path: Path, recipe: Path) -> None:
+    image = np.zeros((600, 600, 200), np.int16)
+    image[10:90, 10:90, 5] = 1
+    lab.write_pair(tmp_path / "lab-a", "p9_large", image, image)
+    out = tmp_path / "out"
+    lab.build(recipe, out, "--memory", "120MiB", "--workers", "1", code=3)
+    assert reasons(out) == {"p9_large": "MEMORY"}
+    shutil.rmtree(out)
+    lab.build(recipe, out, "--memory", "2GiB", "--workers", "1")
+    assert reasons(out) == {}
+
+
+def test_another_work_folder_does_not_open_an_output_that_is_being_built(
+    tmp_path: Path, recipe: Path
+) -> None:
+    out = tmp_path / "out"
+    with locked(tmp_path / "out.work", "building out"):  # as a build without --work does
+        second = lab.build(recipe, out, "--work", str(tmp_path / "second"), code=1)
+    assert f"process {os.getpid()}" in second.stderr
+    assert not out.exists()
+
+
+def test_what_a_killed_claim_left_does_not_close_the_output(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".tmp-0123-build.json").write_text("{")
+    lab.build(recipe, out)
+
+
+@pytest.mark.parametrize("content", [None, b"{ damaged"])
+def test_a_lost_record_is_written_again(tmp_path: Path, recipe: Path, content: bytes | None) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    before = lab.digests(out)
+    (out / "dataset.json").unlink()
+    if content:
+        (out / "dataset.json").write_bytes(content)
+    lab.build(recipe, out)
+    assert lab.digests(out) == before
+
+
+def test_another_tool_version_is_refused_by_name(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    record = json.loads((out / "dataset.json").read_bytes())
+    record["made_by"]["tools"]["isal"] = "0.0.1"
+    (out / "dataset.json").write_text(json.dumps(record))
+    refused = lab.build(recipe, out, code=1)
+    assert 'tools.isal: "0.0.1" -> ' in refused.stderr
+
+
+def test_a_failed_plan_leaves_no_claim(tmp_path: Path, recipe: Path) -> None:
+    source = tmp_path / "lab-a.toml"
+    good = source.read_text()
+    source.write_text(good.replace('"img"', '"imgs"'))
+    lab.build(recipe, tmp_path / "out", code=1)
+    source.write_text(good)
+    lab.build(recipe, tmp_path / "out")
+
+
+def test_two_values_of_one_label_are_numbered_together(tmp_path: Path, recipe: Path) -> None:
+    source = tmp_path / "lab-a.toml"
+    source.write_text(source.read_text().replace('2 = "spleen"', '2 = "liver"'))
+    lab.build(recipe, tmp_path / "out")
+    rows = pq.read_table(
+        tmp_path / "out" / "manifest.parquet", columns=["key", "label", "instance"]
+    ).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_by_itself(tmp_path: Path, recipe: Path) -> None:
+    for part in ("img", "seg"):
+        good = tmp_path / "lab-a" / part / "p1_scan.nii.gz"
+        shutil.copy(good, os.fsencode(good.parent) + b"/p7_m\xfcller.nii.gz")
+    lab.build(recipe, tmp_path / "out", code=3)
+    assert list(reasons(tmp_path / "out").values()) == ["UNREADABLE"]
+
+
+def test_status_tells_stopped_from_finished(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    assert "finished" in status(out)
+    (out / "dataset.json").unlink()
+    assert "stopped; run the same build command again" in status(out)
+    assert json.loads(status(out, "--json"))["sources"][0]["cases_written"] == 2
+
+
+def status(out: Path, *more: str) -> str:
+    done = subprocess.run(
+        lab.medcurate("status", str(out), *more), capture_output=True, text=True, check=True
+    )
+    return done.stdout
