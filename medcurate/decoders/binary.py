@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medcurate.config.source import Strict
-from medcurate.decoders.values import blocks, stored
+from medcurate.decoders.values import BLOCK_VOXELS, blocks, stored
 from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, LabelLayer, Volume
 
@@ -77,8 +77,7 @@ def pack(
         if mask.shape != layers[0].labels.shape:
             raise CaseRejected(Reason.GEOMETRY, "label files of the case differ in shape")
         value = values.setdefault(term, len(values) + 1) if union else number
-        where = np.flatnonzero(mask.transpose(axes))
-        _place(layers, where, value, term, axes)
+        _place(layers, mask.transpose(axes).reshape(-1), value, term, axes)
     return tuple(LabelLayer(labels=layer.labels, terms=layer.terms) for layer in layers)
 
 
@@ -88,14 +87,23 @@ def _layer(like: Array, axes: tuple[int, ...], dtype: npt.DTypeLike) -> _Layer:
 
 
 def _place(
-    layers: list[_Layer], where: npt.NDArray[np.intp], value: int, term: str, axes: tuple[int, ...]
+    layers: list[_Layer], mask: npt.NDArray[np.bool_], value: int, term: str, axes: tuple[int, ...]
 ) -> None:
+    """Write ``value`` where ``mask`` (flat, in the order of ``axes``) is set: into the first layer with room."""
     for layer in layers:
-        taken = layer.flat[where]
-        if not taken.any() or bool(((taken == 0) | (taken == value)).all()):
+        if _has_room(layer.flat, mask, value):
             break
     else:
         layer = _layer(layers[0].labels, axes, layers[0].labels.dtype)
         layers.append(layer)
-    layer.flat[where] = value
+    np.putmask(layer.flat, mask, value)
     layer.terms[value] = term
+
+
+def _has_room(flat: Array, mask: npt.NDArray[np.bool_], value: int) -> bool:
+    """Whether ``flat`` holds nothing but 0 and ``value`` under ``mask``; a block at a time, so as to copy little."""
+    for start in range(0, len(flat), BLOCK_VOXELS):
+        taken = flat[start : start + BLOCK_VOXELS][mask[start : start + BLOCK_VOXELS]]
+        if taken.any() and not bool(((taken == 0) | (taken == value)).all()):
+            return False
+    return True
