@@ -37,6 +37,9 @@ def check(labels: Mapping[str, str]) -> None:
         raise ValueError("two keys of [labels] are the same colour")
 
 
+ROWS_AT_ONCE = 64
+
+
 def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file: value n for the n-th key of [labels]. Raises CaseRejected (BAD_LABEL)."""
     keys = [key.lower() for key in labels]
@@ -65,8 +68,13 @@ def _classes(
             f"colour #{int(undeclared[0]):06x} is not declared; {count} pixels hold such colours",
             {"measure": int(undeclared[0]), "count": count},
         )
-    found: Array = classes[nearest][np.searchsorted(colours, packed)]
-    return found.astype(np.uint8) if len(classes) <= np.iinfo(np.uint8).max else found
+    small = len(classes) <= np.iinfo(np.uint8).max
+    table = classes[nearest].astype(np.uint8 if small else np.uint16)
+    found: Array = np.empty(packed.shape, table.dtype)
+    for top in range(0, len(packed), ROWS_AT_ONCE):  # the places found are eight bytes a pixel
+        rows = slice(top, top + ROWS_AT_ONCE)
+        found[rows] = table[np.searchsorted(colours, packed[rows])]
+    return found
 
 
 def _squared_distances(
