@@ -125,8 +125,11 @@ def _copy(out: Path, work: Path) -> Any:
     path = work / CLAIM_FILE
     if not (path.is_file() and out.is_dir() and any(out.iterdir())):
         return None
-    value = json.loads(path.read_bytes())
-    return value["made_by"] if value["out"] == out.name else None
+    try:
+        value = json.loads(path.read_bytes())
+        return value["made_by"] if value["out"] == out.name else None
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged: then only the output's own record can tell
 
 
 def _by_id(entries: Sequence[Any]) -> dict[str, Any] | None:

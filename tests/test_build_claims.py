@@ -68,6 +68,16 @@ def test_what_a_killed_claim_left_does_not_close_the_output(tmp_path: Path, reci
     lab.build(recipe, out)
 
 
+def test_a_damaged_record_without_its_copy_is_named(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    for path in (out / "dataset.json", tmp_path / "out.work" / "build.json"):
+        path.write_text("{ damaged")
+    failed = lab.build(recipe, out, code=1)
+    assert "dataset.json: damaged" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
 @pytest.mark.parametrize("content", [None, b"{ damaged"])
 def test_a_lost_record_is_written_again(tmp_path: Path, recipe: Path, content: bytes | None) -> None:
     out = tmp_path / "out"
