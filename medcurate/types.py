@@ -24,6 +24,7 @@ class ImageFile:
     paths: tuple[Path, ...]
     channel: str = ""  # name of the source's [[channels]] entry; "" where the source has one image a case
     component: int | None = None  # index on the fourth axis where one file holds all channels
+    entry: str = ""  # which sample of a file that holds many (an array pack's row); "" for the whole file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class LabelFile:
 
     paths: tuple[Path, ...]
     label: str = ""
+    entry: str = ""  # as for images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-MAY_IMPORT["train"] = BASE | {"format", "storage"}
+MAY_IMPORT["train"] = BASE | {"commit", "format", "progress", "storage", "units"}
 
 
 def _modules() -> dict[str, Path]:

@@ -18,6 +18,9 @@ Id = Annotated[
 Sha256 = Annotated[
     str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits, letters in lower case")
 ]
+Md5 = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits, letters in lower case")
+]
 LicenceId = Annotated[
     str,
     Field(
@@ -29,6 +32,7 @@ ChannelName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]+$", description="letters, digits and underscores, at least one")
 ]
 Split = Literal["", "train", "val", "test"]
+Access = Literal["open", "registration", "agreement", "kaggle", "synapse", "unknown"]
 
 UNRESOLVED = "unresolved"
 """What a draft says where only its author knows; checks refuse it but as a licence's id."""
@@ -38,6 +42,13 @@ class Strict(BaseModel):
     """Immutable; no key is accepted that is not declared, and no number that is not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _below(value: str) -> str:
+    parts = PurePosixPath(value).parts
+    if not parts or value.startswith("/") or ".." in parts:
+        raise ValueError("a path below the source's folder, without '..'")
+    return value
 
 
 class Licence(Strict):
@@ -55,23 +66,59 @@ class Licence(Strict):
         return {"yes": True, "no": False}.get(self.commercial)
 
 
-class Origin(Strict):
-    """Where a file comes from: exactly one of a URL, a packaged resource, a generator, or by hand."""
+_ORIGINS = ("url", "huggingface", "kaggle", "synapse", "package", "generator", "by_hand")
 
-    url: str = ""
+
+class Origin(Strict):
+    """Where a file comes from: exactly one of ``_ORIGINS``.
+
+    ``by_hand`` may stand beside ``kaggle`` and ``synapse``: what to do where no token is set.
+    """
+
+    url: str = ""  # https://… or s3://…
+    mirrors: tuple[str, ...] = ()  # further URLs of the same bytes
+    huggingface: str = ""  # "owner/name" of a dataset repository; with ``resource``
+    revision: str = ""  # commit of that repository, so that its bytes cannot change
+    kaggle: str = ""  # "owner/name" of a dataset, or the name of a competition; with ``resource``
+    synapse: str = ""  # "syn" and a number
     package: str = ""  # import name; with ``resource``
-    resource: str = ""  # path inside the package
+    resource: str = ""  # path inside the package or repository
     generator: str = ""  # name of a generator of medcurate.phantom
     by_hand: str = ""  # the instruction shown to the user
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Origin:
-        given = [name for name in ("url", "package", "generator", "by_hand") if getattr(self, name)]
+        given = [name for name in _ORIGINS if getattr(self, name)]
+        if len(given) == 2 and given[0] in {"kaggle", "synapse"} and given[1] == "by_hand":
+            given = given[:1]
         if len(given) != 1:
-            raise ValueError(f"exactly one of url, package, generator, by_hand; given: {given or 'none'}")
-        if bool(self.package) != bool(self.resource):
-            raise ValueError("package and resource go together")
+            raise ValueError(f"exactly one of {', '.join(_ORIGINS)}; given: {given or 'none'}")
+        if bool(self.resource) != bool(self.package or self.huggingface or self.kaggle):
+            raise ValueError("resource goes with package, huggingface or kaggle, and they with it")
+        if self.mirrors and not self.url:
+            raise ValueError("mirrors go with url")
         return self
+
+
+class Unpack(Strict):
+    """How an archive becomes the folder ``into``, which unpacking makes and nothing else writes to.
+
+    Member names are matched and stripped with "/" between folders; patterns: ``*`` inside a name, ``**``
+    for any folders.
+    """
+
+    into: str  # folder below the source's folder; a user may place it by hand instead of the archive
+    format: Literal["", "zip", "tar", "7z", "rar", "gz"] = ""  # "": as the first bytes say
+    strip: Annotated[int, Field(ge=0)] = 0  # leading folders of member names to leave out
+    include: tuple[str, ...] = ()  # patterns of the members that are wanted; empty: all
+    nested: tuple[str, ...] = ()  # patterns of members that are archives, unpacked where they lie
+    parts: tuple[str, ...] = ()  # paths of the other [[files]] of a split archive, in order, before this one
+    password: str = ""  # as its owner published it
+
+    @field_validator("into")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        return _below(value)
 
 
 class SourceFile(Strict):
@@ -80,15 +127,14 @@ class SourceFile(Strict):
     path: str
     origin: Origin
     sha256: Sha256 | None = None
+    md5: Md5 | None = None  # where the publisher states no SHA-256
     size_bytes: Annotated[int, Field(ge=0)] | None = None
+    unpack: Unpack | None = None  # None: the file is used as it is
 
     @field_validator("path")
     @classmethod
     def _inside(cls, value: str) -> str:
-        parts = PurePosixPath(value).parts
-        if not parts or value.startswith("/") or ".." in parts:
-            raise ValueError("a path below the source's folder, without '..'")
-        return value
+        return _below(value)
 
 
 class Pairing(Strict):
@@ -156,7 +202,11 @@ class Source(Strict):
     sequence: str = ""
     dimensions: Literal[2, 3]
     synthetic: bool = False
+    access: Access = "open"
+    cases: Annotated[int, Field(gt=0)] | None = None  # labelled cases that its publisher states
     notes: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()  # where facts of this file were read
+    sa_med2d: tuple[str, ...] = ()  # its names in the SA-Med2D-20M release
     licence: Licence
     files: tuple[SourceFile, ...] = ()
     pairings: Annotated[tuple[Pairing, ...], Field(min_length=1)]
