@@ -86,7 +86,43 @@ IN_SOURCES = [
     (("labels",), {}, "labels: name at least one"),
     (("files", 0, "sha256"), "abc", 'files[0].sha256: "abc" is not of the form: 64 hexadecimal digits'),
     (("files", 0, "path"), "../a", "files[0].path: a path below the source's folder, without '..'; given: "),
-    (("files", 0, "origin"), {}, "files[0].origin: exactly one of url, package, generator, by_hand; given: "),
+    (
+        ("files", 0, "origin"),
+        {},
+        "files[0].origin: exactly one of url, huggingface, kaggle, synapse, package, generator, by_hand; given: none",
+    ),
+    (
+        ("files", 0, "origin"),
+        {"url": "https://a.org/b", "by_hand": "Ask."},
+        "files[0].origin: exactly one of url, huggingface, kaggle, synapse, package, generator, by_hand; given: ['url'",
+    ),
+    (
+        ("files", 0, "origin"),
+        {"huggingface": "a/b"},
+        "files[0].origin: resource goes with package, huggingface or kaggle, and they with it",
+    ),
+    (
+        ("files", 0, "origin"),
+        {"by_hand": "Ask.", "mirrors": ["https://a.org"]},
+        "files[0].origin: mirrors go with url",
+    ),
+    (("files", 0, "md5"), "abc", 'files[0].md5: "abc" is not of the form: 32 hexadecimal digits'),
+    (
+        ("files", 0, "unpack"),
+        {"into": ".."},
+        "files[0].unpack.into: a path below the source's folder, without '..'",
+    ),
+    (
+        ("files", 0, "unpack"),
+        {"into": "a", "format": "arj"},
+        'files[0].unpack.format: "arj" is not one of: "", zip,',
+    ),
+    (
+        ("access",),
+        "secret",
+        'access: "secret" is not one of: open, registration, agreement, kaggle, synapse, ',
+    ),
+    (("cases",), 0, "cases: must be above 0; given: 0"),
     (("licence", "id"), "CC BY", 'licence.id: "CC BY" is not of the form: an SPDX id, '),
     (("channels",), [{"name": "t1 w"}], 'channels[0].name: "t1 w" is not of the form: letters, digits and '),
 ]

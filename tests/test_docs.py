@@ -43,6 +43,7 @@ from medcurate.config.source import (
     Pairing,
     Source,
     SourceFile,
+    Unpack,
 )
 from medcurate.decoders import DECODERS
 from medcurate.errors import Reason
@@ -141,6 +142,7 @@ REFERENCES = {
         "`[licence]`": Licence,
         "`[[files]]`": SourceFile,
         "`origin`": Origin,
+        "`unpack`": Unpack,
         "`[[pairings]]`": Pairing,
         "`[image]`": ImageSpec,
         "`[label]`": LabelSpec,
