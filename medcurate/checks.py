@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from medcurate.config.load import check_model
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import UNRESOLVED, Pairing, Source
@@ -22,6 +21,7 @@ from medcurate.errors import ConfigError
 from medcurate.pairings import PAIRINGS
 from medcurate.readers import READERS
 from medcurate.registry import load
+from medcurate.tables import check_model
 
 CASE_GROUPS = frozenset({"case", "group"})
 ONE_OF: Mapping[Kind, str] = {"labels": "label", "modalities": "modality", "sequences": "sequence"}

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.checks import recipe_problems, source_problems
-from medcurate.config.load import load_model
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError
+from medcurate.tables import load_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

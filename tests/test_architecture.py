@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": BASE,
     "lock": BASE | {"commit"},
     "storage": BASE,
-    "config": BASE,
+    "tables": BASE,
+    "config": BASE | {"tables"},
     "format": BASE | {"commit"},
     "claim": BASE | {"commit", "format"},
     "ledger": {"format", "types"},
@@ -33,8 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": BASE | {"config", "format", "types"},
     "engines": BASE,
     "phantom": BASE | {"commit"},
-    "checks": BASE | {"config", "decoders", "pairings", "readers", "registry"},
-    "library": BASE | {"checks", "config"},
+    "checks": BASE | {"config", "decoders", "pairings", "readers", "registry", "tables"},
+    "library": BASE | {"checks", "config", "tables"},
     "job": BASE
     | {"commit", "config", "decoders", "engines", "format", "ledger", "readers", "registry", "stages", "types"},
     "pack": BASE | {"claim", "commit", "engines", "format", "ledger", "lock", "types"},
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-MAY_IMPORT["train"] = BASE | {"commit", "format", "progress", "storage", "units"}
+MAY_IMPORT["train"] = BASE | {"commit", "format", "progress", "storage", "tables", "units"}
 
 
 def _modules() -> dict[str, Path]:

@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
-from medcurate.config.load import check_model
 from medcurate.config.recipe import Recipe
 from medcurate.library import (
     load_recipe,
@@ -22,6 +21,7 @@ from medcurate.library import (
     resolve,
     source_ids,
 )
+from medcurate.tables import check_model
 
 
 def run(*arguments: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from medcurate.config.load import SENTENCES, check_model, load_model
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
@@ -20,6 +19,7 @@ from medcurate.library import packaged_sources, recipe_path
 from medcurate.pairings import PAIRINGS
 from medcurate.readers import READERS
 from medcurate.registry import load
+from medcurate.tables import SENTENCES, check_model, load_model
 
 RECIPE = tomllib.loads(recipe_path("quickstart").read_text(encoding="utf-8"))
 SOURCE = tomllib.loads((packaged_sources() / "dsb2018-nuclei-sample.toml").read_text(encoding="utf-8"))

@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 from medcurate.build.cases import discover
 from medcurate.checks import recipe_problems, source_problems
 from medcurate.cli.main import app
-from medcurate.config.load import check_model
 from medcurate.config.recipe import (
     Clip,
     Limits,
@@ -52,6 +51,7 @@ from medcurate.library import load_source, ontology
 from medcurate.pairings import PAIRINGS
 from medcurate.readers import READERS
 from medcurate.registry import load
+from medcurate.tables import check_model
 
 ROOT = Path(__file__).parents[1]
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -10,10 +10,10 @@ import pytest
 
 import medcurate.build.fetch as fetch
 from medcurate.build.fetch import STAMP_FILE, ensure
-from medcurate.config.load import check_model
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, packaged_sources, source_ids
+from medcurate.tables import check_model
 
 MNI = "embedded/mni152-tissues/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 PACKAGED = {"package": "medcurate.manifests", "resource": MNI}

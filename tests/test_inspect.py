@@ -15,7 +15,6 @@ from trees import grow
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
-from medcurate.config.load import load_model
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
 from medcurate.errors import ConfigError
@@ -27,6 +26,7 @@ from medcurate.inspection.survey import survey
 from medcurate.library import ontology
 from medcurate.pairings import PAIRINGS
 from medcurate.registry import load
+from medcurate.tables import load_model
 
 N = range(1, 7)
 IDRID = "A. Segmentation/{}/a. Training Set"

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
-from medcurate.config.load import load_model
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError
 from medcurate.inspection.digest import PROBLEMS_KEPT, read
@@ -22,6 +21,7 @@ from medcurate.inspection.look import VALUES_LISTED
 from medcurate.inspection.patients import groupings
 from medcurate.inspection.survey import survey
 from medcurate.library import ontology, resolve
+from medcurate.tables import load_model
 
 NAMES = ("p-01_20240101", "p-01_20240301", "p-02_20240101", "p-03_20240101", "p-03_20240202", "p-04_20240101")
 

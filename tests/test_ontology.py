@@ -7,10 +7,10 @@ import re
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
-from medcurate.config.load import check_model
 from medcurate.config.ontology import Ontology
 from medcurate.errors import ConfigError
 from medcurate.library import ontology
+from medcurate.tables import check_model
 
 TERMS = ontology()
 KINDS = {

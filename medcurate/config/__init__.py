@@ -1,1 +1,1 @@
-"""What users write in TOML, as strict models. Imports no other part but errors."""
+"""What users write in TOML, as strict models. Imports no other part but errors and tables."""

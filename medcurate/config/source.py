@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from medcurate.tables import Strict as Strict
 
 # The description of a pattern is what messages say instead of it.
 Id = Annotated[
@@ -36,12 +38,6 @@ Access = Literal["open", "registration", "agreement", "kaggle", "synapse", "unkn
 
 UNRESOLVED = "unresolved"
 """What a draft says where only its author knows; checks refuse it but as a licence's id."""
-
-
-class Strict(BaseModel):
-    """Immutable; no key is accepted that is not declared, and no number that is not finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _below(value: str) -> str:
@@ -142,14 +138,14 @@ class Pairing(Strict):
 
     kind: str
     split: Split = ""  # the official split of every case found by this pairing
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
 
 class ImageSpec(Strict):
     """How image files are read."""
 
     reader: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
 
 
 class LabelSpec(Strict):
@@ -157,8 +153,8 @@ class LabelSpec(Strict):
 
     reader: str
     decoder: str
-    options: dict[str, Any] = {}
-    reader_options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
+    reader_options: dict[str, Any] = Field(default={})
 
 
 class Channel(Strict):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from medcurate.errors import ConfigError
@@ -22,10 +22,21 @@ Schema = Mapping[str, Any]  # a JSON schema, or a part of one
 _SHOWN_CHARACTERS = 80  # of a value that is quoted in a message
 
 
+class Strict(BaseModel):
+    """Immutable; no key is accepted that is not declared, and no number that is not finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
 def load_model(path: Path, model: type[Model]) -> Model:
     """Read ``path`` as ``model``. Raises ConfigError."""
+    return check_model(load_table(path), model, str(path))
+
+
+def load_table(path: Path) -> dict[str, Any]:
+    """The values of the TOML file ``path``. Raises ConfigError."""
     try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
@@ -34,7 +45,6 @@ def load_model(path: Path, model: type[Model]) -> Model:
         raise ConfigError(f"{path}: not UTF-8 from byte {error.start} on; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    return check_model(value, model, str(path))
 
 
 def check_model(value: Any, model: type[Model], where: str) -> Model:
