@@ -117,6 +117,7 @@ SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than_equal": _bound("must be at least", "ge"),
     "less_than": _bound("must be below", "lt"),
     "less_than_equal": _bound("must be at most", "le"),
+    "multiple_of": _bound("must be a multiple of", "multiple_of"),
     "finite_number": _plain("must be a finite number"),
     "string_type": _plain("must be text in quotes"),
     "int_type": _plain("must be a whole number"),
@@ -199,6 +200,10 @@ def _child(node: Schema, part: int | str) -> Schema:
 
 
 def _resolve(schema: Schema, node: Schema) -> Schema:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    """``node`` behind its references; of a value that may be absent, what it is where it is given."""
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        else:
+            node = next(option for option in node["anyOf"] if option.get("type") != "null")
     return node

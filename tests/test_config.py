@@ -252,7 +252,16 @@ def test_every_pattern_has_words(model):
 
 
 def test_no_sentence_is_empty():
-    context = {"error": "e", "min_length": 1, "max_length": 1, "gt": 1, "ge": 1, "lt": 1, "le": 1}
+    context = {
+        "error": "e",
+        "min_length": 1,
+        "max_length": 1,
+        "gt": 1,
+        "ge": 1,
+        "lt": 1,
+        "le": 1,
+        "multiple_of": 1,
+    }
     assert all(sentence(context) for sentence in SENTENCES.values())
 
 

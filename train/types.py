@@ -38,7 +38,9 @@ class Batch:
     ``annotations`` int64 (B, K): index of the mask in the sample's JSON. ``seeds`` int64 (B,): decides all that is
     drawn for the image in this epoch, whatever rank and worker draws it. ``number``: of the global batch in the epoch.
     ``keys``: sample keys; ``frames``: from original pixels to the model's. ``samples``: global number of samples of
-    the batch on all ranks (losses are sums over all of them).
+    the batch on all ranks (losses are sums over all of them). ``seed``: of the global batch, equal on all ranks and
+    another in every epoch: decides what is drawn once for a batch. ``embeddings`` float16 (B, C, S/16, S/16) where the
+    recipe reads cached ones; then ``images`` is (B, 3, 0, 0).
     """
 
     images: torch.Tensor
@@ -50,6 +52,8 @@ class Batch:
     frames: tuple[Frame, ...]
     number: int
     samples: int
+    seed: int
+    embeddings: torch.Tensor | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What a train recipe may say, as strict models. Imports no other part of the trainer."""
