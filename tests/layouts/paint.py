@@ -1,0 +1,180 @@
+"""Decoders backwards: from the strips that a case shows to arrays of label files. One function a kind.
+
+Strip number n is 2 x (3 + n) pixels on 1, 2 or 3 planes, apart from all others: its area says which it is, so
+a label that takes another's place is seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medcurate.config.source import Source
+
+Options = Mapping[str, Any]
+Shown = dict[str, list[np.ndarray]]  # by key ("" for all), one array (planes, rows, columns[, 3]) a file
+
+PLANES = 4
+LEAST_SIDE = 24
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One region of one key: rows ``top`` and the next, columns 2 to 2 + ``width``, planes first to last."""
+
+    key: str
+    label: str
+    top: int
+    width: int
+    planes: tuple[int, ...]
+
+    @property
+    def area_px(self) -> int:
+        return 2 * self.width
+
+    def on(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """bool (planes, rows, columns)."""
+        mask = np.zeros(shape, np.bool_)
+        mask[list(self.planes), self.top : self.top + 2, 2 : 2 + self.width] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a case shows; ``files``: label files a key may have."""
+
+    source: Source
+    strips: tuple[Strip, ...]
+    shape: tuple[int, int, int]
+    files: int
+
+    def of(self, key: str) -> list[np.ndarray]:
+        return [strip.on(self.shape) for strip in self.strips if strip.key == key]
+
+
+def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
+    """The strips of a case: of all keys, or of the first three only."""
+    objects = 3 if source.label.decoder in OBJECT_DECODERS else files
+    keys = [key for key in source.labels for _ in range(objects)]
+    shown = len(keys) if whole else min(len(keys), 3)
+    planes = PLANES if source.dimensions == 3 else 1
+    strips = tuple(
+        Strip(
+            key=key,
+            label=source.labels[key],
+            top=4 * number + 2,
+            width=3 + number,
+            planes=tuple(range(number % 2, number % 2 + 1 + number % 3)) if planes > 1 else (0,),
+        )
+        for number, key in enumerate(keys[:shown])
+    )
+    shape = (planes, max(4 * len(keys) + 4, LEAST_SIDE), max(len(keys) + 8, LEAST_SIDE))
+    return Canvas(source, strips, shape, files)
+
+
+def _smallest(values: Sequence[float]) -> np.dtype[Any]:
+    if any(value != int(value) for value in values):
+        return np.dtype(np.float32)
+    return next(
+        np.dtype(kind)
+        for kind in (np.uint8, np.uint16, np.int16, np.int32, np.int64)
+        if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max
+    )
+
+
+def index(canvas: Canvas, options: Options) -> Shown:
+    """The key as a number; a corner holds what is ignored."""
+    ignored = [int(value) for value in options.get("ignore", ())]
+    values = np.zeros(canvas.shape, _smallest([0, *ignored, *(int(key) for key in canvas.source.labels)]))
+    values[:, 0, : len(ignored)] = ignored
+    for strip in canvas.strips:
+        values[strip.on(canvas.shape)] = int(strip.key)
+    return {"": [values]}
+
+
+def value_map(canvas: Canvas, options: Options) -> Shown:
+    """Both ends of a range, on a ground of the first background value; a corner holds the others."""
+    ground = [_ends(text) for text in options.get("background", ("0",))]
+    numbers = [number for key in canvas.source.labels for number in _ends(key)]
+    values = np.full(
+        canvas.shape, ground[0][0], _smallest([*numbers, *(end for ends in ground for end in ends)])
+    )
+    corner = [end for ends in ground for end in ends]
+    values[:, 0, : len(corner)] = corner
+    for strip in canvas.strips:
+        low, high = _ends(strip.key)
+        values[strip.on(canvas.shape)] = low
+        values[list(strip.planes), strip.top, 2 : 2 + strip.width] = high
+    return {"": [values]}
+
+
+def _ends(text: str) -> tuple[float, float]:
+    low, _, high = text.partition("..")
+    return float(low), float(high or low)
+
+
+def colour_map(canvas: Canvas, options: Options) -> Shown:
+    """The key's colour on the first background colour."""
+    ground = options.get("background", ("#000000",))
+    values = np.full((*canvas.shape, 3), _colour(ground[0]), np.uint8)
+    values[:, 0, : len(ground)] = [_colour(text) for text in ground]
+    for strip in canvas.strips:
+        values[strip.on(canvas.shape)] = _colour(strip.key)
+    return {"": [values]}
+
+
+def _colour(text: str) -> list[int]:
+    return [*bytes.fromhex(text[1:])]
+
+
+def instance(canvas: Canvas, options: Options) -> Shown:
+    """A number an object, with gaps."""
+    values = np.zeros(canvas.shape, np.uint16)
+    for number, strip in enumerate(canvas.strips):
+        values[strip.on(canvas.shape)] = 1 + 3 * number
+    return {"": [values]}
+
+
+def mask_per_class(canvas: Canvas, options: Options) -> Shown:
+    """One file a strip of the key; a key that is not shown has none."""
+    keys = dict.fromkeys(strip.key for strip in canvas.strips)
+    return {key: [_binary(mask, options, 0.0) for mask in canvas.of(key)] for key in keys}
+
+
+def threshold(canvas: Canvas, options: Options) -> Shown:
+    """One file a strip, or one with all of them."""
+    (key,) = canvas.source.labels
+    masks = canvas.of(key)
+    if canvas.files == 1:
+        masks = [np.any(masks, axis=0)]
+    return {"": [_binary(mask, options, None) for mask in masks]}
+
+
+def _binary(mask: np.ndarray, options: Options, default: float | None) -> np.ndarray:
+    above = float(options.get("above", default))
+    bright = 255 if 0 <= above < 255 else math.floor(above) + 1
+    dark = 0 if above >= 0 else math.floor(above) - 1
+    shown = ~mask if options.get("inverted") else mask
+    return np.where(shown, bright, dark).astype(_smallest([bright, dark]))
+
+
+OBJECT_DECODERS = {"instance"}
+PAINTERS: dict[str, Callable[[Canvas, Options], Shown]] = {
+    "colour-map": colour_map,
+    "index": index,
+    "instance": instance,
+    "mask-per-class": mask_per_class,
+    "threshold": threshold,
+    "value-map": value_map,
+}
+
+
+def painted(canvas: Canvas) -> Shown:
+    """The arrays of a case's label files."""
+    decoder = canvas.source.label.decoder
+    assert decoder in PAINTERS, f"decoder {decoder}: add its layout to tests/layouts/paint.py"
+    return PAINTERS[decoder](canvas, canvas.source.label.options)
