@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -89,13 +90,24 @@ def decode_many(counts: Sequence[bytes], height: int, width: int) -> npt.NDArray
     Raises ValueError when a string is empty, cut or holds other characters, when a count is negative, or
     when the counts of a mask do not sum to ``height * width``.
     """
+    columns = decode_columns(counts, height, width)
+    masks = np.empty((len(counts), height, width), np.uint8)
+    for column_major, mask in zip(columns, masks, strict=True):
+        cv2.transpose(column_major, mask)
+    return masks.view(np.bool_)
+
+
+def decode_columns(counts: Sequence[bytes], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Compressed RLE of masks of one size to uint8 0 or 1, (N, width, height): as stored, columns first.
+
+    For those who go on with other geometry and transpose later. Raises ValueError as ``decode_many`` does.
+    """
     if not counts:
-        return np.zeros((0, height, width), np.bool_)
+        return np.zeros((0, width, height), np.uint8)
     lengths, sizes = _run_lengths(counts, height * width)
-    ends = np.cumsum(lengths)
     index = np.arange(len(lengths)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    is_set = (index & 1).astype(np.bool_) & (lengths > 0)
-    return _filled(ends[is_set] - lengths[is_set], ends[is_set], (len(counts), height, width))
+    pixels: npt.NDArray[np.uint8] = np.repeat((index & 1).astype(np.uint8), lengths)
+    return pixels.reshape(len(counts), width, height)
 
 
 def _differences(counts: Int64s, sizes: Int64s) -> Int64s:
@@ -133,11 +145,12 @@ def _run_lengths(texts: Sequence[bytes], pixels: int) -> tuple[Int64s, Int64s]:
         raise ValueError("not compressed RLE: it is empty, cut or holds other characters")
     last = np.flatnonzero(is_last)
     counts = _numbers(characters, last)
-    bounds = np.searchsorted(last, last_bytes, side="right").tolist()
-    for start, stop in pairwise([0, *bounds]):
+    bounds = np.searchsorted(last, last_bytes, side="right")
+    for start, stop in pairwise([0, *bounds.tolist()]):
         for chain in (counts[start + 1 : stop : 2], counts[start + 2 : stop : 2]):
-            np.cumsum(chain, out=chain)
-    sizes = np.diff(bounds, prepend=0)
+            np.add.accumulate(chain, out=chain)
+    sizes = bounds.copy()
+    sizes[1:] -= bounds[:-1]
     _check_counts(counts, sizes, pixels)
     return counts, sizes
 
@@ -153,39 +166,16 @@ def _check_counts(counts: Int64s, sizes: Int64s, pixels: int) -> None:
 
 def _numbers(characters: npt.NDArray[np.uint8], last: Int64s) -> Int64s:
     """Signed numbers from characters (48 taken off); ``last``: index of each number's last character."""
-    first = np.concatenate([[0], last[:-1] + 1])
+    first = np.empty_like(last)
+    first[0], first[1:] = 0, last[:-1] + 1
     lengths = last - first + 1
     longest = int(lengths.max())
     if longest > _MAX_CHARACTERS:
         raise ValueError(f"not compressed RLE: a number has over {_MAX_CHARACTERS} characters")
-    numbers: Int64s = (characters[first] & _DIGIT).astype(np.int64)
+    digits = (characters & _DIGIT).astype(np.int64)
+    numbers = digits[first]
     for place in range(1, longest):
         rest = np.flatnonzero(lengths > place)
-        numbers[rest] |= (characters[first[rest] + place] & _DIGIT).astype(np.int64) << (5 * place)
-    negative = (characters[last] & _SIGN) != 0
-    numbers[negative] -= np.int64(1) << (5 * lengths[negative])
+        numbers[rest] |= digits[first[rest] + place] << (5 * place)
+    numbers -= ((characters[last] & _SIGN) != 0) * (np.int64(1) << (5 * lengths))
     return numbers
-
-
-def _filled(starts: Int64s, stops: Int64s, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
-    """Set the runs [start, stop) of the masks' joined column-major pixels; bool ``shape`` (N, H, W).
-
-    Changes are marked row-major and carried down the columns as bits, 8 columns a byte: row r takes the
-    parity of rows r-1, then of r-2 and r-3, … so log2(H) passes over packed bits paint every mask.
-    """
-    number, height, width = shape
-    painted = np.zeros(number * height * width + 1, np.uint8)  # one more: a run may stop after the last pixel
-    for positions in (starts, stops):
-        column, row = np.divmod(positions, height)
-        mask, column = np.divmod(column, width)
-        painted[(mask * height + row) * width + column] ^= 1
-    changes = painted[:-1].reshape(shape)
-    tops = np.arange(number * width) * height
-    is_open = np.searchsorted(starts, tops, "right") - np.searchsorted(stops, tops, "right")
-    changes[:, 0] = is_open.reshape(number, width)
-    bits = np.packbits(changes, axis=-1)
-    step = 1
-    while step < height:
-        bits[:, step:] ^= bits[:, :-step]
-        step *= 2
-    return np.unpackbits(bits, axis=-1, count=width).view(np.bool_)
