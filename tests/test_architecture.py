@@ -26,23 +26,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tables": BASE,
     "config": BASE | {"tables"},
     "format": BASE | {"commit"},
+    "condition": BASE | {"format"},
     "claim": BASE | {"commit", "format"},
     "ledger": {"format", "types"},
-    "readers": BASE | {"config", "types"},
-    "pairings": BASE | {"config", "types"},
+    "arrays": BASE,
+    "readers": BASE | {"arrays", "config", "types"},
+    "pairings": BASE | {"arrays", "config", "types"},
     "decoders": BASE | {"config", "types"},
     "stages": BASE | {"config", "format", "types"},
     "engines": BASE,
     "phantom": BASE | {"commit"},
+    "zips": BASE | {"commit"},
+    "unpack": BASE | {"commit", "config", "progress", "units", "zips"},
     "checks": BASE | {"config", "decoders", "pairings", "readers", "registry", "tables"},
-    "library": BASE | {"checks", "config", "tables"},
+    "lineage": BASE | {"config"},
+    "choice": BASE | {"config", "lineage"},
+    "library": BASE | {"checks", "choice", "config", "lineage", "tables"},
     "job": BASE
     | {"commit", "config", "decoders", "engines", "format", "ledger", "readers", "registry", "stages", "types"},
-    "pack": BASE | {"claim", "commit", "engines", "format", "ledger", "lock", "types"},
+    "pack": BASE | {"claim", "commit", "condition", "engines", "format", "ledger", "lock", "types"},
     "build": BASE
     | {
-        "claim", "commit", "config", "engines", "format", "job", "ledger", "library", "lock", "pack", "pairings",
-        "phantom", "progress", "registry", "types",
+        "claim", "commit", "config", "engines", "format", "job", "ledger", "library", "lineage", "lock", "pack",
+        "pairings", "phantom", "progress", "registry", "types",
     },
     "explore": BASE | {"commit", "engines", "format", "storage"},
     "verify": BASE | {"commit", "engines", "format", "progress"},
@@ -50,7 +56,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-MAY_IMPORT["train"] = BASE | {"commit", "format", "progress", "storage", "tables", "units"}
+MAY_IMPORT["train"] = BASE | {
+    "commit", "condition", "format", "places", "progress", "storage", "tables", "units",
+}  # fmt: skip
 
 
 def _modules() -> dict[str, Path]:

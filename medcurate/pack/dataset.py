@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 from medcurate import __version__
 from medcurate.claim import claim, release, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.condition import check_condition
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
 from medcurate.format.record import DatasetRecord, read_record
 from medcurate.lock import locked
-from medcurate.pack.condition import check_condition
 from medcurate.pack.run import write_shards
 from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 

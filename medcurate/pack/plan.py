@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medcurate.commit import sha256_file, write_json
+from medcurate.condition import check_condition, condition_error
 from medcurate.errors import OutputError
 from medcurate.format import FORMAT_VERSION, SPLITS
 from medcurate.format.columns import MANIFEST, Column
 from medcurate.format.sample import END_OF_TAR
-from medcurate.pack.condition import check_condition, condition_error
 from medcurate.pack.database import database, from_parquet, literal, names, save
 from medcurate.pack.types import PackInput, PackRules
 

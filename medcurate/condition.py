@@ -1,4 +1,4 @@
-"""Check a ``--where`` condition before it runs: one condition on manifest columns, the same every time."""
+"""Check a `where` condition before it runs: one condition on manifest columns, the same every time."""
 
 from __future__ import annotations
 
