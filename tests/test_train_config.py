@@ -119,7 +119,7 @@ def test_the_published_preset_changes_nothing_but_quirks() -> None:
         (
             "[model]",
             f"[model]\ndims = {{ {TINY}, wide = 3 }}",
-            "here: model.dims.wide: unknown key; known: decoder_depth",
+            'here: model.dims.wide: unknown key (did you mean "width"?); known: decoder_d',
         ),
         ('trainable = ["mask-decoder"]', "", "here: model.trainable: required key is missing"),
         (
