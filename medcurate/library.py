@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.checks import recipe_problems, source_problems
+from medcurate.choice import LeftOut, Use, choose
+from medcurate.config.identity import identity
+from medcurate.config.lineage import NO_LINEAGE, Lineage
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError
+from medcurate.lineage import Overlap, group_facts
 from medcurate.tables import load_model
 
 
@@ -28,8 +32,9 @@ from medcurate.tables import load_model
 class Resolved:
     """A recipe with everything that it names.
 
-    ``sources``: in the recipe's order. ``homes``: the folder of each source's TOML file, by source id.
-    ``folder``: the folder of the recipe's file.
+    ``sources``: those that are used, in the recipe's order. ``homes``: the folder of each source's TOML file,
+    by source id. ``folder``: the folder of the recipe's file. ``left_out``: sources that the licence filter or
+    the lineage rule took out. ``overlaps``: what sources share, the ones left out by lineage included.
     """
 
     recipe: Recipe
@@ -37,12 +42,21 @@ class Resolved:
     ontology: Ontology
     folder: Path
     homes: Mapping[str, Path]
+    lineage: Lineage = NO_LINEAGE
+    left_out: tuple[LeftOut, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
 
 
 @cache
 def ontology() -> Ontology:
     """The packaged ontology."""
     return load_model(_manifests() / "ontology.toml", Ontology)
+
+
+@cache
+def lineage() -> Lineage:
+    """The packaged lineage."""
+    return load_model(_manifests() / "lineage.toml", Lineage)
 
 
 def packaged_sources() -> Path:
@@ -95,8 +109,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     return recipe
 
 
-def resolve(name_or_path: str) -> Resolved:
-    """The recipe with its sources and the ontology, all cross-checked.
+def resolve(name_or_path: str, use: Use = "any") -> Resolved:
+    """The recipe with its sources and the ontology, all cross-checked; sources whose licence forbids ``use`` go.
 
     Raises ConfigError with one line a problem, each "file: key: message".
     """
@@ -109,27 +123,33 @@ def resolve(name_or_path: str) -> Resolved:
         problems += [f"{at}: {line}" for line in source_problems(source, ontology())]
     if problems:
         raise ConfigError("\n".join(problems))
+    choice = choose(sources, use, lineage(), recipe.lineage)
     return Resolved(
         recipe=recipe,
-        sources=sources,
+        sources=choice.sources,
         ontology=ontology(),
         folder=path.parent,
         homes={source.id: at.parent for at, source in zip(paths, sources, strict=True)},
+        lineage=lineage(),
+        left_out=choice.left_out,
+        overlaps=choice.overlaps,
     )
 
 
 def canonical(resolved: Resolved) -> dict[str, Any]:
     """Everything that decides a dataset's bytes, as plain JSON values.
 
-    Holds the recipe (its sources by id, wherever their files lie), the sources whole, and of the ontology
-    the terms that the sources use.
+    Holds the recipe (the sources that are used by id, wherever their files lie, and none of what chose them),
+    of the sources what ``identity`` says, of the ontology the terms that the sources use, and of the lineage
+    the rules that name their patients.
     """
-    recipe = resolved.recipe.model_dump(mode="json")
+    recipe = resolved.recipe.model_dump(mode="json", exclude={"lineage"})
     recipe["sources"] = [source.id for source in resolved.sources]
     return {
         "recipe": recipe,
-        "sources": [source.model_dump(mode="json") for source in resolved.sources],
+        "sources": [identity(source) for source in resolved.sources],
         "ontology": _used_terms(resolved),
+        "lineage": group_facts(resolved.lineage, recipe["sources"]),
     }
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from medcurate.config.source import Id, Strict
 
+LineageRule = Literal["warn", "drop", "refuse"]
+"""What becomes of sources that hold the same patients: told, the losing ones left out, or an error."""
 AxisRule = Literal["out-of-plane", "x", "y", "z"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -137,6 +139,7 @@ class Recipe(Strict):
     name: Id
     title: str
     sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    lineage: LineageRule = "warn"
     slices: Slices = Slices()
     intensity: dict[str, Intensity]  # by modality id; "default" for the others
     masks: Masks = Masks()

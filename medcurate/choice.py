@@ -1,0 +1,83 @@
+"""Which of a recipe's sources are used: those whose licence allows what is wanted, and no patient twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from medcurate.config.lineage import Lineage
+from medcurate.config.recipe import LineageRule
+from medcurate.config.source import UNRESOLVED, Licence, Source
+from medcurate.errors import ConfigError
+from medcurate.lineage import Overlap, dropped, overlaps
+
+Use = Literal["any", "share-alike", "commercial"]
+USES: tuple[Use, ...] = get_args(Use)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A source of the recipe that is not used; ``why`` is a sentence's end: "its licence …"."""
+
+    source: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``sources`` in the recipe's order; ``overlaps`` between all whose licence fits."""
+
+    sources: tuple[Source, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+
+
+def allows(licence: Licence, use: Use) -> bool:
+    """Whether ``licence`` says yes to ``use``; unknown is no.
+
+    ``commercial``: commercial use. ``share-alike``: that what is made of it may be passed on, if only under
+    the same terms. ``any``: always.
+    """
+    answers = {"any": "yes", "commercial": licence.commercial, "share-alike": licence.redistribute}
+    return answers[use] == "yes"
+
+
+def needs_acceptance(source: Source) -> bool:
+    """Whether somebody must have agreed to something: no open access, or terms that nobody looked up."""
+    return source.access != "open" or source.licence.id == UNRESOLVED
+
+
+def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageRule) -> Choice:
+    """Apply the licence filter, then the recipe's ``lineage`` rule.
+
+    Raises ConfigError where ``rule`` is "refuse" and sources share patients, and where nothing is left.
+    """
+    left_out = [LeftOut(s.id, _licence_text(s.licence, use)) for s in sources if not allows(s.licence, use)]
+    kept = [source for source in sources if allows(source.licence, use)]
+    found = overlaps(lineage, [source.id for source in kept])
+    if found and rule == "refuse":
+        lines = "\n  ".join(overlap.text for overlap in found)
+        raise ConfigError(
+            f'lineage = "refuse", but sources share patients:\n  {lines}\nTake one of each out of sources, '
+            'or write lineage = "drop" or "warn".'
+        )
+    if rule == "drop":
+        gone = dropped(found)
+        left_out += [LeftOut(source, overlap.text) for source, overlap in gone.items()]
+        kept = [source for source in kept if source.id not in gone]
+    if not kept:
+        names = ", ".join(entry.source for entry in left_out)
+        raise ConfigError(
+            f"--licence {use}: no source is left; left out: {names}. Licences: medcurate sources"
+        )
+    return Choice(tuple(kept), tuple(left_out), found)
+
+
+def _licence_text(licence: Licence, use: Use) -> str:
+    asked, answer = (
+        ("commercial use", licence.commercial)
+        if use == "commercial"
+        else ("passing copies on", licence.redistribute)
+    )
+    return f"its licence is {licence.id}; {asked}: {answer}"

@@ -1,0 +1,266 @@
+"""Sets that hold the same patients: the packaged rules, shared names of patients, and what a recipe does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import build_kit
+import lab
+import pytest
+from pydantic import ValidationError
+
+from medcurate.choice import allows, choose, needs_acceptance
+from medcurate.config.lineage import Lineage, Rule
+from medcurate.config.source import Licence, Source
+from medcurate.errors import ConfigError
+from medcurate.library import canonical, lineage, load_source, recipe_sha256, resolve, source_ids
+from medcurate.lineage import dropped, overlaps, shared_patient
+
+
+def rule(*sources: str, relation: str = "same-patients", **facts: Any) -> Rule:
+    return Rule.model_validate({"relation": relation, "sources": sources, "evidence": ["a page"], **facts})
+
+
+def rules(*given: Rule) -> Lineage:
+    return Lineage(sets={name: name for each in given for name in each.sources}, rules=given)
+
+
+def source(name: str, commercial: str = "yes", redistribute: str = "yes", **facts: Any) -> Source:
+    known = load_source("synthetic-ct-phantom")
+    licence = Licence(id="CC-BY-4.0", commercial=commercial, redistribute=redistribute)
+    return known.model_copy(update={"id": name, "licence": licence, **facts})
+
+
+# --- the packaged rules ----------------------------------------------------------------------------
+
+
+def test_the_packaged_rules_join_what_they_say() -> None:
+    for name in ("kits19", "kits23"):
+        assert shared_patient(lineage(), name, "case_00123") == ("kits", "123")
+    assert shared_patient(lineage(), "isic-2017-task1", "ISIC_0000019") == ("isic", "19")
+    assert shared_patient(lineage(), "msd-task03-liver", "liver_3") is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "losers"),
+    [
+        (["lits", "msd-task03-liver"], {"lits"}),
+        (["kits19", "kits23"], {"kits19"}),
+        (["totalsegmentator-ct-v1", "totalsegmentator-ct-v2"], {"totalsegmentator-ct-v1"}),
+        (["brats-2021", "brats-2018"], set()),
+        (["kits19", "lits"], set()),
+    ],
+)
+def test_editions_of_one_set_have_a_winner(sources: list[str], losers: set[str]) -> None:
+    assert set(dropped(overlaps(lineage(), sources))) == losers
+
+
+def test_packaged_sources_of_one_rule_write_patients_alike() -> None:
+    packaged = set(source_ids())
+    for each in lineage().rules:
+        ways = {load_source(name).case.identifiers for name in each.ids if name in packaged}
+        assert len(ways) <= 1, each.patients
+
+
+def test_the_document_shows_a_packaged_rule_and_every_key() -> None:
+    text = (Path(__file__).parents[1] / "docs/lineage.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z]+)` \| [a-z ]+ \|", text, re.M)) == set(Rule.model_fields)
+    packaged = (Path(__file__).parents[1] / "manifests/lineage.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    assert block.strip() in packaged
+
+
+# --- overlaps and winners --------------------------------------------------------------------------
+
+
+def test_a_rule_needs_two_of_its_sources_and_a_derived_set_itself() -> None:
+    known = rules(rule("a", "b"), rule("d", "x", "y", relation="derived-from"))
+    assert not overlaps(known, ["a", "x", "y"])
+    assert [o.sources for o in overlaps(known, ["b", "a", "y", "d"])] == [("a", "b"), ("d", "y")]
+
+
+def test_what_an_earlier_rule_says_is_not_said_again() -> None:
+    known = rules(rule("a", "b", wins="a"), rule("a", "b", "c", relation="shares-some"))
+    assert len(overlaps(known, ["a", "b"])) == 1
+    assert len(overlaps(known, ["a", "b", "c"])) == 2
+
+
+def test_the_largest_edition_that_is_there_stands_for_the_others() -> None:
+    known = rules(rule("v3", "v2", "v1", relation="contains", wins="v3"))
+    (found,) = overlaps(known, ["v1", "v2"])
+    assert found.losers == ("v1",)
+    assert "v2 contains v1" in found.text
+    assert "v2 wins" in found.text
+
+
+def test_a_source_that_lost_takes_no_other_along() -> None:
+    """b loses to a, so b cannot make c lose."""
+    known = rules(rule("a", "b", wins="a"), rule("b", "c", wins="b"))
+    assert set(dropped(overlaps(known, ["a", "b", "c"]))) == {"b"}
+
+
+def test_ids_join_digits_without_leading_zeros_and_words_as_they_are() -> None:
+    ids = {"a": r"(?P<patient>\d+)", "b": r"^x-(?P<patient>\w+)"}
+    known = rules(rule("a", "b", patients="p", ids=ids))
+    assert shared_patient(known, "a", "case_0070") == ("p", "70")
+    assert shared_patient(known, "a", "000") == ("p", "0")
+    assert shared_patient(known, "b", "x-0a7") == ("p", "0a7")
+    with pytest.raises(ConfigError, match=r"does not fit ids\.b"):
+        shared_patient(known, "b", "y-1")
+
+
+def test_some_patients_may_stand_outside_of_a_partial_rule() -> None:
+    known = rules(rule("a", "b", relation="shares-some", patients="p", ids={"a": r"^TCGA-(?P<patient>\w+)"}))
+    assert shared_patient(known, "a", "own-1") is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"sources": ["a"]}, "too_short|at least 2"),
+        ({"sources": ["a", "a"]}, "named twice"),
+        ({"wins": "c"}, "c: not among sources"),
+        ({"ids": {"a": "(?P<patient>.)"}}, "patients and ids go together"),
+        ({"patients": "p", "ids": {"a": "("}}, "ids.a: not a regular expression"),
+        ({"patients": "p", "ids": {"a": "(?P<group>.)"}}, r"needs the named group \(\?P<patient>"),
+    ],
+)
+def test_wrong_rules_are_refused(facts: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Rule.model_validate({"relation": "same-patients", "sources": ["a", "b"], "evidence": ["x"], **facts})
+
+
+def test_a_set_without_title_and_two_names_for_a_patient_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"b: named by a rule but not in \[sets\]"):
+        Lineage(sets={"a": "A"}, rules=(rule("a", "b"),))
+    ids = {"patients": "p", "ids": {"a": "(?P<patient>.)"}}
+    with pytest.raises(ValidationError, match="a: has ids in two rules"):
+        rules(rule("a", "b", **ids), rule("a", "c", **ids))
+
+
+# --- what a recipe does ----------------------------------------------------------------------------
+
+
+KNOWN = rules(rule("a", "b", wins="b"))
+PAIR = [source("a"), source("b"), source("c")]
+
+
+def test_a_recipe_warns_drops_or_refuses() -> None:
+    warned = choose(PAIR, "any", KNOWN, "warn")
+    assert [s.id for s in warned.sources] == ["a", "b", "c"]
+    assert len(warned.overlaps) == 1
+    gone = choose(PAIR, "any", KNOWN, "drop")
+    assert [s.id for s in gone.sources] == ["b", "c"]
+    assert [(entry.source, "b wins" in entry.why) for entry in gone.left_out] == [("a", True)]
+    with pytest.raises(ConfigError, match="a holds the same patients as b"):
+        choose(PAIR, "any", KNOWN, "refuse")
+
+
+@pytest.mark.parametrize(
+    ("use", "kept"),
+    [("any", ["free", "alike", "unknown"]), ("share-alike", ["free", "alike"]), ("commercial", ["free"])],
+)
+def test_licences_filter_sources_and_unknown_is_no(use: Any, kept: list[str]) -> None:
+    sources = [source("free"), source("alike", "no"), source("unknown", "unknown", "unknown")]
+    choice = choose(sources, use, KNOWN, "warn")
+    assert [s.id for s in choice.sources] == kept
+    assert {entry.source for entry in choice.left_out} == {s.id for s in sources} - set(kept)
+    assert all("its licence is CC-BY-4.0" in entry.why for entry in choice.left_out)
+    assert [s.id for s in sources if allows(s.licence, use)] == kept
+
+
+def test_a_source_that_the_licence_takes_out_stands_for_no_other() -> None:
+    choice = choose([source("a"), source("b", "no")], "commercial", KNOWN, "drop")
+    assert [s.id for s in choice.sources] == ["a"]
+
+
+def test_nothing_left_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no source is left; left out: a"):
+        choose([source("a", "no")], "commercial", KNOWN, "warn")
+
+
+def test_what_needs_acceptance() -> None:
+    unresolved = Licence(id="unresolved", commercial="unknown")
+    assert not needs_acceptance(source("a"))
+    assert needs_acceptance(source("a", access="registration"))
+    assert needs_acceptance(source("a", licence=unresolved))
+
+
+# --- identity --------------------------------------------------------------------------------------
+
+
+def write(folder: Path, **facts: Any) -> Path:
+    files = [{"path": "a.zip", "origin": {"url": facts.pop("url", "https://example.org/a.zip")}}]
+    build_kit.write_source(
+        folder,
+        "kits19",
+        modality="ct",
+        pairings=build_kit.flat_suffix(".nii", "_seg.nii"),
+        image={"reader": "nifti"},
+        label={"reader": "nifti", "decoder": "index"},
+        labels={"1": "kidney-left"},
+        files=files,
+        **facts,
+    )
+    return build_kit.write_recipe(folder, ["kits19"])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"notes": ["better"]},
+        {"evidence": ["a page"]},
+        {"sa_med2d": ["KiTS"]},
+        {"cases": 7},
+        {"access": "agreement"},
+        {"url": "https://mirror.example.org/a.zip"},
+    ],
+)
+def test_what_only_tells_people_is_no_part_of_the_identity(told: dict[str, Any], tmp_path: Path) -> None:
+    one, other = resolve(str(write(tmp_path / "a"))), resolve(str(write(tmp_path / "b", **told)))
+    assert recipe_sha256(one) == recipe_sha256(other)
+
+
+@pytest.mark.parametrize(
+    "decides", [{"labels": {"1": "kidney-right"}}, {"errata": [{"case": "x", "reason": "bad"}]}]
+)
+def test_what_decides_bytes_is_part_of_the_identity(decides: dict[str, Any], tmp_path: Path) -> None:
+    base = {"labels": {"1": "kidney-left"}}
+    one = build_kit.write_toml(tmp_path / "one.toml", _facts() | base)
+    other = build_kit.write_toml(tmp_path / "two.toml", _facts() | base | decides)
+    hashes = set()
+    for path in (one, other):
+        recipe = build_kit.write_recipe(tmp_path, [path.stem])
+        hashes.add(recipe_sha256(resolve(str(recipe))))
+    assert len(hashes) == 2
+
+
+def _facts() -> dict[str, Any]:
+    known = load_source("synthetic-ct-phantom").model_dump(mode="json", exclude_defaults=True)
+    return {name: value for name, value in known.items() if name not in {"files", "labels"}}
+
+
+def test_the_rules_that_name_patients_are_part_of_the_identity(tmp_path: Path) -> None:
+    facts = canonical(resolve(str(write(tmp_path))))["lineage"]
+    assert facts == {"kits19": {"patients": "kits", "ids": r"(?P<patient>\d+)$"}}
+
+
+# --- a build ---------------------------------------------------------------------------------------
+
+
+def test_patients_of_two_editions_are_one_group(tmp_path: Path) -> None:
+    """Case 1 of both is one patient in one split, though no voxel is equal."""
+    for seed, name in enumerate(("kits19", "kits23")):
+        for number in range(2):
+            lab.write_pair(tmp_path / name, f"case_0000{number}", *lab.volume(10 * seed + number))
+        text = lab.SOURCE.format(name=name, more="").replace(r"(?P<group>p\d+)", "")
+        (tmp_path / f"{name}.toml").write_text(text)
+    lab.build(lab.write_recipe(tmp_path, "kits19", "kits23"), tmp_path / "out")
+    dataset = build_kit.Dataset(tmp_path / "out")
+    rows = dataset.rows.to_pylist()
+    assert {row["group"] for row in rows} == {"kits:0", "kits:1"}
+    assert all(
+        len({row["split"] for row in rows if row["group"] == group}) == 1 for group in ("kits:0", "kits:1")
+    )
