@@ -1,0 +1,1 @@
+"""SAM with adapters: the original parameter names and numbers, computed in fewer operations."""
