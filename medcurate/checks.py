@@ -97,6 +97,7 @@ def _kind_problems(source: Source) -> Iterator[str]:
         "label", READERS, source.label.reader, reader_options, "reader", at="reader_options"
     )
     yield from _decoder_problems(source)
+    yield from _drawing_problems(source)
 
 
 def _decoder_problems(source: Source) -> Iterator[str]:
@@ -108,6 +109,20 @@ def _decoder_problems(source: Source) -> Iterator[str]:
             load(DECODERS, decoder, "decoder").check(source.labels)
         except ValueError as error:
             yield f'labels: not of the form that the decoder "{decoder}" needs: {error}'
+
+
+def _drawing_problems(source: Source) -> Iterator[str]:
+    """Whether readers give what is asked of them: images volumes, labels what the decoder takes."""
+    if source.image.reader in READERS and not hasattr(load(READERS, source.image.reader, "reader"), "read"):
+        yield f'image.reader: "{source.image.reader}" reads labels, not images'
+    if source.label.reader in READERS and source.label.decoder in DECODERS:
+        drawn = hasattr(load(READERS, source.label.reader, "reader"), "draw")
+        if drawn != getattr(load(DECODERS, source.label.decoder, "decoder"), "DRAWN", False):
+            gives = "named structures" if drawn else "values of voxels"
+            yield (
+                f'label.decoder: "{source.label.decoder}" does not fit the reader "{source.label.reader}", '
+                f'which gives {gives}; "structures" is the decoder of named structures'
+            )
 
 
 def _pairing_problems(key: str, pairing: Pairing, source: Source) -> Iterator[str]:

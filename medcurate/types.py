@@ -6,7 +6,7 @@ Right, Anterior and Superior (RAS+, as nibabel defines it). A 2D image has axes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +34,8 @@ class LabelFile:
     paths: tuple[Path, ...]
     label: str = ""
     entry: str = ""  # as for images
+    rater: str = ""  # whose reading it is, where the source names several raters
+    classes: tuple[tuple[int, str], ...] = ()  # value -> key of [labels], where a table says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,64 @@ class Volume:
     spacing_mm: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The image that labels are drawn on: its grid and what identifies its planes, without pixels.
+
+    ``shape``: (I, J, K) of a volume, (H, W) of a picture; ``affine`` and ``spacing_mm`` as in ``Volume``.
+    ``planes``: SOP Instance UID and frame number (from 1) of every plane k, one entry for a picture; empty
+    where the image is no DICOM. ``frame_of_reference_uid``: "" where unknown.
+    """
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64] | None = None
+    spacing_mm: tuple[float, float] | None = None
+    planes: tuple[tuple[str, int], ...] = ()
+    frame_of_reference_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What a structure covers: bool voxels (axes of the image) and the index of the first; all else is not in it."""
+
+    start: tuple[int, ...]
+    mask: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """One structure of a drawing.
+
+    ``names``: what the file calls it, most specific first; empty where it names nothing. ``paint`` gives its
+    voxels, None where there are none; it raises CaseRejected, and is not called for what is not wanted.
+    """
+
+    names: tuple[str, ...]
+    paint: Callable[[], Patch | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Labels as named structures (segments, contours) on the grid of ``reference``; they may overlap."""
+
+    reference: Reference
+    structures: Iterable[Structure]
+
+
 class LabelFiles(Protocol):
     """The label files of a case with what they hold. Each is read when an iteration reaches it."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[tuple[LabelFile, Volume]]: ...
+
+
+class LabelDrawings(Protocol):
+    """``LabelFiles`` of a reader of drawings."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[LabelFile, Drawing]]: ...
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,7 +4,8 @@ A decoder is a module with ``class Options(Strict)``, ``check(labels: Mapping[st
 ValueError when a key of the source's [labels] is not of its form) and
 ``decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]``. It walks
 ``files`` once and keeps no volume that no layer needs; it raises ``CaseRejected`` with reason BAD_LABEL for values
-that the source does not declare, fractions and NaN. Adding one is one file and one line here.
+that the source does not declare, fractions and NaN. One that takes drawings (``LabelDrawings``) says so with
+``DRAWN = True``. Adding one is one file and one line here.
 """
 
 DECODERS = {
@@ -12,6 +13,7 @@ DECODERS = {
     "index": "medcurate.decoders.index",
     "instance": "medcurate.decoders.instance",
     "mask-per-class": "medcurate.decoders.mask_per_class",
+    "structures": "medcurate.decoders.structures",
     "threshold": "medcurate.decoders.threshold",
     "value-map": "medcurate.decoders.value_map",
 }

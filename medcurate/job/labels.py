@@ -13,6 +13,7 @@ from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
 from medcurate.errors import CaseRejected, Reason, blamed_on
+from medcurate.job.drawings import DrawnLabels, is_drawn
 from medcurate.job.grid import Grid, check_grid, grid_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
@@ -79,8 +80,13 @@ class LabelVolumes:
 def read_labels(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
     """Read and decode the label files of a case. Raises CaseRejected."""
     decoder = load(DECODERS, source.label.decoder, "decoder")
+    options = decoder.Options(**source.label.options)
+    if is_drawn(source):
+        drawn = DrawnLabels(case, source, files)
+        with blamed_on("label"):  # structures are painted where the decoder wants them
+            return drawn.grid, decoder.decode(drawn, source.labels, options)
     volumes = LabelVolumes(case, source, files)
-    layers = decoder.decode(volumes, source.labels, decoder.Options(**source.label.options))
+    layers = decoder.decode(volumes, source.labels, options)
     if volumes.grid is None:
         raise CaseRejected(Reason.UNPAIRED, "the case has no label file")
     return volumes.grid, layers

@@ -21,11 +21,12 @@ from medcurate.readers import dicom_parse, dicom_pixels, geometry
 from medcurate.readers.dicom_parse import Frame, Vector
 from medcurate.readers.files import CaseFiles
 from medcurate.readers.guard import refusing
-from medcurate.types import Array, Volume
+from medcurate.types import Array, Reference, Volume
 
 _STEP_TOLERANCE = 0.05  # of the step: how far a plane may lie from its place, along any direction
 _COSINE_TOLERANCE = 1e-3  # between direction cosines, which files round
 _SPACING_TOLERANCE = 1e-3  # relative
+_HEADER_BYTES = 1 << 16  # where nearly all headers end
 
 
 class Options(Strict):
@@ -50,6 +51,38 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
         return _read(files, paths, options)
 
 
+def reference(files: CaseFiles, paths: Sequence[Path], options: Options) -> Reference:
+    """What ``read`` of the same files would place where, from their headers alone.
+
+    Raises CaseRejected: UNREADABLE, HEADER_SIZE, MIXED_SERIES, SERIES_GAP, GEOMETRY.
+    """
+    with dicom_parse.quiet(), refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
+        headers = [_header(files, path) for path in sorted(paths)]
+        images = [dataset for dataset in headers if dicom_parse.is_image(dataset, header_only=True)]
+        datasets = _of_one_series(images, headers, options.series_uid)
+        frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
+        first = frames[0].dataset
+        if _is_flat(frames, options):
+            return _reference(frames, (int(first.Rows), int(first.Columns)), None)
+        frames, affine = _stacked(frames)
+        return _reference(frames, (int(first.Columns), int(first.Rows), len(frames)), affine)
+
+
+def _header(files: CaseFiles, path: Path) -> Dataset:
+    header = dicom_parse.parse_header(files.head(path, _HEADER_BYTES))
+    return dicom_parse.parse(files.read(path), files.volume_bytes) if header is None else header
+
+
+def _reference(frames: Sequence[Frame], shape: tuple[int, ...], affine: geometry.Affine | None) -> Reference:
+    return Reference(
+        shape=shape,
+        affine=affine,
+        spacing_mm=_picture_spacing_mm(frames[0]) if affine is None else None,
+        planes=tuple((str(frame.dataset.get("SOPInstanceUID", "")), frame.index + 1) for frame in frames),
+        frame_of_reference_uid=str(frames[0].dataset.get("FrameOfReferenceUID", "")),
+    )
+
+
 def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     datasets = _images(files, paths, options.series_uid)
     claimed = sum(dicom_pixels.claimed_bytes(dataset) for dataset in datasets)
@@ -57,21 +90,31 @@ def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     for dataset in datasets:
         dicom_pixels.check_stored(dataset)
     frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
+    if _is_flat(frames, options):
+        return _image(frames[0])
+    frames, affine = _stacked(frames)
+    return _volume(frames, affine)
+
+
+def _is_flat(frames: Sequence[Frame], options: Options) -> bool:
+    """Whether the frames are one picture; those of a volume must all be placed."""
     placed = [frame for frame in frames if frame.position_mm is not None and frame.orientation is not None]
     if len(frames) == 1 and (options.flat or not placed):
-        return _image(frames[0])
+        return True
     if len(placed) != len(frames):
         raise CaseRejected(
             Reason.UNREADABLE, f"{len(frames) - len(placed)} of {len(frames)} planes have no position"
         )
-    _check_alike(frames)
-    frames, affine = _stacked(frames)
-    return _volume(frames, affine)
+    return False
 
 
 def _images(files: CaseFiles, paths: Sequence[Path], series_uid: str) -> list[Dataset]:
     parsed = [dicom_parse.parse(files.read(path), files.volume_bytes) for path in sorted(paths)]
     images = [dataset for dataset in parsed if dicom_parse.is_image(dataset)]
+    return _of_one_series(images, parsed, series_uid)
+
+
+def _of_one_series(images: list[Dataset], parsed: Sequence[Dataset], series_uid: str) -> list[Dataset]:
     if not images:
         kinds = sorted({dicom_parse.kind(dataset) for dataset in parsed})
         raise CaseRejected(
@@ -121,6 +164,7 @@ def _close(one: Vector | None, other: Vector | None, relative: float, absolute: 
 
 def _stacked(frames: Sequence[Frame]) -> tuple[list[Frame], geometry.Affine]:
     """Frames in the order of their positions, and the RAS+ affine of the whole."""
+    _check_alike(frames)
     row, column = _unit_directions(frames[0])
     normal = np.cross(row, column)
     frames = sorted(frames, key=lambda frame: float(_position(frame) @ normal))
@@ -203,12 +247,16 @@ def _volume(frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
     return Volume(voxels=voxels, affine=affine, slope=slope, intercept=intercept)
 
 
+def _picture_spacing_mm(frame: Frame) -> tuple[float, float] | None:
+    if frame.spacing_mm is None or not (frame.spacing_mm > 0).all():
+        return None
+    return float(frame.spacing_mm[0]), float(frame.spacing_mm[1])
+
+
 def _image(frame: Frame) -> Volume:
-    stated = frame.spacing_mm is not None and bool((frame.spacing_mm > 0).all())
-    spacing = (float(frame.spacing_mm[0]), float(frame.spacing_mm[1])) if stated else None  # type: ignore[index]
     return Volume(
         voxels=dicom_pixels.decode(frame),
         slope=frame.slope,
         intercept=frame.intercept,
-        spacing_mm=spacing,
+        spacing_mm=_picture_spacing_mm(frame),
     )

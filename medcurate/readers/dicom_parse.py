@@ -84,6 +84,20 @@ def parse(content: bytes, limit: int) -> Dataset:
         return dataset
 
 
+def parse_header(content: bytes) -> Dataset | None:
+    """The header in the first bytes of a file; None where it does not end in them, or is deflated.
+
+    What the parser fails on is left to ``parse`` of the whole file.
+    """
+    stream = BytesIO(content)
+    try:
+        dataset = dcmread(stream, stop_before_pixels=True)
+    except Exception:  # where it is cut it fails in any way; ``parse`` judges the whole file
+        return None
+    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    return None if deflated or stream.tell() >= len(content) else dataset
+
+
 def _inflated(content: bytes, limit: int) -> bytes:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -103,9 +117,10 @@ def _inflated(content: bytes, limit: int) -> bytes:
     return data
 
 
-def is_image(dataset: Dataset) -> bool:
+def is_image(dataset: Dataset, *, header_only: bool = False) -> bool:
     """Whether a dataset is an image: not a DICOMDIR, report, structure set, segmentation or dose."""
-    return any(name in dataset for name in _PIXELS) and dataset.get("SOPClassUID") not in _DERIVED
+    pixels = "Rows" in dataset if header_only else any(name in dataset for name in _PIXELS)
+    return pixels and dataset.get("SOPClassUID") not in _DERIVED
 
 
 def kind(dataset: Dataset) -> str:

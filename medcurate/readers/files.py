@@ -7,6 +7,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from medcurate.errors import CaseRejected, Reason
 
@@ -38,22 +39,44 @@ class CaseFiles:
 
     def read(self, path: Path) -> bytes:
         """The whole regular file at ``path``, relative to the root. Raises CaseRejected where it cannot."""
+        content, status = self._content(path, -1)
+        self.inputs[path] = InputDigest(hashlib.sha256(content).hexdigest(), len(content), status.st_mtime_ns)
+        return content
+
+    def head(self, path: Path, size_bytes: int) -> bytes:
+        """Up to ``size_bytes`` from the start of a file that is read whole elsewhere: no digest is noted.
+
+        Raises as ``read``.
+        """
+        return self._content(path, size_bytes)[0]
+
+    def _content(self, path: Path, size_bytes: int) -> tuple[bytes, os.stat_result]:
+        with self.open(path) as stream:
+            status = os.fstat(stream.fileno())
+            if status.st_size > self.volume_bytes:
+                raise CaseRejected(
+                    Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}"
+                )
+            try:
+                return stream.read(size_bytes), status
+            except OSError as error:
+                raise CaseRejected(Reason.UNREADABLE, f"file cannot be read: {error.strerror}") from error
+
+    def open(self, path: Path) -> BinaryIO:
+        """The regular file at ``path``, to be read in place; who opens it notes its digest in ``inputs``.
+
+        Raises CaseRejected: MISSING_FILE, UNREADABLE.
+        """
         try:
-            with open(self.root / path, "rb", opener=_open_at_once) as stream:
-                status = os.fstat(stream.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise CaseRejected(Reason.UNREADABLE, "not a regular file")
-                if status.st_size > self.volume_bytes:
-                    raise CaseRejected(
-                        Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}"
-                    )
-                content = stream.read()
+            stream = open(self.root / path, "rb", opener=_open_at_once)
         except FileNotFoundError as error:
             raise CaseRejected(Reason.MISSING_FILE, "file is missing") from error
         except OSError as error:
             raise CaseRejected(Reason.UNREADABLE, f"file cannot be read: {error.strerror}") from error
-        self.inputs[path] = InputDigest(hashlib.sha256(content).hexdigest(), len(content), status.st_mtime_ns)
-        return content
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.close()
+            raise CaseRejected(Reason.UNREADABLE, "not a regular file")
+        return stream
 
     def sibling(self, path: Path, name: str) -> Path:
         """The file that ``path`` refers to as ``name``; refused unless it lies in the folder of ``path``.
