@@ -156,6 +156,11 @@ class Progress:
                 self._shown = now
                 self._show(self._state(now))
 
+    def expect(self, amount: int) -> None:
+        """Add ``amount`` to the total, where it turns out only on the way how much there is."""
+        with self._lock:
+            self._meter.total = (self._meter.total or 0) + amount
+
     def finish(self) -> None:
         """Show the last state."""
         with self._lock:

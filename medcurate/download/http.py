@@ -1,0 +1,189 @@
+"""Files over HTTPS: one GET an attempt, resumed by Range only where the answer proves to be the same object.
+
+HTTP semantics: RFC 9110 (conditional ranges 13.1.5, Range 14.2, Content-Range 14.4, Retry-After 10.2.3).
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+
+import httpx
+
+from medcurate import __version__
+from medcurate.download.types import Answer, Identity, Policy, RefusedError, TransientError
+from medcurate.errors import ConfigError
+
+USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
+
+_REDIRECTS = 10
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LOGIN = frozenset({401, 403})
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+def make_client(policy: Policy) -> httpx.Client:
+    """A client for all downloads of a command: TLS verified, no redirect followed without a look at it.
+
+    Proxies and further certificates come from the usual variables (HTTPS_PROXY, SSL_CERT_FILE).
+    """
+    timeout = httpx.Timeout(policy.stall_s, connect=policy.connect_s, pool=None)
+    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
+    return httpx.Client(timeout=timeout, headers=headers, follow_redirects=False)
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigError unless ``url`` is https, or http to this machine itself."""
+    parsed = httpx.URL(url)
+    if not _allowed(parsed, loopback=_is_loopback(parsed)):
+        raise ConfigError(f"{url}: only https:// and s3:// are downloaded from")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFile:
+    """A file behind a URL. ``headers`` go to the URL's own host only; a redirect elsewhere drops them.
+
+    ``page``: whether the file itself is a web page; else a page in its place is a login form.
+    """
+
+    client: httpx.Client
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    page: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host and port of the URL."""
+        return httpx.URL(self.url).netloc.decode()
+
+    @contextmanager
+    def open(self, offset: int, known: Identity | None) -> Iterator[Answer]:
+        """See ``types.Remote``."""
+        response = self._get(_range_headers(offset, known))
+        try:
+            _check_status(response)
+            self._check_no_page(response)
+            yield _answer(response, offset)
+        except httpx.TransportError as error:
+            raise _failure(error) from error
+        finally:
+            response.close()
+
+    def _get(self, headers: Mapping[str, str]) -> httpx.Response:
+        request = self.client.build_request("GET", self.url, headers={**self.headers, **headers})
+        loopback = _is_loopback(request.url)
+        for _ in range(_REDIRECTS):
+            try:
+                response = self.client.send(request, stream=True)
+            except httpx.TransportError as error:
+                raise _failure(error) from error
+            if response.next_request is None:
+                return response
+            response.close()
+            request = response.next_request
+            if not _allowed(request.url, loopback=loopback):
+                raise RefusedError(f"it redirects to {request.url.scheme}://{request.url.host}, not to https")
+        raise RefusedError(f"it redirects more than {_REDIRECTS} times")
+
+    def _check_no_page(self, response: httpx.Response) -> None:
+        kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
+        if not self.page and kind in {"text/html", "application/xhtml+xml"}:
+            raise RefusedError("it answers with a web page instead of the file", login=True)
+
+
+def looks_like_page(first_bytes: bytes) -> bool:
+    """Whether a file begins as an HTML page does: no archive and no image format begins so."""
+    start = first_bytes[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))
+
+
+def _allowed(url: httpx.URL, *, loopback: bool) -> bool:
+    return url.scheme == "https" or (url.scheme == "http" and loopback and _is_loopback(url))
+
+
+def _is_loopback(url: httpx.URL) -> bool:
+    try:
+        return url.host == "localhost" or ip_address(url.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _range_headers(offset: int, known: Identity | None) -> dict[str, str]:
+    """If-Range takes no weak entity tag (RFC 9110, 13.1.5)."""
+    if not offset:
+        return {}
+    headers = {"Range": f"bytes={offset}-"}
+    if known and known.etag and not known.etag.startswith("W/"):
+        headers["If-Range"] = known.etag
+    return headers
+
+
+def _check_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in {200, 206, 416}:
+        return
+    said = f"{status} {response.reason_phrase}".strip()
+    if status in _PASSING:
+        raise TransientError(said, _retry_after_s(response.headers.get("retry-after", "")))
+    raise RefusedError(said, login=status in _LOGIN)
+
+
+def _retry_after_s(value: str) -> float | None:
+    """Seconds, or seconds until a date; None where it is neither."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _answer(response: httpx.Response, offset: int) -> Answer:
+    headers = response.headers
+    length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
+    start = 0
+    if response.status_code == 416:  # nothing at that offset: the object is not the one that was begun
+        size = re.fullmatch(r"bytes \*/(\d+)", headers.get("content-range", "").strip())
+        known = Identity(etag=headers.get("etag", ""), size_bytes=int(size[1]) if size else None)
+        return Answer(known, 0, iter(()))
+    if response.status_code == 206:
+        start, length = _content_range(headers.get("content-range", ""), offset)
+    identity = Identity(
+        etag=headers.get("etag", ""), last_modified=headers.get("last-modified", ""), size_bytes=length
+    )
+    # The bytes as they are sent: "Content-Encoding: gzip" on a .tar.gz means the file itself.
+    marked = length is not None or "chunked" in headers.get("transfer-encoding", "").lower()
+    return Answer(identity, start, response.iter_raw(), marked)
+
+
+def _content_range(value: str, offset: int) -> tuple[int, int]:
+    """Offset and size of the object; the part must be all that is missing."""
+    match = _CONTENT_RANGE.fullmatch(value.strip())
+    if match is None:
+        raise TransientError(f'it answers a range with "Content-Range: {value}"')
+    first, last, size = map(int, match.groups())
+    if first != offset or last != size - 1:
+        raise TransientError(
+            f"it answers with bytes {first}-{last} of {size}, asked for those from {offset} on"
+        )
+    return first, size
+
+
+def _failure(error: httpx.TransportError) -> TransientError | RefusedError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return RefusedError(f"its certificate cannot be verified: {cause.verify_message}")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
+        return RefusedError(str(error))
+    if isinstance(error, httpx.TimeoutException):
+        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no byte"
+        return TransientError(f"{what} within the time-out")
+    return TransientError(str(error) or type(error).__name__)

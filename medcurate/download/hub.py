@@ -1,0 +1,104 @@
+"""Files of dataset repositories on Hugging Face: what the hub says through its library, bytes through our own client.
+
+The library names the commit, the size and (of files in large-file storage) the SHA-256, and knows the user's
+token. Its own download begins anew after a kill, so the bytes come through ``http``, resumed and checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from medcurate.download.http import HttpFile
+from medcurate.download.types import Answer, Identity, RefusedError, TransientError
+from medcurate.errors import ConfigError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOGIN = frozenset({401, 403})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """``resource`` of the dataset repository ``repository``, at ``revision`` ("": the main branch of the day)."""
+
+    client: httpx.Client
+    repository: str
+    resource: str
+    revision: str = ""
+    endpoint: str | None = None  # None: the library's, https://huggingface.co or $HF_ENDPOINT
+
+    @property
+    def url(self) -> str:
+        """What records call it."""
+        return f"hf://datasets/{self.repository}@{self.revision or 'main'}/{self.resource}"
+
+    @property
+    def host(self) -> str:
+        """One for all repositories."""
+        return "Hugging Face"
+
+    @contextmanager
+    def open(self, offset: int, known: Identity | None) -> Iterator[Answer]:
+        """See ``types.Remote``. Raises ConfigError where the library is not installed."""
+        hub = _library()
+        with _blamed(hub):
+            stated = hub.get_hf_file_metadata(self._resolve_url(hub, self.revision), endpoint=self.endpoint)
+        # The branch may move between this request and the next, the commit does not.
+        url = self._resolve_url(hub, stated.commit_hash or self.revision)
+        file = HttpFile(client=self.client, url=url, headers=hub.utils.build_hf_headers(), page=True)
+        with ExitStack() as stack:
+            answer = stack.enter_context(file.open(offset, known))
+            tag = (stated.etag or "").strip('"')
+            if stated.size is not None and answer.identity.size_bytes not in {None, stated.size}:
+                raise TransientError(
+                    f"{stated.size:,} bytes are stated, {answer.identity.size_bytes:,} answered"
+                )
+            yield replace(answer, sha256=tag if _SHA256.fullmatch(tag) else None)
+
+    def _resolve_url(self, hub: Any, revision: str) -> str:
+        return str(
+            hub.hf_hub_url(
+                self.repository,
+                self.resource,
+                repo_type="dataset",
+                revision=revision or None,
+                endpoint=self.endpoint,
+            )
+        )
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(
+            'files on Hugging Face need a package that is not installed: pip install "medcurate[hub]"'
+        ) from error
+    return huggingface_hub
+
+
+@contextmanager
+def _blamed(hub: Any) -> Iterator[None]:
+    try:
+        yield
+    except hub.errors.GatedRepoError as error:
+        raise RefusedError("its terms must be accepted on its page, and HF_TOKEN set", login=True) from error
+    except hub.errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        said = f"{status} {type(error).__name__}"
+        if status in _LOGIN:
+            raise RefusedError(said, login=True) from error
+        if 400 <= status < 500 and status not in {408, 429}:
+            raise RefusedError(said) from error
+        raise TransientError(said) from error
+    except hub.errors.HFValidationError as error:
+        raise RefusedError(str(error)) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
+            raise
+        raise TransientError(str(error) or type(error).__name__) from error

@@ -1,0 +1,99 @@
+"""Objects of S3-compatible stores, through fsspec: ranges of one object, whose tag is pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from medcurate.download.types import Answer, Identity, RefusedError, TransientError
+from medcurate.errors import ConfigError
+
+_BLOCK_BYTES = 8 << 20
+_CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  # whose errors are no OSError
+
+
+def s3_filesystem(connect_s: float, stall_s: float) -> Any:
+    """The file system of s3:// URLs: with the credentials that botocore finds, else as an anonymous reader.
+
+    Raises ConfigError where s3fs is not installed.
+    """
+    import fsspec
+
+    try:
+        from botocore.session import get_session  # type: ignore[import-untyped]
+
+        anonymous = get_session().get_credentials() is None
+        found = fsspec.filesystem(
+            "s3",
+            anon=anonymous,
+            config_kwargs={
+                "connect_timeout": connect_s,
+                "read_timeout": stall_s,
+                "retries": {"max_attempts": 0},
+            },
+        )
+    except ImportError as error:
+        raise ConfigError(
+            's3:// needs a package that is not installed: pip install "medcurate[remote]"'
+        ) from error
+    found.retries = 1  # attempts and waits are the transfer's own
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """A file behind a URL that ``filesystem`` (fsspec) reads by ranges."""
+
+    filesystem: Any
+    url: str
+
+    @property
+    def host(self) -> str:
+        """The bucket."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @contextmanager
+    def open(self, offset: int, known: Identity | None) -> Iterator[Answer]:
+        """See ``types.Remote``. The size and the tag are asked again before the last block."""
+        identity = self._identity()
+        start = offset if known is not None and known.same_as(identity) else 0
+        yield Answer(identity, start, self._blocks(start, identity))
+
+    def _blocks(self, start: int, identity: Identity) -> Iterator[bytes]:
+        size = identity.size_bytes or 0
+        for first in range(start, size, _BLOCK_BYTES):
+            last = min(first + _BLOCK_BYTES, size)
+            with _blamed():
+                data = bytes(self.filesystem.cat_file(self.url, start=first, end=last))
+            if len(data) != last - first:
+                raise TransientError(f"{len(data):,} instead of {last - first:,} bytes at offset {first:,}")
+            if last == size and not identity.same_as(self._identity()):
+                raise TransientError("the object changed while it was read")
+            yield data
+
+    def _identity(self) -> Identity:
+        with _blamed():
+            facts = self.filesystem.info(self.url, refresh=True)
+        return Identity(
+            etag=str(facts.get("ETag") or ""),
+            last_modified=str(facts.get("LastModified") or ""),
+            size_bytes=None if facts.get("size") is None else int(facts["size"]),
+        )
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RefusedError("no such object") from error
+    except PermissionError as error:
+        raise RefusedError(f"access denied: {error}", login=True) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _CLIENTS:
+            raise
+        raise TransientError(str(error) or type(error).__name__) from error
