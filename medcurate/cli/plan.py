@@ -1,0 +1,78 @@
+"""Verb ``plan``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
+LICENCE_HELP = (
+    "Use only sources whose licence allows it: commercial (use), share-alike (passing copies on, if only "
+    "under the same terms), any. Unknown is no."
+)
+
+
+class LicenceUse(StrEnum):
+    """What is wanted of licences; medcurate.choice holds the same names."""
+
+    any = "any"
+    share_alike = "share-alike"
+    commercial = "commercial"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to ``app``."""
+    app.command("plan")(plan)
+
+
+def plan(
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Name of a recipe (see `recipes`), or path of a .toml file.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder.", show_default="named after the recipe")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
+    ] = None,
+    licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """Show what a build will fetch, need and make, without doing any of it.
+
+    Counts are estimates from the sources' case counts and measured rates. Exit codes: 0 done, 1 disk or
+    inodes are short, or a mistake.
+    """
+    from medcurate.engines.allotted import allotted_cpus
+    from medcurate.forecast.plan import forecast
+    from medcurate.library import resolve
+    from medcurate.places import default_data_folder
+
+    resolved = resolve(recipe, licence.value)
+    target = out or Path(resolved.recipe.name)
+    found = forecast(resolved, data or default_data_folder(), target, workers or allotted_cpus())
+    if as_json:
+        import json
+
+        from medcurate.forecast.show import facts
+
+        typer.echo(json.dumps(facts(found), indent=1))
+    else:
+        from rich.console import Console
+
+        from medcurate.forecast.show import lines, table
+
+        console = Console(highlight=False, markup=False)
+        if not console.is_terminal:
+            console.width = PIPE_WIDTH
+        console.print(table(found))
+        for line in lines(found):
+            console.print(line, soft_wrap=True)
+    found.check()

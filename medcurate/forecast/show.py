@@ -1,0 +1,164 @@
+"""A forecast as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from medcurate.forecast.plan import Forecast, SourceForecast, beaten_by
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def table(found: Forecast) -> Table:
+    """One row a source."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("source", "images", "licence"):
+        made.add_column(name, overflow="fold")
+    for name in ("fetch", "digests", "by hand", "there", "cases", "images out", "masks", "out"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for row in found.sources:
+        made.add_row(*_row(row))
+    return made
+
+
+def _row(row: SourceForecast) -> tuple[str, ...]:
+    source, inputs, outputs = row.source, row.inputs, row.outputs
+    licence = source.licence.id + ("" if source.licence.redistribute == "yes" else " (not to be passed on)")
+    return (
+        source.id,
+        f"{source.modality} {source.dimensions}D",
+        licence,
+        _files(len(inputs.fetch), inputs.fetch_bytes),
+        f"{inputs.digests} of {inputs.travelling}" if inputs.travelling else "-",
+        _files(len(inputs.by_hand), inputs.by_hand_bytes),
+        f"{inputs.there} of {inputs.travelling}" if inputs.travelling else "-",
+        _number(outputs.cases),
+        _about(outputs.images),
+        _about(outputs.masks),
+        "?" if outputs.size_bytes is None else size_text(outputs.size_bytes),
+    )
+
+
+def _files(count: int, size_bytes: int) -> str:
+    return f"{count}: {size_text(size_bytes) if size_bytes else '?'}" if count else "-"
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def _about(value: int | None) -> str:
+    return "?" if value is None else f"~{value:,}"
+
+
+def size_text(size_bytes: float) -> str:
+    """Decimal units, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:,.0f} {unit}" if unit == "B" else f"{size_bytes:,.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.1f} TB"
+
+
+def time_text(seconds: float) -> str:
+    """In the unit that fits."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def lines(found: Forecast) -> Iterator[str]:
+    """What stands under the table."""
+    yield from _choices(found)
+    yield from _hands(found)
+    rows = found.sources
+    unknown = sum(row.inputs.unknown_sizes for row in rows)
+    fetch = sum(row.inputs.fetch_bytes for row in rows)
+    yield (
+        f"to fetch: {sum(len(row.inputs.fetch) for row in rows)} files, {size_text(fetch)}"
+        + (f" and {unknown} files of unknown size" if unknown else "")
+        + f"; at 100 Mbit/s {time_text(found.download_seconds)}"
+    )
+    counted = [row for row in rows if row.outputs.cases is not None]
+    rest = len(rows) - len(counted)
+    images = sum(row.outputs.images or 0 for row in counted)
+    masks = sum(row.outputs.masks or 0 for row in counted)
+    yield (
+        f"to write: about {images:,} images and {masks:,} masks"
+        + (f", without {rest} sources of unknown case count" if rest else "")
+        + f"; {time_text(found.build_seconds)} on {found.workers} cores by measured rates (docs/scale.md)"
+    )
+    for disk in found.disks:
+        inodes = (
+            "" if disk.free_inodes is None else f", {disk.needed_inodes:,} of {disk.free_inodes:,} inodes"
+        )
+        yield (
+            f"disk {disk.path}: at least {size_text(disk.needed_bytes)} of {size_text(disk.free_bytes)} free"
+            + inodes
+        )
+
+
+def _choices(found: Forecast) -> Iterator[str]:
+    for overlap in found.resolved.overlaps:
+        yield f"overlap: {overlap.text}"
+    for entry in found.resolved.left_out:
+        yield f"left out: {entry.source}: {entry.why}"
+
+
+def _hands(found: Forecast) -> Iterator[str]:
+    accept = [row.source.id for row in found.sources if row.accept]
+    if accept:
+        yield f"terms to accept with --accept-licence: {', '.join(accept)}"
+    for row in found.sources:
+        if row.inputs.by_hand:
+            yield (
+                f"by hand: {row.source.id}: {len(row.inputs.by_hand)} files "
+                f"({row.source.access}); what to do: medcurate download --source {row.source.id}"
+            )
+
+
+def facts(found: Forecast) -> dict[str, Any]:
+    """Plain JSON values."""
+    return {
+        "recipe": found.resolved.recipe.name,
+        "sources": [_source_facts(found, row) for row in found.sources],
+        "left_out": [asdict(entry) for entry in found.resolved.left_out],
+        "overlaps": [
+            {
+                "relation": overlap.rule.relation,
+                "sources": overlap.sources,
+                "losers": overlap.losers,
+                "joined_by_ids": overlap.by_ids,
+                "evidence": overlap.rule.evidence,
+            }
+            for overlap in found.resolved.overlaps
+        ],
+        "disks": [asdict(disk) | {"path": str(disk.path), "short": disk.short} for disk in found.disks],
+        "download_seconds": found.download_seconds,
+        "build_seconds": found.build_seconds,
+        "workers": found.workers,
+    }
+
+
+def _source_facts(found: Forecast, row: SourceForecast) -> dict[str, Any]:
+    source = row.source
+    return {
+        "id": source.id,
+        "modality": source.modality,
+        "dimensions": source.dimensions,
+        "access": source.access,
+        "licence": source.licence.id,
+        "commercial": source.licence.commercial,
+        "redistribute": source.licence.redistribute,
+        "accept_licence": row.accept,
+        "beaten_by": beaten_by(found.resolved.overlaps, source.id),
+        **asdict(row.inputs),
+        **{f"expected_{name}": value for name, value in asdict(row.outputs).items()},
+    }

@@ -1,0 +1,189 @@
+"""``medcurate plan``: what is fetched, placed by hand, written, and whether the disk holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import build_kit
+import pytest
+from typer.testing import CliRunner
+
+from medcurate.cli.main import app
+from medcurate.commit import write_json
+from medcurate.errors import ConfigError
+from medcurate.forecast import rates
+from medcurate.forecast.plan import Disk, Forecast, forecast
+from medcurate.forecast.show import facts, lines, size_text, time_text
+from medcurate.library import resolve, source_ids
+
+ZIP = {"into": "img"}
+
+
+def file(path: str, size_bytes: int | None = None, **facts: Any) -> dict[str, Any]:
+    found = {"path": path, "origin": {"url": f"https://example.org/{path}"}, **facts}
+    return found | ({} if size_bytes is None else {"size_bytes": size_bytes})
+
+
+def write(folder: Path, *sources: Mapping[str, Any], **rules: Any) -> str:
+    """A recipe over CT sources with ``sources``' facts; returns its path."""
+    names = []
+    for number, given in enumerate(sources):
+        names.append(
+            build_kit.write_source(
+                folder,
+                given.get("id", f"set-{number}"),
+                **{
+                    "modality": "ct",
+                    "pairings": build_kit.flat_suffix(".nii", "_seg.nii"),
+                    "image": {"reader": "nifti"},
+                    "label": {"reader": "nifti", "decoder": "index"},
+                    "labels": {"1": "liver", "2": "spleen"},
+                    **given,
+                },
+            )
+        )
+    return str(build_kit.write_recipe(folder, names, **rules))
+
+
+def told(recipe: str, folder: Path, workers: int = 2) -> Forecast:
+    return forecast(resolve(recipe), folder / "data", folder / "out", workers)
+
+
+def test_files_are_fetched_placed_by_hand_or_there(tmp_path: Path) -> None:
+    files = [
+        file("a.zip", 1000, sha256="0" * 64),
+        file("b.zip"),
+        file("c.zip", 500, origin={"by_hand": "register"}, md5="0" * 32),
+        file("d.bin", 7),
+    ]
+    recipe = write(tmp_path, {"files": files})
+    (tmp_path / "data/set-0").mkdir(parents=True)
+    (tmp_path / "data/set-0/d.bin").write_bytes(b"1234567")
+    inputs = told(recipe, tmp_path).sources[0].inputs
+    assert (inputs.fetch, inputs.fetch_bytes) == (("a.zip", "b.zip"), 1000)
+    assert (inputs.by_hand, inputs.by_hand_bytes) == (("c.zip",), 500)
+    assert (inputs.there, inputs.travelling, inputs.digests, inputs.unknown_sizes) == (1, 4, 2, 1)
+
+
+def test_an_archive_whose_folder_is_there_is_not_fetched(tmp_path: Path) -> None:
+    files = [file("a.z01", 900), file("a.zip", 1000, unpack=ZIP | {"parts": ["a.z01"]})]
+    recipe = write(tmp_path, {"files": files})
+    assert told(recipe, tmp_path).sources[0].inputs.unpack_bytes == 1900
+    (tmp_path / "data/set-0/img").mkdir(parents=True)
+    inputs = told(recipe, tmp_path).sources[0].inputs
+    assert (inputs.fetch, inputs.there, inputs.unpack_bytes) == ((), 2, 0)
+
+
+def test_a_recorded_download_counts_as_a_known_digest(tmp_path: Path) -> None:
+    recipe = write(tmp_path, {"files": [file("a.zip")]})
+    (tmp_path / "data/set-0").mkdir(parents=True)
+    entry = {"sha256": "0" * 64, "size_bytes": 77, "url": "", "etag": "", "date": ""}
+    write_json(tmp_path / "data/set-0/downloads.lock.json", {"a.zip": entry})
+    inputs = told(recipe, tmp_path).sources[0].inputs
+    assert (inputs.digests, inputs.fetch_bytes, inputs.unknown_sizes) == (1, 77, 0)
+
+
+def test_a_token_in_the_environment_makes_it_automatic(tmp_path: Path, monkeypatch) -> None:
+    origin = {"kaggle": "owner/name", "resource": "a.zip", "by_hand": "log in"}
+    recipe = write(tmp_path, {"files": [file("a.zip", 9, origin=origin)]})
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert told(recipe, tmp_path).sources[0].inputs.by_hand
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "x")
+    assert told(recipe, tmp_path).sources[0].inputs.fetch
+
+
+def test_what_is_written_follows_cases_channels_and_axes(tmp_path: Path) -> None:
+    channels = {
+        "channels": [{"name": "a", "component": 0}, {"name": "b", "component": 1}],
+    }
+    recipe = write(tmp_path, {"cases": 10}, {"cases": 10, **channels}, {}, slices={"axes": ["x", "y", "z"]})
+    one, two, unknown = (row.outputs for row in told(recipe, tmp_path).sources)
+    assert one.images == 10 * 3 * rates.PLANES_PER_VOLUME
+    assert two.images == 2 * one.images
+    assert one.masks == 2 * one.images  # two labels, fewer than the mean of masks
+    assert one.seconds == pytest.approx(one.images / 403)
+    assert unknown.images is None
+    assert (
+        told(recipe, tmp_path, workers=1).build_seconds == 2 * told(recipe, tmp_path, workers=2).build_seconds
+    )
+
+
+def test_a_short_disk_is_refused_with_what_it_lacks() -> None:
+    disk = {"path": Path("/x"), "needed_bytes": 10, "free_bytes": 10, "needed_inodes": 5, "free_inodes": 5}
+    assert not Disk(**disk).short
+    assert "about 11 bytes are needed and 10 are free" in Disk(**disk | {"needed_bytes": 11}).short
+    assert "about 6 inodes are needed and 5 are free" in Disk(**disk | {"needed_inodes": 6}).short
+    assert not Disk(**disk | {"needed_inodes": 6, "free_inodes": None}).short
+
+
+def test_the_command_refuses_when_the_disk_is_short(tmp_path: Path) -> None:
+    recipe = write(tmp_path, {"files": [file("a.zip", 1 << 60)]})
+    with pytest.raises(ConfigError, match="bytes are needed and"):
+        told(recipe, tmp_path).check()
+    done = CliRunner().invoke(app, ["plan", "--recipe", recipe, "--data", str(tmp_path)])
+    assert isinstance(done.exception, ConfigError)
+    assert "set-0" in done.stdout  # the plan is shown all the same
+
+
+def test_needs_are_held_against_the_file_system_that_they_fall_on(tmp_path: Path) -> None:
+    recipe = write(tmp_path, {"cases": 3, "files": [file("a.zip", 1000, unpack=ZIP)]})
+    (disk,) = told(recipe, tmp_path).disks
+    written = told(recipe, tmp_path).sources[0].outputs.size_bytes
+    assert disk.needed_bytes == 1000 + 1000 + 2 * (written or 0)
+    assert disk.free_bytes <= os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+
+
+def test_lines_name_overlaps_winners_terms_and_manual_steps(tmp_path: Path) -> None:
+    sources = [
+        {"id": "kits19", "files": [file("a.zip", origin={"by_hand": "register"})], "access": "registration"},
+        {"id": "kits23"},
+    ]
+    found = told(write(tmp_path, *sources), tmp_path)
+    text = "\n".join(lines(found))
+    assert "overlap: kits23 contains kits19 (patients are joined by their ids; kits23 wins)" in text
+    assert "terms to accept with --accept-licence: kits19" in text
+    assert "by hand: kits19: 1 files (registration)" in text
+    by_id = {source["id"]: source for source in facts(found)["sources"]}
+    assert by_id["kits19"]["beaten_by"] == ("kits23",)
+    dropped = told(write(tmp_path, *sources, lineage="drop"), tmp_path)
+    assert "left out: kits19: kits23 contains kits19" in "\n".join(lines(dropped))
+    assert [row.source.id for row in dropped.sources] == ["kits23"]
+
+
+def test_json_is_whole_and_the_licence_filters(tmp_path: Path) -> None:
+    closed = {"id": "closed", "licence": {"id": "CC-BY-NC-4.0", "commercial": "no"}}
+    recipe = write(tmp_path, {}, closed)
+    words = ["plan", "--recipe", recipe, "--data", str(tmp_path), "--json", "--licence", "commercial"]
+    value = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert [source["id"] for source in value["sources"]] == ["set-0"]
+    why = "its licence is CC-BY-NC-4.0; commercial use: no"
+    assert value["left_out"] == [{"source": "closed", "why": why}]
+    assert not any(disk["short"] for disk in value["disks"])
+
+
+def test_every_packaged_source_can_be_planned(tmp_path: Path) -> None:
+    intensity = {"default": {"rule": "minmax"}}
+    facts_of = {"name": "all", "title": "all", "sources": list(source_ids()), "intensity": intensity}
+    recipe = build_kit.write_toml(tmp_path / "all.toml", facts_of)
+    found = told(str(recipe), tmp_path)
+    assert [row.source.id for row in found.sources] == list(source_ids())
+    assert list(lines(found))
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e12, "2.5 TB")]
+)
+def test_sizes_are_readable(size_bytes: float, text: str) -> None:
+    assert size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (600, "10.0 minutes"), (86_400 * 3, "3.0 days")]
+)
+def test_times_are_readable(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
