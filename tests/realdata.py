@@ -56,6 +56,14 @@ PACKAGES = {
         "package/",
         (".dcm",),
     ),
+    "dicompyler-core": Package(
+        "0.5.6",
+        "dicompyler-core-0.5.6.tar.gz",
+        "0e3c05920a8fa3f1c0ff05a5c21dab3ff3f735e00012b69b38926b219d07faee",
+        (*_SDIST, "dicompyler-core==0.5.6"),
+        "dicompyler-core-0.5.6/tests/testdata/example_data/",
+        (".dcm",),
+    ),
     "mricron": Package(
         "1.2.20211006",
         "mricron-data_1.2.20211006+dfsg-4_all.deb",
@@ -175,7 +183,7 @@ def _backend(scratch: Path, name: str, version: str) -> Path:
     package = scratch / "backend" / "setuptools"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "build_meta.py").write_text(_BACKEND.format(name=name, version=version))
+    (package / "build_meta.py").write_text(_BACKEND.format(name=name.replace("-", "_"), version=version))
     return package.parent
 
 
