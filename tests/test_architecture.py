@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": BASE,
     "phantom": BASE | {"commit"},
     "zips": BASE | {"commit"},
+    "unpack": BASE | {"commit", "config", "progress", "units", "zips"},
+    "zips": BASE | {"commit"},
     "download": BASE | {"commit", "config", "lock", "progress"},
     "unpack": BASE | {"commit", "config", "progress", "units", "zips"},
     "checks": BASE | {"config", "decoders", "pairings", "readers", "registry", "tables"},

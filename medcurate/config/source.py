@@ -110,6 +110,7 @@ class Unpack(Strict):
     nested: tuple[str, ...] = ()  # patterns of members that are archives, unpacked where they lie
     parts: tuple[str, ...] = ()  # paths of the other [[files]] of a split archive, in order, before this one
     password: str = ""  # as its owner published it
+    ratio: Annotated[float, Field(ge=1)] = 250.0  # most bytes out for one in, once more than 256 MiB came out
 
     @field_validator("into")
     @classmethod

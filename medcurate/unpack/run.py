@@ -1,0 +1,172 @@
+"""An archive to a folder, which appears whole, with its record inside, or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from medcurate.commit import TEMP_PREFIX, output_error, sync_folder
+from medcurate.config.source import Unpack
+from medcurate.errors import ConfigError, DataMissing
+from medcurate.progress import progress
+from medcurate.unpack.formats import unpack_one
+from medcurate.unpack.limits import Budget, Limits, Stop
+from medcurate.unpack.record import DAMAGED, Unpacked, archive_facts, fits, read_record, write_record
+from medcurate.unpack.room import check_room
+from medcurate.unpack.sink import FOLDER_MODE, NESTED_FOLDER, Nested, Sink, Tally, sync_tree
+
+
+def unpack(
+    archive: Path,
+    target: Path,
+    rule: Unpack,
+    parts: Sequence[Path] = (),
+    *,
+    sha256: str = "",
+    limits: Limits | None = None,
+) -> Unpacked:
+    """Make the folder ``target`` of ``archive`` and, before it, its other ``parts``; nothing where it is there.
+
+    ``sha256``: the archive's, where the caller knows it; then a touched archive is not unpacked again. A
+    folder without a record was placed by hand and is left alone. A folder whose archive or rule has changed
+    is replaced. Members that are unsafe or damaged are left out and recorded (see ``damaged_members``).
+
+    Raises ConfigError where the archive is cut, damaged, hostile or of an unknown kind, naming its last good
+    member; DataMissing where it is not there; OutputError and DiskFull; and never leaves a part of a folder.
+    """
+    paths = [*parts, archive]
+    there = _already(paths, target, rule, sha256)
+    if there:
+        return there
+    limits = limits or Limits(ratio=rule.ratio)
+    with _fresh_folder(target) as folder:
+        tally = _fill(paths, folder, rule, limits)
+        unpacked = tally.unpacked(target)
+        write_record(unpacked, folder, rule, archive_facts(paths, sha256))
+        _commit(folder, target)
+    return unpacked
+
+
+def _already(paths: Sequence[Path], target: Path, rule: Unpack, sha256: str) -> Unpacked | None:
+    missing = [path for path in paths if not path.is_file()]
+    if target.is_dir():
+        found = read_record(target)
+        if found is None:
+            return Unpacked(folder=target, by_hand=True)
+        if fits(found[1], rule, None if missing else archive_facts(paths, sha256)):
+            return found[0]
+    if missing:
+        raise DataMissing(f"{missing[0]}: the archive is not there, and {target} was not unpacked from it")
+    return None
+
+
+@contextmanager
+def _fresh_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside ``target`` that is removed at the end unless it has become ``target``.
+
+    It is locked as long as its process lives, so that what killed ones left can be told from others' work.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(target)
+        folder = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
+        folder.mkdir()
+    except OSError as error:
+        raise output_error(error, target) from error
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    except OSError as error:
+        raise output_error(error, target) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_left_over(target: Path) -> None:
+    for folder in sorted(target.parent.glob(f"{TEMP_PREFIX}*")):
+        if not folder.name.endswith(f"-{target.name}") or not folder.is_dir():
+            continue
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # another process is at work on it
+        finally:
+            os.close(lock)
+
+
+def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits) -> Tally:
+    stored_bytes = sum(path.stat().st_size for path in paths)
+    check_room(folder, stored_bytes, 0)
+    budget, tally = Budget(limits, stored_bytes), Tally()
+    sink = Sink(folder, rule, budget, tally)
+    with progress(f"unpacking {paths[-1].name}", stored_bytes, "B") as shown:
+        try:
+            unpack_one(paths, sink, rule.format, shown.advance)
+            for nested in sink.nested:
+                _unpack_nested(nested, sink, depth=1)
+        except Stop as stop:
+            raise ConfigError(_stop_text(paths[-1], sink, stop)) from stop
+    tally.settle(folder)
+    shutil.rmtree(folder / NESTED_FOLDER, ignore_errors=True)
+    if not tally.files:
+        raise ConfigError(_nothing_text(paths[-1], tally))
+    return tally
+
+
+def _unpack_nested(nested: Nested, outer: Sink, depth: int) -> None:
+    """Unpack an archive that was a member. A damaged one is left out whole, like any damaged member."""
+    sink, name = outer.below(nested), "/".join(nested.name)
+    try:
+        if depth > outer.budget.limits.nesting:
+            raise Stop(f"archives lie in archives more than {outer.budget.limits.nesting} deep", damage=False)
+        unpack_one([nested.path], sink, "", lambda size: None)
+        for deeper in sink.nested:
+            _unpack_nested(deeper, sink, depth + 1)
+    except Stop as stop:
+        if not stop.damage:
+            raise Stop(f"{name}: {stop}", damage=False) from stop
+        sink.take_back()
+        outer.refuse(name, DAMAGED, str(stop))
+    nested.path.unlink(missing_ok=True)
+
+
+def _stop_text(archive: Path, sink: Sink, stop: Stop) -> str:
+    last = f'The last good member is "{sink.last_good[1]}". ' if sink.last_good[1] else ""
+    remedy = (
+        "Nothing was unpacked and the archive was left alone. Compare its size and digest with its publisher's, "
+        "remove it and run the same command again."
+    )
+    return f"{archive}: {stop}. {last}{remedy if stop.damage else 'Nothing was unpacked.'}"
+
+
+def _nothing_text(archive: Path, tally: Tally) -> str:
+    first = min(tally.refused, default=None)
+    why = f'; "{first.member}" was left out: {first.detail}' if first else ""
+    return (
+        f"{archive}: nothing of it is left to unpack: {tally.unwanted:,} members do not match include or have no "
+        f"name below strip, {tally.hidden:,} are hidden files, {len(tally.refused):,} were left out{why}. "
+        "Mend the unpack table of its source, or get the archive again."
+    )
+
+
+def _commit(folder: Path, target: Path) -> None:
+    """Make everything durable, then visible. An older folder that a record proves ours is replaced."""
+    os.chmod(folder, FOLDER_MODE)
+    sync_tree(folder)
+    if target.is_dir() and read_record(target) is not None:
+        old = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
+        os.rename(target, old)
+        os.rename(folder, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(folder, target)
+    sync_folder(target.parent)

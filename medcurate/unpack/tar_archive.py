@@ -1,0 +1,208 @@
+"""Tar archives, read strictly forwards: no header can send the reader back, so none can make it loop.
+
+``tarfile`` parses the headers (ustar, GNU and PAX); what it would pass over in silence is found here: a
+damaged header in the middle, and an archive that ends without its end mark (POSIX 1003.1, pax: two blocks of
+zeros), which a cut at a member's border leaves behind.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+
+from medcurate.unpack.limits import Stop
+from medcurate.unpack.names import text
+from medcurate.unpack.pool import Pool
+from medcurate.unpack.sink import Kind, Place, Sink
+from medcurate.unpack.streams import BLOCK_BYTES, Ahead, Stream
+from medcurate.zips.volumes import Volumes
+
+BLOCK = tarfile.BLOCKSIZE
+_MOST_HEADER_BYTES = 1 << 18  # a long name, PAX records
+_POOLED_BYTES = 1 << 18  # from here on a thread copies
+_KINDS: dict[bytes, Kind] = {
+    tarfile.SYMTYPE: "link",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+    tarfile.FIFOTYPE: "fifo",
+    tarfile.DIRTYPE: "folder",
+    tarfile.GNUTYPE_SPARSE: "sparse file",
+}
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether ``head``, the first 512 bytes, is a header with a right checksum, or the end of an empty one."""
+    try:
+        tarfile.TarInfo.frombuf(head[:BLOCK], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return not any(head[:BLOCK])
+    return True
+
+
+class Forward:
+    """What ``tarfile`` reads headers from. It keeps the last block, which tells how the archive ended."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        """``size`` bytes, fewer at the end. Raises Stop where no header can be that long."""
+        if size > _MOST_HEADER_BYTES:
+            raise Stop(f"a header of {size:,} bytes at byte {self.position:,}")
+        self.last = self.take(size)
+        return self.last
+
+    def tell(self) -> int:
+        """Position in the tar stream, in bytes."""
+        return self.position
+
+    def seek(self, position: int) -> None:
+        """Skip to ``position``. Raises Stop where that lies before what was read: a loop."""
+        if position < self.position:
+            raise Stop(f"the header before byte {self.position:,} leads backwards, which would never end")
+        self.skip(position - self.position)
+
+    def take(self, size: int) -> bytes:
+        """Like ``read``, for data."""
+        raise NotImplementedError
+
+    def skip(self, size: int) -> None:
+        """Leave out ``size`` bytes; beyond the end is no error yet."""
+        raise NotImplementedError
+
+    def copy(self, size: int, place: Place) -> None:
+        """Write the next ``size`` bytes to ``place``, now or later. Raises Stop where the archive is cut."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Read what follows the end mark, so that every checksum is seen."""
+
+
+class Plain(Forward):
+    """A tar that is not compressed: large members are copied by the kernel, in threads."""
+
+    def __init__(self, volumes: Volumes, pool: Pool, told: Callable[[int], None]) -> None:
+        super().__init__()
+        self._volumes, self._pool, self._told = volumes, pool, told
+
+    def take(self, size: int) -> bytes:
+        data = self._volumes.read_at(self.position, size)
+        self.position += len(data)
+        return data
+
+    def skip(self, size: int) -> None:
+        self.position += size
+
+    def copy(self, size: int, place: Place) -> None:
+        if self.position + size > self._volumes.size:
+            place.abandon()
+            raise Stop(f"it is cut inside of the member {place.name}")
+        if size < _POOLED_BYTES:
+            place.fill([self._volumes.read_at(self.position, size)])
+            self._told(size)
+        else:
+            self._pool.submit(_copy_span, self._volumes, self.position, size, place, self._told)
+        self.position += size
+
+
+class Compressed(Forward):
+    """A tar inside of a compressed stream."""
+
+    def __init__(self, stream: Stream, head: bytes) -> None:
+        super().__init__()
+        self._stream, self._head = Ahead(stream), head
+
+    def take(self, size: int) -> bytes:
+        pieces, left = [], size
+        while left:
+            piece, self._head = self._head[:left], self._head[left:]
+            piece = piece or self._stream.read(left)
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+        self.position += size - left
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> None:
+        while size:
+            data = self.take(min(size, BLOCK_BYTES))
+            if not data:
+                return
+            size -= len(data)
+
+    def copy(self, size: int, place: Place) -> None:
+        place.fill(self._blocks(size, place.name))
+
+    def _blocks(self, size: int, name: str) -> Iterator[bytes]:
+        while size:
+            data = self.take(min(size, BLOCK_BYTES))
+            if not data:
+                raise Stop(f"it is cut inside of the member {name}")
+            size -= len(data)
+            yield data
+
+    def finish(self) -> None:
+        while self._stream.read(BLOCK_BYTES):
+            pass
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self._stream.close()
+
+
+def unpack_tar(source: Forward, sink: Sink) -> None:
+    """All members of a tar. Raises Stop where it is cut, damaged or hostile."""
+    try:
+        for member in _members(source):
+            kind: Kind = "file" if member.isreg() and not member.issparse() else _kind(member)
+            place = sink.take(text(member.name.encode("utf-8", "surrogateescape")), kind)
+            if place:
+                source.copy(member.size, place)
+    except tarfile.TarError as error:
+        raise Stop(f"it is cut or damaged at byte {source.position:,}") from error
+    if len(source.last) != BLOCK or any(source.last):
+        raise Stop(f"it is cut or damaged at byte {source.position:,}: its end mark is missing")
+    source.finish()
+
+
+def _kind(member: tarfile.TarInfo) -> Kind:
+    return "sparse file" if member.issparse() else _KINDS.get(member.type, "other")
+
+
+def _members(source: Forward) -> Iterator[tarfile.TarInfo]:
+    # Data are copied beside tarfile's back: it only ever reads headers and skips.
+    with tarfile.open(
+        fileobj=source,
+        mode="r:",
+        encoding="utf-8",
+        errors="surrogateescape",  # type: ignore[call-overload]
+    ) as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []  # tarfile would keep them all
+            if member.size < 0:
+                raise Stop(
+                    f"the header before byte {source.position:,} leads backwards, which would never end"
+                )
+            yield member
+
+
+def _copy_span(volumes: Volumes, position: int, size: int, place: Place, told: Callable[[int], None]) -> None:
+    place.fill(_spans(volumes, position, size, place))
+    told(size)
+
+
+def _spans(volumes: Volumes, position: int, size: int, place: Place) -> Iterator[bytes]:
+    """Copy inside of the kernel as far as it can; what it cannot is yielded, to be written."""
+    while size:
+        copied = place.copy_from(*volumes.locate(position), min(size, 64 * BLOCK_BYTES))
+        if not copied:
+            block = volumes.read_at(position, min(size, BLOCK_BYTES))
+            if not block:
+                raise Stop(f"it is cut inside of the member {place.name}")
+            copied = len(block)
+            yield block
+        position += copied
+        size -= copied

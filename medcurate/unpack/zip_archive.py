@@ -1,0 +1,82 @@
+"""Zip archives: members are read, checked and written by a few threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from medcurate.unpack.limits import Stop
+from medcurate.unpack.names import zip_text
+from medcurate.unpack.pool import Pool
+from medcurate.unpack.record import TOO_LARGE
+from medcurate.unpack.room import check_room
+from medcurate.unpack.sink import Kind, Place, Sink
+from medcurate.zips.directory import Directory, Entry, entries, find_directory, last_whole_member
+from medcurate.zips.member import WHOLE_BYTES, member_chunks, read_member
+from medcurate.zips.volumes import BadZip, Volumes
+
+_KINDS: dict[str, Kind] = {kind: kind for kind in ("file", "folder", "link", "device", "fifo", "socket")}
+
+
+def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], None]) -> None:
+    """All members of a zip. Raises Stop; BadZip where its directory is damaged.
+
+    ``told``: how many stored bytes are done; called from threads.
+    """
+    directory = _found(volumes)
+    _check(volumes, directory, sink)
+    for entry in entries(volumes, directory):
+        name = zip_text(entry.name, utf8=entry.utf8)
+        place = None if _is_bomb(entry, name, sink) else sink.take(name, _KINDS[entry.kind])
+        if place:
+            pool.submit(_write, volumes, entry, place, sink.rule.password.encode(), told)
+        else:
+            told(entry.stored_bytes)
+
+
+def _found(volumes: Volumes) -> Directory:
+    try:
+        return find_directory(volumes)
+    except BadZip as error:
+        name = zip_text(last_whole_member(volumes), utf8=False)
+        last = f'; its last whole member is "{name}"' if name else ""
+        raise Stop(f"{error}{last}") from error
+
+
+def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
+    """Judge what the directory declares before anything is written."""
+    count, size_bytes, encrypted = 0, 0, False
+    for entry in entries(volumes, directory):
+        if not _exceeds(entry, sink):
+            count, size_bytes = count + 1, size_bytes + entry.size_bytes
+        encrypted = encrypted or entry.encrypted
+    if encrypted and not sink.rule.password:
+        raise Stop("members are encrypted; state its published password in its unpack table", damage=False)
+    sink.budget.check(size_bytes)
+    check_room(sink.root, size_bytes, count)
+
+
+def _exceeds(entry: Entry, sink: Sink) -> bool:
+    limits = sink.budget.limits
+    return entry.size_bytes > max(limits.grace_bytes, limits.ratio * entry.stored_bytes)
+
+
+def _is_bomb(entry: Entry, name: str, sink: Sink) -> bool:
+    """Leave out a member that claims out of proportion: the others may be good."""
+    if not _exceeds(entry, sink):
+        return False
+    sink.refuse(name, TOO_LARGE, f"{entry.size_bytes:,} bytes out of {entry.stored_bytes:,}")
+    return True
+
+
+def _write(
+    volumes: Volumes, entry: Entry, place: Place, password: bytes, told: Callable[[int], None]
+) -> None:
+    place.fill(_blocks(volumes, entry, password))
+    told(entry.stored_bytes)
+
+
+def _blocks(volumes: Volumes, entry: Entry, password: bytes) -> Iterator[bytes]:
+    if entry.size_bytes > WHOLE_BYTES:
+        yield from member_chunks(volumes, entry, password)
+    else:
+        yield read_member(volumes, entry, password)

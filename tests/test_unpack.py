@@ -1,0 +1,342 @@
+"""Unpacking: every kind of archive to the same folder, once, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from itertools import pairwise
+
+import pytest
+from unpack_kit import (
+    KINDS,
+    TREE,
+    content,
+    reasons,
+    rule,
+    seven_zip,
+    tar,
+    tar_info,
+    tar_of,
+    unpacked,
+    zip_archive,
+)
+
+from medcurate.errors import ConfigError, DataMissing, DiskFull
+from medcurate.unpack import damaged_members, unpack
+from medcurate.unpack import room as room_module
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_gives_the_same_files(name, tmp_path):
+    result = unpacked(KINDS[name](tmp_path / name), tmp_path)
+    assert content(result.folder) == TREE
+    assert (result.files, result.size_bytes) == (len(TREE), sum(map(len, TREE.values())))
+    assert result.fresh
+    assert not result.refused
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz"])
+def test_a_compressed_file_that_is_no_tar_is_one_file(name, tmp_path):
+    (tmp_path / name).write_bytes(gzip.compress(b"voxels" * 1000))
+    assert content(unpacked(tmp_path / name, tmp_path).folder) == {"scan.nii": b"voxels" * 1000}
+
+
+def test_a_declared_gz_is_no_tar_even_if_it_looks_like_one(tmp_path):
+    plain = tar(tmp_path / "x.tar").read_bytes()
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(plain))
+    assert content(unpacked(tmp_path / "x.tar.gz", tmp_path, format="gz").folder) == {"x.tar": plain}
+
+
+def test_a_wrong_format_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="declared as 7z, but its first bytes are of zip"):
+        unpacked(zip_archive(tmp_path / "a.zip"), tmp_path, format="7z")
+
+
+@pytest.mark.parametrize(
+    ("start", "words"), [(b"<!DOCTYPE html><p>Sign in", "web page"), (b"\0\1\2\3" * 200, "no archive")]
+)
+def test_what_is_no_archive_is_told(start, words, tmp_path):
+    (tmp_path / "a.zip").write_bytes(start)
+    with pytest.raises(ConfigError, match=words):
+        unpacked(tmp_path / "a.zip", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["set.tar", "deflated.zip", "set.7z"])
+def test_parts_in_order_are_one_archive(name, tmp_path):
+    whole = KINDS[name](tmp_path / name).read_bytes()
+    cuts = [0, 100, len(whole) // 2, len(whole)]
+    parts = []
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        parts.append(tmp_path / f"part{number}")
+        parts[-1].write_bytes(whole[start:end])
+    result = unpack(parts[-1], tmp_path / "data", rule(), parts[:-1])
+    assert content(result.folder) == TREE
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_split_zip_is_read_from_its_parts_and_from_parts_joined_by_copying(joined, tmp_path):
+    folder = tmp_path / "tree"
+    for name, blob in TREE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(blob)
+    subprocess.run(["zip", "-q", "-r", "-s", "64k", "../s.zip", "set"], cwd=folder, check=True)
+    parts = sorted(tmp_path.glob("s.z[0-9]*"))
+    assert len(parts) > 3
+    archive = tmp_path / "s.zip"
+    if joined:
+        archive = tmp_path / "joined.zip"
+        archive.write_bytes(b"".join(path.read_bytes() for path in [*parts, tmp_path / "s.zip"]))
+        parts = []
+    assert content(unpack(archive, tmp_path / "data", rule(), parts).folder) == TREE
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+def test_a_missing_part_is_told(tmp_path):
+    (tmp_path / "a.bin").write_bytes(os.urandom(400_000))
+    subprocess.run(["zip", "-q", "-s", "64k", "s.zip", "a.bin"], cwd=tmp_path, check=True)
+    parts = sorted(tmp_path.glob("s.z[0-9]*"))
+    with pytest.raises(ConfigError, match=f"declares {len(parts) + 1} parts, but {len(parts)} are given"):
+        unpack(tmp_path / "s.zip", tmp_path / "data", rule(), parts[1:])
+    with pytest.raises(ConfigError, match="one of several parts, and the others are not given"):
+        unpack(tmp_path / "s.zip", tmp_path / "data", rule())
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+def test_a_zip_with_a_traditional_password(tmp_path):
+    (tmp_path / "a.txt").write_bytes(TREE["set/labels/case1.bin"])
+    subprocess.run(["zip", "-q", "-P", "s3cret", "p.zip", "a.txt"], cwd=tmp_path, check=True)
+    with pytest.raises(ConfigError, match="encrypted; state its published password"):
+        unpacked(tmp_path / "p.zip", tmp_path)
+    with pytest.raises(ConfigError, match="the password does not fit"):
+        unpacked(tmp_path / "p.zip", tmp_path, password="wrong")
+    result = unpacked(tmp_path / "p.zip", tmp_path, password="s3cret")
+    assert content(result.folder) == {"a.txt": TREE["set/labels/case1.bin"]}
+    assert "s3cret" not in (result.folder / ".unpacked.json").read_text()
+
+
+def test_a_7z_with_a_password(tmp_path):
+    archive = seven_zip(tmp_path / "a.7z", password="pass")
+    with pytest.raises(ConfigError, match="encrypted; state its published password"):
+        unpacked(archive, tmp_path)
+    assert content(unpacked(archive, tmp_path, password="pass").folder) == TREE
+
+
+def test_a_zip_behind_other_bytes(tmp_path):
+    whole = zip_archive(tmp_path / "a.zip").read_bytes()
+    (tmp_path / "b.zip").write_bytes(b"#!/bin/sh\nexit\n" * 50 + whole)
+    assert content(unpacked(tmp_path / "b.zip", tmp_path).folder) == TREE
+
+
+def test_zip64_sizes_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("a.bin", "w", force_zip64=True) as stream:
+            stream.write(b"x" * 100)
+        for number in range(66_000):  # more than the 16-bit count of the end record
+            archive.writestr(zipfile.ZipInfo(f"d/{number}"), b"")
+    result = unpacked(tmp_path / "a.zip", tmp_path, include=["a.bin", "d/6599*"])
+    assert (result.folder / "a.bin").read_bytes() == b"x" * 100
+    assert result.unwanted == 66_000 - 11
+
+
+def test_strip_and_include(tmp_path):
+    result = unpacked(tar(tmp_path / "a.tar"), tmp_path, strip=1, include=["set/*/case1.bin", "set/READ*"])
+    assert sorted(content(result.folder)) == ["README.txt", "images/case1.bin", "labels/case1.bin"]
+    assert result.unwanted == 2
+
+
+def test_nothing_left_is_told_with_counts(tmp_path):
+    with pytest.raises(ConfigError, match="5 members do not match include"):
+        unpacked(tar(tmp_path / "a.tar"), tmp_path, include=["*.nii.gz"])
+    assert not (tmp_path / "data").exists()
+
+
+def test_hidden_members_are_left_out_and_counted(tmp_path):
+    tree = {"a/case.nii": b"1", "a/._case.nii": b"2", "__MACOSX/a/._case.nii": b"3", ".DS_Store": b"4"}
+    result = unpacked(zip_archive(tmp_path / "a.zip", tree), tmp_path)
+    assert content(result.folder) == {"a/case.nii": b"1"}
+    assert result.hidden == 3
+
+
+def test_nested_archives_are_unpacked_where_they_lie(tmp_path):
+    deep = zip_archive(tmp_path / "deep.zip", {"z.txt": b"z"}).read_bytes()
+    inner = zip_archive(tmp_path / "inner.zip", {"y.txt": b"y", "more/deep.zip": deep}).read_bytes()
+    gz = gzip.compress(b"volume")
+    tree = {"top/one/inner.zip": inner, "top/two/x.nii.gz": gz, "top/keep.zip": inner}
+    archive = tar(tmp_path / "a.tar", tree)
+    result = unpacked(archive, tmp_path, strip=1, nested=["top/one/**/*.zip"])
+    assert content(result.folder) == {
+        "keep.zip": inner,
+        "one/more/z.txt": b"z",
+        "one/y.txt": b"y",
+        "two/x.nii.gz": gz,
+    }
+
+
+def test_modes_are_fixed_whatever_archive_and_umask_say(tmp_path):
+    info = tar_info("a/tool.sh", 2)
+    info.mode = 0o6777
+    old = os.umask(0o077)
+    try:
+        folder = unpacked(tar_of(tmp_path / "a.tar", (info, b"hi")), tmp_path).folder
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((folder / "a/tool.sh").stat().st_mode) == 0o644
+    assert stat.S_IMODE((folder / "a").stat().st_mode) == 0o755
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_it_is_not_unpacked_again(tmp_path):
+    archive = zip_archive(tmp_path / "a.zip")
+    first = unpacked(archive, tmp_path)
+    (first.folder / "set/README.txt").write_bytes(b"touched")
+    again = unpacked(archive, tmp_path)
+    assert not again.fresh
+    assert (again.files, again.refused) == (first.files, first.refused)
+    assert (again.folder / "set/README.txt").read_bytes() == b"touched"
+    archive.unlink()
+    assert not unpacked(archive, tmp_path).fresh  # the folder is all that is needed
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_copied_archive_is_the_same_only_by_its_digest(known, tmp_path):
+    archive, digest = zip_archive(tmp_path / "a.zip"), "0" * 64 if known else ""
+    unpack(archive, tmp_path / "data", rule(), sha256=digest)
+    os.utime(archive, (1, 1))
+    assert unpack(archive, tmp_path / "data", rule(), sha256=digest).fresh is not known
+
+
+def test_a_changed_rule_or_archive_replaces_the_folder(tmp_path):
+    archive = zip_archive(tmp_path / "a.zip")
+    unpacked(archive, tmp_path)
+    assert sorted(content(unpacked(archive, tmp_path, strip=1).folder))[0] == "README.txt"
+    zip_archive(archive, {"set/new.txt": b"new"})
+    assert content(unpacked(archive, tmp_path, strip=1).folder) == {"new.txt": b"new"}
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_folder_placed_by_hand_is_left_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.txt").write_text("mine")
+    result = unpacked(tmp_path / "absent.zip", tmp_path)
+    assert result.by_hand
+    assert content(result.folder) == {"mine.txt": b"mine"}
+    assert damaged_members(result.folder) == ()
+
+
+def test_a_missing_archive_is_told(tmp_path):
+    with pytest.raises(DataMissing, match=r"absent\.zip: the archive is not there"):
+        unpacked(tmp_path / "absent.zip", tmp_path)
+
+
+def test_the_record_says_what_was_done(tmp_path):
+    archive = tar(tmp_path / "a.tar")
+    result = unpacked(archive, tmp_path, strip=1)
+    record = json.loads((result.folder / ".unpacked.json").read_text())
+    assert record["archive"]["files"][0]["size_bytes"] == archive.stat().st_size
+    assert record["rule"]["strip"] == 1
+    assert (record["files"], record["size_bytes"]) == (result.files, result.size_bytes)
+
+
+def test_no_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    archive = zip_archive(tmp_path / "a.zip")
+    facts = os.statvfs(tmp_path)
+    small = os.statvfs_result((*facts[:4], 10, *facts[5:]))
+    monkeypatch.setattr(room_module.os, "statvfs", lambda folder: small)
+    with pytest.raises(DiskFull, match="unpacking needs"):
+        unpacked(archive, tmp_path)
+    assert not (tmp_path / "data").exists()
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+KILLED = """
+import sys, os, time
+from pathlib import Path
+from medcurate.config.source import Unpack
+from medcurate.unpack import unpack
+unpack(Path(sys.argv[1]), Path(sys.argv[2]), Unpack(into="data"))
+"""
+
+
+@pytest.mark.parametrize("name", ["big.zip", "big.tar"])
+def test_kill_9_leaves_nothing_or_everything_and_a_rerun_ends_it(name, tmp_path):
+    tree = {f"d{number % 7}/f{number}.bin": bytes([number % 251]) * 40_000 for number in range(1000)}
+    archive = (zip_archive if name.endswith("zip") else tar)(tmp_path / name, tree)
+    target = tmp_path / "data"
+    states = set()
+    for pause in (0.0, 0.05, 0.15, 0.3, 5.0):
+        shutil.rmtree(target, ignore_errors=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(archive), str(target)], stderr=subprocess.DEVNULL
+        )
+        while child.poll() is None and not list(tmp_path.glob(".tmp-*")) and not target.exists():
+            time.sleep(0.002)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(pause)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        states.add(target.exists())
+        if target.exists():
+            assert len(content(target)) == len(tree)
+    assert states == {False, True}  # both outcomes have been seen
+    shutil.rmtree(target)
+    assert content(unpacked(archive, tmp_path).folder) == tree
+    assert not list(tmp_path.glob(".tmp-*")), "what killed ones left is gone"
+
+
+def test_another_process_at_work_keeps_its_folder(tmp_path):
+    import fcntl
+
+    other = tmp_path / ".tmp-0123-data"
+    other.mkdir()
+    lock = os.open(other, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    unpacked(zip_archive(tmp_path / "a.zip"), tmp_path)
+    assert other.is_dir()
+    os.close(lock)
+
+
+def test_names_that_no_disk_holds_are_escaped_the_same_way_everywhere(tmp_path):
+    long = "x" * 300 + ".nii.gz"
+    latin = tar_info("caf\udce9/a.txt", 1)
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", encoding="utf-8", errors="surrogateescape") as out:
+        out.addfile(latin, io.BytesIO(b"1"))
+        out.addfile(tar_info(long, 1), io.BytesIO(b"2"))
+        out.addfile(tar_info("Case.txt", 1), io.BytesIO(b"3"))
+        out.addfile(tar_info("case.txt", 1), io.BytesIO(b"4"))
+    result = unpacked(archive, tmp_path)
+    names = content(result.folder)
+    assert names["caf%E9/a.txt"] == b"1"
+    assert (names["Case.txt"], names["case.txt"]) == (b"3", b"4")
+    held = dict(result.renamed)[long]
+    assert names[held] == b"2"
+    assert held.endswith(".nii.gz")
+    assert len(held.encode()) == 255
+
+
+def test_members_of_one_name_are_all_left_out(tmp_path):
+    archive = tar_of(
+        tmp_path / "a.tar",
+        (tar_info("a.txt", 1), b"1"),
+        (tar_info("b.txt", 1), b"b"),
+        (tar_info("./a.txt", 1), b"2"),
+        (tar_info("a.txt", 1), b"3"),
+        (tar_info("b.txt/c.txt", 1), b"c"),
+    )
+    result = unpacked(archive, tmp_path)
+    assert content(result.folder) == {"b.txt": b"b"}
+    assert result.files == 1
+    assert reasons(result) == {"./a.txt": "DUPLICATE", "a.txt": "DUPLICATE", "b.txt/c.txt": "UNSAFE_MEMBER"}
