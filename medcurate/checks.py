@@ -75,6 +75,13 @@ def _term_problems(source: Source, ontology: Ontology) -> Iterator[str]:
         yield from _sequence_problems(f"{key}.sequence", channel.sequence, modality, ontology)
     for value, label in source.labels.items():
         yield from _unknown(f"labels.{value}", label, ontology, "labels")
+    for region, members in source.regions.items():
+        yield from _unknown(f"regions.{region}", region, ontology, "labels")
+        for label in members:
+            if label not in source.labels.values():
+                yield f'regions.{region}: "{label}" is not among the values of [labels]'
+        if region in source.labels.values() or not members:
+            yield f"regions.{region}: a region unites other labels, at least one, and is none of [labels] itself"
 
 
 def _sequence_problems(key: str, sequence: str, modality: str, ontology: Ontology) -> Iterator[str]:
@@ -98,6 +105,7 @@ def _kind_problems(source: Source) -> Iterator[str]:
     )
     yield from _decoder_problems(source)
     yield from _drawing_problems(source)
+    yield from _rule_problems(source)
 
 
 def _decoder_problems(source: Source) -> Iterator[str]:
@@ -109,6 +117,21 @@ def _decoder_problems(source: Source) -> Iterator[str]:
             load(DECODERS, decoder, "decoder").check(source.labels)
         except ValueError as error:
             yield f'labels: not of the form that the decoder "{decoder}" needs: {error}'
+
+
+def _rule_problems(source: Source) -> Iterator[str]:
+    """Whether rules about labels fit the kind of label."""
+    label = source.label
+    if label.decoder in DECODERS:
+        decoder = load(DECODERS, label.decoder, "decoder")
+        if label.agreement and getattr(decoder, "OBJECTS", False):
+            yield f'label.agreement: raters number objects each in their own way; "{label.decoder}" gives objects'
+        if getattr(decoder, "NEEDS_CLASSES", False) != (label.classes is not None):
+            yield 'label.classes: a table of classes goes with the decoder "instance-table", and it with a table'
+    if source.frames and source.dimensions == 2:
+        yield "frames: a source of 2 dimensions has no axis of frames"
+    if label.geometry == "nearest" and source.dimensions == 2:
+        yield 'label.geometry: "nearest" needs a geometry, which pictures have not'
 
 
 def _drawing_problems(source: Source) -> Iterator[str]:
@@ -131,15 +154,32 @@ def _pairing_problems(key: str, pairing: Pairing, source: Source) -> Iterator[st
     from medcurate.pairings.found import Names
 
     module = load(PAIRINGS, pairing.kind, "pairing")
+    options = module.Options(**pairing.options)
     names = Names(
         channels=tuple(channel.name for channel in source.channels),
         components=tuple(channel.component for channel in source.channels),
         labels=tuple(source.labels),
     )
     try:
-        module.check(module.Options(**pairing.options), names)
+        module.check(options, names)
+        if hasattr(module, "sample_entries"):
+            _check_entries(source, *module.sample_entries(options))
     except ValueError as error:
         yield f"{key}.options: {error}"
+    if bool(source.label.raters) != ("{rater}" in str(pairing.options)):
+        yield f"{key}.options: {{rater}} stands in them where label.raters names raters, and only there"
+
+
+def _check_entries(source: Source, images: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise ValueError where a reader cannot read parts of files, or does not know parts called so."""
+    for kind, entries in ((source.image.reader, images), (source.label.reader, labels)):
+        if kind not in READERS:
+            continue  # its own line tells
+        reader = load(READERS, kind, "reader")
+        for entry in filter(None, entries):
+            if not hasattr(reader, "check_entry"):
+                raise ValueError(f'the reader "{kind}" reads whole files, not parts such as "{entry}"')
+            reader.check_entry(entry)
 
 
 def _options_problems(

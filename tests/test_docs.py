@@ -44,6 +44,7 @@ from medcurate.config.source import (
     SourceFile,
     Unpack,
 )
+from medcurate.config.table import CaseTable, ClassTable
 from medcurate.decoders import DECODERS
 from medcurate.errors import Reason
 from medcurate.format.columns import MANIFEST, REJECTS
@@ -148,6 +149,8 @@ REFERENCES = {
         "`[label]`": LabelSpec,
         "`[[channels]]`": Channel,
         "`[case]`": CaseRule,
+        "`case.table`": CaseTable,
+        "`classes`": ClassTable,
         "`[[errata]]`": Erratum,
         **{
             f"`{kind}`": load(table, kind, what).Options
@@ -202,7 +205,8 @@ def test_the_references_leave_no_model_out() -> None:
 def _example(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The complete example of a document, and that example with each of the later fragments put in."""
     first, *rest = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text(name), re.S))
-    return first, [first | fragment for fragment in rest]
+    unpaired = {key: value for key, value in first.items() if key != "channels"}  # they go with their pairings
+    return first, [(unpaired if "pairings" in fragment else first) | fragment for fragment in rest]
 
 
 def test_the_examples_of_the_references_fit() -> None:
@@ -234,5 +238,6 @@ def test_the_example_source_finds_the_cases_that_it_speaks_of(tmp_path: Path) ->
     assert [(case, reject.reason) for case, _, reject in found.rejects] == [("pz020-v2", Reason.UNPAIRED)]
     (tmp_path / "imagesTr" / "pz012-v1_0001.nii.gz").unlink()
     (tmp_path / "imagesTr" / "pz012-v1_0000.nii.gz").rename(tmp_path / "imagesTr" / "pz012-v1.nii.gz")
-    found = discover(check_model(variants[-1], Source, "example"), tmp_path)
+    (one_file,) = (value for value in variants if "component" in value.get("channels", [{}])[0])
+    found = discover(check_model(one_file, Source, "example"), tmp_path)
     assert [image.component for image in found.cases[0].images] == [0, 1]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medcurate.build.readings import Tables, found_by, read_tables
+from medcurate.config.lineage import NO_LINEAGE, Lineage
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError, DataMissing, Reason
 from medcurate.format.keys import pseudonym
-from medcurate.pairings import PAIRINGS
-from medcurate.pairings.found import Found, Names
-from medcurate.registry import load
+from medcurate.lineage import shared_patient
+from medcurate.pairings.found import Found
 from medcurate.types import Case, Reject
 
 
@@ -26,13 +27,16 @@ class Discovery:
     names: dict[str, str] = field(default_factory=dict)
 
 
-def discover(source: Source, root: Path) -> Discovery:
-    """Find the cases of ``source`` in its folder. Raises DataMissing when there is nothing at all."""
+def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Discovery:
+    """Find the cases of ``source`` in its folder; ``lineage`` names patients that other sources know too.
+
+    Raises DataMissing when there is nothing at all, ConfigError for names that a pattern does not understand.
+    """
     cases: list[Case] = []
     rejects: list[tuple[str, str, Reject]] = []
     names: dict[str, str] = {}
     errata = {erratum.case: erratum.reason for erratum in source.errata}
-    found = list(_found(source, root))
+    found = [(entry, p.split) for p in source.pairings for entry in found_by(source, p, root)]
     if not found:
         patterns = "; ".join(f"{p.kind} {p.options}" for p in source.pairings)
         raise DataMissing(
@@ -40,29 +44,21 @@ def discover(source: Source, root: Path) -> Discovery:
             f'"{source.id}" with --data, or mend the source.'
         )
     _check_pattern(source, [entry.name for entry, _ in found])
-    raw_ids = [_ids(source, entry.name) for entry, _ in found]
+    tables = read_tables(source, root)
+    raw_ids = [_ids(source, tables, entry) for entry, _ in found]
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
+    shares = Counter(path for entry, _ in found for path in dict.fromkeys(_paths(entry)))
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
-        identifier, group = _written(source, raw), f"{source.namespace}:{_written(source, patient)}"
+        identifier, group = _written(source, raw), _group(source, patient, lineage)
         names[identifier] = entry.name.encode(errors="backslashreplace").decode()
         problem = _problem(entry, raw, errata, repeated)
         if problem:
             rejects.append((identifier, group, problem))
         else:
-            cases.append(_case(source, root, entry, identifier, group, split))
+            official = tables.split(raw) or entry.split or split
+            case = _case(source, tables.labelled(entry, raw), identifier, group, official)
+            cases.append(replace(case, size_bytes=_size_bytes(root, case, shares)))
     return Discovery(cases=tuple(sorted(cases, key=lambda c: c.id)), rejects=tuple(rejects), names=names)
-
-
-def _found(source: Source, root: Path) -> Iterator[tuple[Found, str]]:
-    names = Names(
-        channels=tuple(c.name for c in source.channels),
-        components=tuple(c.component for c in source.channels),
-        labels=tuple(source.labels),
-    )
-    for pairing in source.pairings:
-        module = load(PAIRINGS, pairing.kind, "pairing")
-        for entry in module.find(root, module.Options(**pairing.options), names):
-            yield entry, pairing.split
 
 
 def _check_pattern(source: Source, names: Sequence[str]) -> None:
@@ -75,17 +71,23 @@ def _check_pattern(source: Source, names: Sequence[str]) -> None:
         )
 
 
-def _ids(source: Source, name: str) -> tuple[str, str]:
-    """(case, patient) as the source's pattern reads them from ``name``; the name itself where it is silent."""
-    match = re.search(source.case.pattern, name) if source.case.pattern else None
+def _ids(source: Source, tables: Tables, entry: Found) -> tuple[str, str]:
+    """(case, patient): as the pattern reads them, else the table, else the layout, else the name itself."""
+    match = re.search(source.case.pattern, entry.name) if source.case.pattern else None
     groups = {key: text for key, text in (match.groupdict() if match else {}).items() if text}
-    case = groups.get("case", name)
-    return case, groups.get("group", case)
+    case = groups.get("case", entry.name)
+    return case, groups.get("group") or tables.patient(case) or entry.group or case
 
 
-def _written(source: Source, identifier: str) -> str:
+def _written(source: Source, identifier: str, namespace: str = "") -> str:
     keep = source.case.identifiers == "keep" and _is_text(identifier)
-    return identifier if keep else pseudonym(source.namespace, identifier)
+    return identifier if keep else pseudonym(namespace or source.namespace, identifier)
+
+
+def _group(source: Source, patient: str, lineage: Lineage) -> str:
+    """The patient as all sources know it: by the shared name where lineage has one, else by the source's own."""
+    namespace, name = shared_patient(lineage, source.id, patient) or (source.namespace, patient)
+    return f"{namespace}:{_written(source, name, namespace)}"
 
 
 def _problem(entry: Found, raw: str, errata: dict[str, str], repeated: set[str]) -> Reject | None:
@@ -112,8 +114,12 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def _case(source: Source, root: Path, entry: Found, identifier: str, group: str, split: str) -> Case:
-    case = Case(
+def _case(source: Source, entry: Found, identifier: str, group: str, split: str) -> Case:
+    return Case(
         source=source.id, id=identifier, group=group, images=entry.images, labels=entry.labels, split=split
     )
-    return replace(case, size_bytes=sum((root / path).stat().st_size for path in case.paths))
+
+
+def _size_bytes(root: Path, case: Case, shares: Mapping[Path, int]) -> int:
+    """Bytes of the case's files, of a pack its share: cases are bundled by what they cost."""
+    return sum((root / path).stat().st_size // shares[path] for path in case.paths)

@@ -19,7 +19,7 @@ BUNDLE_CASES = 256
 def terms_of(source: Source, ontology: Ontology) -> dict[str, Term]:
     """What the source's labels say in rows, by ontology label id."""
     terms = {}
-    for name in sorted(set(source.labels.values())):
+    for name in sorted({*source.labels.values(), *source.regions}):
         label = ontology.labels[name]
         terms[name] = Term(
             label=name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from medcurate.config.table import CaseTable, ClassTable, Pattern, below
 from medcurate.tables import Strict as Strict
 
 # The description of a pattern is what messages say instead of it.
@@ -33,18 +33,24 @@ LicenceId = Annotated[
 ChannelName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_]+$", description="letters, digits and underscores, at least one")
 ]
+
+
+def _three_directions(value: str) -> str:
+    if (
+        sorted("RAS".find(letter) + "LPI".find(letter) + 1 for letter in value) != [0, 1, 2]
+        or len(value) != 3
+    ):
+        raise ValueError('three letters, one each of R or L, A or P, S or I, such as "LPS"')
+    return value
+
+
+Directions = Annotated[str, AfterValidator(_three_directions)]
+"""The directions of the patient that stored axes i, j and k grow to."""
 Split = Literal["", "train", "val", "test"]
 Access = Literal["open", "registration", "agreement", "kaggle", "synapse", "unknown"]
 
 UNRESOLVED = "unresolved"
 """What a draft says where only its author knows; checks refuse it but as a licence's id."""
-
-
-def _below(value: str) -> str:
-    parts = PurePosixPath(value).parts
-    if not parts or value.startswith("/") or ".." in parts:
-        raise ValueError("a path below the source's folder, without '..'")
-    return value
 
 
 class Licence(Strict):
@@ -115,7 +121,7 @@ class Unpack(Strict):
     @field_validator("into")
     @classmethod
     def _inside(cls, value: str) -> str:
-        return _below(value)
+        return below(value)
 
 
 class SourceFile(Strict):
@@ -131,7 +137,7 @@ class SourceFile(Strict):
     @field_validator("path")
     @classmethod
     def _inside(cls, value: str) -> str:
-        return _below(value)
+        return below(value)
 
 
 class Pairing(Strict):
@@ -139,6 +145,7 @@ class Pairing(Strict):
 
     kind: str
     split: Split = ""  # the official split of every case found by this pairing
+    select: Pattern = ""  # searched in the names of cases: those without a match are not of this pairing
     options: dict[str, Any] = Field(default={})
 
 
@@ -150,12 +157,34 @@ class ImageSpec(Strict):
 
 
 class LabelSpec(Strict):
-    """How label files are read and what their values mean; ``options`` belong to the decoder."""
+    """How label files are read and what their values mean; ``options`` belong to the decoder.
+
+    ``geometry``: "file" trusts the label file's own and requires it to agree with the image's; "image" does not
+    look at it: the array lies as the image's does, or along ``axes`` (the directions that its axes grow to:
+    "LAI"); "nearest" trusts it and gives every image voxel the label at its centre, outside background.
+    ``raters``: what replaces ``{rater}`` in the pairings' options; ``agreement``: how several readings become
+    one, voxel by voxel. ``classes``: a table of what values mean case by case.
+    """
 
     reader: str
     decoder: str
     options: dict[str, Any] = Field(default={})
     reader_options: dict[str, Any] = Field(default={})
+    geometry: Literal["file", "image", "nearest"] = "file"
+    axes: Directions | None = None
+    raters: tuple[str, ...] = ()
+    agreement: Literal["", "majority", "union", "intersection"] = ""
+    classes: ClassTable | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> LabelSpec:
+        if self.axes and self.geometry != "image":
+            raise ValueError('axes go with geometry = "image"')
+        if (len(self.raters) > 1) != bool(self.agreement):
+            raise ValueError("several raters need an agreement, and it needs several raters")
+        if len(set(self.raters)) < len(self.raters):
+            raise ValueError("a rater is given twice")
+        return self
 
 
 class Channel(Strict):
@@ -174,10 +203,12 @@ class CaseRule(Strict):
     ``group`` (the patient; default: the case). ``namespace``: prefix of groups, shared by sources that
     hold the same patients under the same ids (default: the source's id). ``identifiers``: "keep" only
     where ids are published and name nobody; "pseudonym" replaces them in everything that is written.
+    ``table``: names patient and split of every case, where no name does.
     """
 
     pattern: str = ""
     namespace: str = ""
+    table: CaseTable | None = None
     identifiers: Literal["keep", "pseudonym"] = "pseudonym"
 
 
@@ -210,7 +241,9 @@ class Source(Strict):
     image: ImageSpec
     label: LabelSpec
     labels: Annotated[dict[str, str], Field(min_length=1)]  # value, colour or file token -> ontology label id
+    regions: dict[str, tuple[str, ...]] = Field(default={})  # further label id -> label ids that it unites
     channels: tuple[Channel, ...] = ()
+    frames: Literal["", "i", "j", "k"] = ""  # stored axis that counts frames: pictures lie across it
     case: CaseRule = CaseRule()
     errata: tuple[Erratum, ...] = ()
 

@@ -54,7 +54,7 @@ class _Cut:
 def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> CaseResult:
     """Append all samples of ``case`` to ``writer``. Raises CaseRejected; the caller then rolls the shard back."""
     grid, layers = read_labels(case, job.source, files)
-    axes = list(masks_by_axis(grid, layers, job.recipe))
+    axes = list(masks_by_axis(grid, layers, job.recipe, job.source.frames))
     del layers  # frees the label volume before the image is read
     result = CaseResult()
     for image in case.images:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason
-from medcurate.stages.orient import Orientation, canonical, canonical_spacing_mm, orientation, same_grid
+from medcurate.stages.orient import (
+    Orientation,
+    canonical,
+    canonical_affine,
+    canonical_spacing_mm,
+    orientation,
+    same_grid,
+    stored,
+    stored_affine,
+)
 from medcurate.stages.planes import Axis, plane_spacing_mm, planes
 from medcurate.types import Array, Volume
 
@@ -55,6 +64,24 @@ def grid_of(volume: Volume, source: Source) -> Grid:
     if volume.affine is None:
         return Grid(tuple(volume.voxels.shape[:2]), None, None, volume.spacing_mm)
     return Grid(tuple(volume.voxels.shape[:3]), volume.affine, orientation(volume.affine), None)
+
+
+def laid_like(expected: Grid, volume: Volume, source: Source) -> Volume:
+    """``volume`` as a view whose axes have the order and directions of ``expected``; itself where they have.
+
+    Files of a case may store the same grid from another corner. Raises CaseRejected for a singular affine.
+    """
+    own = grid_of(volume, source)
+    if own.axes is None or expected.axes is None or own.axes == expected.axes:
+        return volume
+    assert own.affine is not None
+    voxels = own.canonical(volume.voxels)
+    affine = canonical_affine(own.affine, own.axes, own.shape)
+    return replace(
+        volume,
+        voxels=stored(voxels, expected.axes),
+        affine=stored_affine(affine, expected.axes, voxels.shape),
+    )
 
 
 def check_grid(expected: Grid, found: Grid, what: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +12,11 @@ from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.decoders import DECODERS
 from medcurate.errors import CaseRejected, Reason, blamed_on
-from medcurate.job.drawings import DrawnLabels, is_drawn
-from medcurate.job.grid import Grid, check_grid, grid_of
-from medcurate.readers import READERS
+from medcurate.job.drawings import DrawnLabels, is_drawn, reference_of
+from medcurate.job.grid import Grid, check_grid, grid_of, laid_like
+from medcurate.job.placing import placed
+from medcurate.job.reading import read_file
+from medcurate.job.unions import agreed, with_regions
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
 from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge, renumbered
@@ -57,10 +58,11 @@ class LabelVolumes:
     """
 
     def __init__(self, case: Case, source: Source, files: CaseFiles) -> None:
-        reader = load(READERS, source.label.reader, "reader")
-        self._read = partial(reader.read, files, options=reader.Options(**source.label.reader_options))
+        self._files = files
         self._entries = case.labels
         self._source = source
+        # where the label's own geometry is not what counts
+        self._image = None if source.label.geometry == "file" else reference_of(case, source, files)
         self.grid: Grid | None = None
 
     def __len__(self) -> int:
@@ -69,16 +71,44 @@ class LabelVolumes:
     def __iter__(self) -> Iterator[tuple[LabelFile, Volume]]:
         for entry in self._entries:
             with blamed_on(f"label {entry.label}" if entry.label else "label"):
-                volume = self._read(entry.paths)
+                volume = self._volume(entry)
                 grid = grid_of(volume, self._source)
             if self.grid is None:
                 self.grid = grid
             check_grid(self.grid, grid, "two label files of the case")
             yield entry, volume
 
+    def _volume(self, entry: LabelFile) -> Volume:
+        label = self._source.label
+        volume = read_file(self._files, entry, label.reader, label.reader_options)
+        if self._image is not None:
+            return placed(volume, self._image, label)
+        return volume if self.grid is None else laid_like(self.grid, volume, self._source)
+
 
 def read_labels(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
-    """Read and decode the label files of a case. Raises CaseRejected."""
+    """Read and decode the label files of a case, of several raters what they agree on. Raises CaseRejected."""
+    reading = _agreement if source.label.agreement else _reading
+    grid, layers = reading(case, source, files)
+    return grid, with_regions(layers, source.regions)
+
+
+def _agreement(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
+    raters, grids = source.label.raters, []
+
+    def readings() -> Iterator[tuple[LabelLayer, ...]]:
+        for rater in raters:
+            labels = tuple(file for file in case.labels if file.rater == rater)
+            grid, layers = _reading(replace(case, labels=labels), source, files)
+            grids.append(grid)
+            check_grid(grids[0], grid, "the labels of two raters")
+            yield layers
+
+    layers = agreed(readings(), source.labels.values(), len(raters), source.label.agreement)
+    return grids[0], layers
+
+
+def _reading(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tuple[LabelLayer, ...]]:
     decoder = load(DECODERS, source.label.decoder, "decoder")
     options = decoder.Options(**source.label.options)
     if is_drawn(source):
@@ -92,9 +122,16 @@ def read_labels(case: Case, source: Source, files: CaseFiles) -> tuple[Grid, tup
     return volumes.grid, layers
 
 
-def masks_by_axis(grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe) -> Iterator[AxisMasks]:
-    """Cut the labels along the recipe's axes, find masks and judge them."""
-    for axis in _axes(grid, recipe):
+def masks_by_axis(
+    grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe, frames: str = ""
+) -> Iterator[AxisMasks]:
+    """Cut the labels along the recipe's axes, find masks and judge them.
+
+    ``frames``: the stored axis along which pictures, and not planes of one body, follow each other.
+    """
+    if frames:
+        recipe = _of_pictures(recipe)
+    for axis in _axes(grid, recipe, frames):
         views = [grid.planes(layer.labels, axis) for layer in layers]
         count, height, width = views[0].shape[:3]
         ratio = aspect(height, width)
@@ -124,10 +161,21 @@ def masks_by_axis(grid: Grid, layers: Sequence[LabelLayer], recipe: Recipe) -> I
         yield found
 
 
-def _axes(grid: Grid, recipe: Recipe) -> tuple[Axis | None, ...]:
+def _of_pictures(recipe: Recipe) -> Recipe:
+    """What joins planes to bodies does not hold between frames."""
+    rule = recipe.masks
+    components = "2d" if rule.components == "3d" else rule.components
+    return recipe.model_copy(
+        update={"masks": rule.model_copy(update={"components": components, "min_voxels": 0})}
+    )
+
+
+def _axes(grid: Grid, recipe: Recipe, frames: str) -> tuple[Axis | None, ...]:
     spacing_mm = grid.spacing_mm()
     if spacing_mm is None:
         return (None,)
+    if frames and grid.axes is not None:
+        return (AXES[grid.axes.axes.index("ijk".index(frames))],)
     shape = grid.canonical(np.broadcast_to(np.False_, grid.shape)).shape
     single: list[Axis] = [axis for axis, size in zip(AXES, shape, strict=True) if size == 1]
     return tuple(single[-1:]) or resolve_axes(recipe.slices.axes, spacing_mm)

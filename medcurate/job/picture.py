@@ -10,11 +10,10 @@ from pathlib import Path
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason, blamed_on
 from medcurate.format.keys import pseudonym
-from medcurate.job.grid import Grid, check_grid, grid_of
+from medcurate.job.grid import Grid, check_grid, grid_of, laid_like
+from medcurate.job.reading import read_file
 from medcurate.job.spec import Job
-from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
-from medcurate.registry import load
 from medcurate.stages.fingerprint import picture_digest, voxel_digest
 from medcurate.stages.intensity import rule_for, scaled
 from medcurate.types import Array, Case, ImageFile, Volume
@@ -47,7 +46,7 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
     """
     source = job.source
     with blamed_on(f"image {image.channel}" if image.channel else "image"):
-        volume = _read(source, image, files)
+        volume = laid_like(grid, _read(source, image, files), source)
     check_grid(grid, grid_of(volume, source), "image and label")
     channel = next((c for c in source.channels if c.name == image.channel), None)
     modality = (channel and channel.modality) or source.modality
@@ -67,8 +66,7 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
 
 
 def _read(source: Source, image: ImageFile, files: CaseFiles) -> Volume:
-    reader = load(READERS, source.image.reader, "reader")
-    volume: Volume = reader.read(files, image.paths, reader.Options(**source.image.options))
+    volume = read_file(files, image, source.image.reader, source.image.options)
     if image.component is not None:
         if volume.voxels.ndim != 4 or image.component >= volume.voxels.shape[3]:
             shape = " x ".join(map(str, volume.voxels.shape))

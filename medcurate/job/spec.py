@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medcurate.config.identity import identity
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.types import Case, Reject
@@ -53,16 +54,23 @@ def job_id(
     The recipe's name, source list, split and shard rules are left out: they act after the parts.
     """
     facts = {
-        "source": source.model_dump(mode="json"),
+        "source": identity(source),
         "recipe": recipe.model_dump(mode="json", include={"slices", "intensity", "masks", "limits"}),
         "terms": {name: [t.organ, t.region, t.laterality, t.lesion, t.snomed] for name, t in terms.items()},
         "tools": tools,
         "cases": [
-            [case.id, case.group, case.size_bytes, *(path.as_posix() for path in case.paths)]
+            [case.id, case.group, case.size_bytes, *(path.as_posix() for path in case.paths), *_entries(case)]
             for case in cases
         ],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _entries(case: Case) -> list[list[Any]]:
+    """What is read of each file, where a case does not read files whole or a table says what they mean."""
+    images = [[image.channel, image.entry] for image in case.images if image.entry]
+    labels = [[label.label, label.entry, label.rater, label.classes] for label in case.labels]
+    return images + [facts for facts in labels if any(facts[1:])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

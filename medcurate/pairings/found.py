@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.types import ImageFile, LabelFile
@@ -29,6 +29,8 @@ class Found:
     images: tuple[ImageFile, ...]
     labels: tuple[LabelFile, ...]
     problem: str = ""
+    group: str = ""  # the patient, where the layout or a table names one
+    split: str = ""  # the official split, where a table names it
 
 
 @dataclass(slots=True)
@@ -47,6 +49,16 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
     if not problem and not all(os.path.exists(f"{root}/{path}") for paths in series for path in paths):
         problem = "a link leads to a file that is not there"
     return Found(name, images, labels, problem)
+
+
+def at_entries(found: Found, name: str, image_entry: str, label_entry: str) -> Found:
+    """A case ``name`` of what the files of ``found`` hold under these entries."""
+    return replace(
+        found,
+        name=name,
+        images=tuple(replace(image, entry=image_entry) for image in found.images),
+        labels=tuple(replace(label, entry=label_entry) for label in found.labels),
+    )
 
 
 def _images(images: Mapping[str, Sequence[Paths]], names: Names) -> tuple[ImageFile, ...]:

@@ -2,7 +2,9 @@
 
 A reader is a module with ``class Options(Strict)`` and
 ``read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume``; it raises ``CaseRejected``
-and opens nothing but through ``files``. Adding one is one file and one line here.
+and opens nothing but through ``files``. A reader of files that hold several images also has
+``read_entry(files, paths, entry: str, options) -> Volume`` and ``check_entry(entry: str) -> None``, which
+raises ValueError for what is no entry of its files. Adding one is one file and one line here.
 
 A reader of labels that are drawn on an image's grid (contours, segments) has, in place of ``read``,
 ``draw(files: CaseFiles, paths: Sequence[Path], reference: Reference, options: Options) -> Drawing``. Its
@@ -11,6 +13,7 @@ that function, which reads headers alone, else from the volume that ``read`` giv
 """
 
 READERS = {
+    "array": "medcurate.readers.array",
     "dicom": "medcurate.readers.dicom",
     "dicom-seg": "medcurate.readers.dicom_seg",
     "lidc-xml": "medcurate.readers.lidc_xml",

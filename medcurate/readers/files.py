@@ -68,7 +68,7 @@ class CaseFiles:
         Raises CaseRejected: MISSING_FILE, UNREADABLE.
         """
         try:
-            stream = open(self.root / path, "rb", opener=_open_at_once)
+            stream = open(self.root / path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
         except FileNotFoundError as error:
             raise CaseRejected(Reason.MISSING_FILE, "file is missing") from error
         except OSError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,7 +39,9 @@ _TYPES = {
 
 
 class Options(Strict):
-    """None: MetaImage states all that is needed."""
+    """``channels``: "k" where a file of three axes is a picture whose third axis is red, green and blue."""
+
+    channels: Literal["", "k"] = ""
 
 
 def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
@@ -53,19 +55,22 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     content = files.read(paths[0])
     tags, start = _parse(content)
     channels, sides, dtype = _layout(tags)
+    dimensions = len(sides)
     name = tags["ElementDataFile"]
     if name.upper() != "LOCAL":
         content, start = files.read(files.sibling(paths[0], _single(name))), 0
     array = _elements(files, memoryview(content)[start:], tags, (channels, *sides), dtype)
     slope = _numbers(tags, 1, "ElementToIntensityFunctionSlope")
     intercept = _numbers(tags, 1, "ElementToIntensityFunctionOffset")
+    if options.channels == "k":
+        array, sides = _picture_of(array, channels), sides[:2]
     flat = len(sides) == 2
     return Volume(
         voxels=_image(array) if flat else _volume(array),
         affine=None if flat else _affine(tags),
         slope=slope[0] if slope else 1.0,
         intercept=intercept[0] if intercept else 0.0,
-        spacing_mm=_spacing_mm(tags, 2)[::-1] if flat else None,  # type: ignore[arg-type]
+        spacing_mm=_spacing_mm(tags, dimensions)[1::-1] if flat else None,  # type: ignore[arg-type]
     )
 
 
@@ -128,6 +133,13 @@ def _inflated(stored: memoryview, limit: int, size: int) -> voxels.Buffer:
     if stored[:2] == GZIP_MAGIC:  # MetaIO's inflate accepts both wrappers
         return gunzip(bytes(stored), limit=limit, expected_bytes=size)
     return inflate(stored, "zlib", limit=limit, expected_bytes=size)
+
+
+def _picture_of(array: Array, channels: int) -> Array:
+    """(1, I, J, 3) -> (3, I, J)."""
+    if channels != 1 or array.ndim != 4 or array.shape[3] != 3:
+        raise CaseRejected(Reason.UNREADABLE, "the third axis does not hold red, green and blue")
+    return np.moveaxis(array[0], -1, 0)
 
 
 def _volume(array: Array) -> Array:

@@ -90,6 +90,16 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     )
 
 
+def check_entry(entry: str) -> None:
+    """Raise ValueError unless ``entry`` is a frame's index on the fourth axis, from 0."""
+    voxels.check_frame(entry)
+
+
+def read_entry(files: CaseFiles, paths: Sequence[Path], entry: str, options: Options) -> Volume:
+    """One frame of a 4D file: voxels (I, J, K). Raises CaseRejected, also where there is no such frame."""
+    return voxels.frame(read(files, paths, options), entry)
+
+
 def _inflated(files: CaseFiles, content: bytes, file_bytes: int) -> voxels.Buffer:
     if not content.startswith(GZIP_MAGIC):
         files.check_claim(file_bytes, len(content))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medcurate.errors import CaseRejected, Reason
-from medcurate.types import Array
+from medcurate.types import Array, Volume
 
 Buffer = bytes | memoryview | npt.NDArray[np.uint8]
 
@@ -46,6 +47,20 @@ def native(array: Array) -> Array:
         return array
     swapped = array.byteswap(inplace=array.flags.writeable)
     return swapped.view(array.dtype.newbyteorder("="))
+
+
+def check_frame(entry: str) -> None:
+    """Raise ValueError unless ``entry`` is the index of a frame, from 0."""
+    if not (entry.isascii() and entry.isdigit()):
+        raise ValueError(f'"{entry}" is no index of a frame: the first is "0"')
+
+
+def frame(volume: Volume, entry: str) -> Volume:
+    """The frame ``entry`` of a 4D volume, as a view (I, J, K). Raises CaseRejected (GEOMETRY)."""
+    count = volume.voxels.shape[3] if volume.voxels.ndim == 4 else 0
+    if not entry.isdigit() or int(entry) >= count:
+        raise CaseRejected(Reason.GEOMETRY, f"no frame {entry[:12]} among {count} on a fourth axis")
+    return replace(volume, voxels=volume.voxels[..., int(entry)])
 
 
 def byte_order(big: bool) -> str:

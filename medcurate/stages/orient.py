@@ -55,6 +55,31 @@ def canonical(array: Array, orientation: Orientation) -> Array:
     return array.transpose(orientation.axes + rest)[steps]
 
 
+def stored(array: Array, orientation: Orientation) -> Array:
+    """View canonical (X, Y, Z[, C]) as stored (I, J, K[, C]): the inverse of ``canonical``."""
+    steps = tuple(slice(None, None, -1 if flip else None) for flip in orientation.flips)
+    rest = tuple(range(3, array.ndim))
+    return array[steps].transpose(*sorted(range(3), key=lambda axis: orientation.axes[axis]), *rest)
+
+
+def stored_affine(affine: Affine, orientation: Orientation, shape: Sequence[int]) -> Affine:
+    """The inverse of ``canonical_affine``: (4, 4) from stored (i, j, k, 1); ``shape`` is the canonical one."""
+    moved = np.array(affine, np.float64)
+    for axis, (place, flip) in enumerate(zip(orientation.axes, orientation.flips, strict=True)):
+        column = np.asarray(affine, np.float64)[:, axis]
+        moved[:, place] = -column if flip else column
+        if flip:
+            moved[:, 3] += column * (shape[axis] - 1)
+    return moved
+
+
+def along(directions: str) -> Orientation:
+    """The orientation of axes i, j, k that grow to these directions: "LPS" is ITK's."""
+    places = [next(n for n, letter in enumerate(directions) if letter in pair) for pair in ("RL", "AP", "SI")]
+    first, second, third = (directions[place] in "LPI" for place in places)
+    return Orientation((places[0], places[1], places[2]), (first, second, third))
+
+
 def canonical_affine(affine: Affine, orientation: Orientation, shape: Sequence[int]) -> Affine:
     """(4, 4) affine from canonical voxel (x, y, z, 1) to RAS+ mm; ``shape`` is the stored (I, J, K, ...)."""
     moved = np.array(affine, np.float64)

@@ -1,0 +1,125 @@
+"""A table names the files of every case (MSD's dataset.json, NIH Pancreas-CT, M&Ms, TotalSegmentator, …)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from medcurate.config.table import CaseTable
+from medcurate.errors import ConfigError
+from medcurate.pairings.found import Candidates, Found, Names, Paths, at_entries, judged
+from medcurate.pairings.names import CHANNEL, LABEL, check_tokens
+from medcurate.pairings.records import Row, fill, read_rows
+from medcurate.pairings.tree import check_template, entries, files_below, folders, wildcard_pattern
+
+
+class Options(CaseTable):
+    """``case``, ``group`` and ``split``: templates of the case's name, its patient and official split.
+
+    ``image`` and ``label``: templates of paths, with columns, ``{channel}`` and ``{label}`` replaced and ``*``
+    and ``**`` as in folders; one that ends in "/" is a folder, all of whose files are one series. ``entries``:
+    templates of what is read of a file that holds several images, one case each (frames of a 4D file); the
+    name then ends in "/" and the entry. ``absent``: whether a row without any file is a refused case or none.
+    """
+
+    image: str
+    label: str
+    entries: tuple[str, ...] = ()
+    absent: Literal["refuse", "skip"] = "refuse"
+
+    @field_validator("image", "label")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        return check_template(value.removeprefix("./"))
+
+
+def check(options: Options, names: Names) -> None:
+    """Raise ValueError where tokens in templates and the source's channels do not fit."""
+    check_tokens(names, (options.image,), (options.label,))
+
+
+def sample_entries(options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What entries of images and of labels look like, for the readers to judge."""
+    shown = tuple(re.sub(r"<[^<>]*>", "0", entry) for entry in options.entries)
+    return shown, shown
+
+
+def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
+    """One case a row (and entry), sorted by name. Raises ConfigError, DataMissing."""
+    try:
+        check(options, names)
+    except ValueError as error:
+        raise ConfigError(f"table: {error}") from error
+    found: list[Found] = []
+    for row in read_rows(root, options):
+        files = Candidates(
+            images=_files(root, options.image, row, options.file, CHANNEL, names.channels),
+            labels=_files(root, options.label, row, options.file, LABEL, names.labels),
+        )
+        if options.absent == "skip" and not files.images and not files.labels:
+            continue
+        found += _cases(root, options, row, files, names)
+    return iter(sorted(found, key=lambda entry: entry.name))
+
+
+def _cases(root: Path, options: Options, row: Row, files: Candidates, names: Names) -> Iterator[Found]:
+    name = fill(options.case, row, options.file)
+    whole = replace(
+        judged(root, name, files, names, several_labels=False),
+        group=fill(options.group, row, options.file),
+        split=split_of(options, row),
+    )
+    if not options.entries:
+        yield whole
+    for template in options.entries:
+        entry = fill(template, row, options.file)
+        yield at_entries(whole, f"{name}/{entry}", entry, entry)
+
+
+def split_of(table: CaseTable, row: Row) -> str:
+    """The official split that a row states. Raises ConfigError for a word that is none."""
+    word = fill(table.split, row, table.file)
+    split = table.splits.get(word, word)
+    if split not in {"", "train", "val", "test"}:
+        raise ConfigError(f'{table.file}: "{word}" is no split; say in splits what it means')
+    return split
+
+
+def _files(
+    root: Path, template: str, row: Row, file: str, placeholder: str, tokens: Sequence[str]
+) -> dict[str, list[Paths]]:
+    """Files by token; tokens without a file are absent."""
+    filled = (
+        {token: template.replace(placeholder, token) for token in tokens}
+        if placeholder in template
+        else {"": template}
+    )
+    found = {token: _matches(root, _below(fill(text, row, file), file)) for token, text in filled.items()}
+    return {token: paths for token, paths in found.items() if paths}
+
+
+def _below(path: str, file: str) -> str:
+    """What a table says of paths is never followed out of the source's folder."""
+    try:
+        return check_template(path.removeprefix("./"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: a row leads to {path!r}: {error}") from error
+
+
+def _matches(root: Path, path: str) -> list[Paths]:
+    parent, _, last = path.rstrip("/").rpartition("/")
+    found: list[Paths] = []
+    for folder in folders(root, parent or "."):
+        files, below = entries(root / folder.path)
+        offered = below if path.endswith("/") else files
+        hits = [name for name in offered if wildcard_pattern(last).fullmatch(name)]
+        if path.endswith("/"):
+            found += [files_below(root, folder.path / name) for name in hits]
+        else:
+            found += [(folder.path / name,) for name in hits]
+    return [paths for paths in found if paths]
