@@ -50,8 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pack": BASE | {"claim", "commit", "condition", "engines", "format", "ledger", "lock", "types"},
     "build": BASE
     | {
-        "claim", "commit", "config", "engines", "format", "job", "ledger", "library", "lineage", "lock", "pack",
-        "pairings", "phantom", "progress", "registry", "types",
+        "claim", "commit", "config", "download", "engines", "format", "job", "ledger", "library", "lineage", "lock",
+        "pack", "pairings", "phantom", "progress", "registry", "types", "unpack",
     },
     "explore": BASE | {"commit", "engines", "format", "storage"},
     "verify": BASE | {"commit", "engines", "format", "progress"},
@@ -130,7 +130,19 @@ HEAVY = (
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["build"], ["query"], ["stats"], ["preview"], ["verify"], ["pack"], ["sources"], ["inspect"]]
+    "verb",
+    [
+        [],
+        ["build"],
+        ["query"],
+        ["stats"],
+        ["preview"],
+        ["verify"],
+        ["pack"],
+        ["sources"],
+        ["inspect"],
+        ["download"],
+    ],
 )
 def test_help_loads_no_heavy_library(verb: list[str]) -> None:
     code = (

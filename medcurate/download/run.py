@@ -97,7 +97,7 @@ class _Crew:
     bar: Progress
 
 
-def _all(tasks: Sequence[Task], crew: _Crew, locks: dict[Path, LockFile], jobs: int) -> tuple[Fetched, ...]:
+def _all(tasks: Sequence[Task], crew: _Crew, locks: dict[Path, LockFile], jobs: int) -> Downloads:
     """Daemon threads, so that one that waits for a silent server cannot hold up the end after Ctrl-C."""
     outcomes: list[Fetched | BaseException] = [StoppedError()] * len(tasks)
     numbers: SimpleQueue[int] = SimpleQueue()

@@ -8,8 +8,9 @@ the end. Everything else restarts the file or stops; nothing is ever appended to
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Protocol
 
 from medcurate.download.hosts import Hosts
@@ -131,14 +132,19 @@ class Transfer:
         """One request and its body. Raises TransientError where the body ends too soon."""
         part = self._part
         offset = part.size_bytes if self._may_continue(remote) else 0
-        with remote.open(offset, part.identity) as answer:
+        known = part.identity if part.url == remote.url else None
+        with remote.open(offset, known) as answer:
+            chunks = iter(answer.chunks)
+            first = next(chunks, b"")
+            if not answer.offset and not self._wanted.page and looks_like_page(first):
+                raise RefusedError("it answers with a web page instead of the file", login=True)
             if answer.sha256 and not self._wanted.sha256:
                 self._wanted = replace(
                     self._wanted, sha256=answer.sha256, known_from=f"stated by {remote.host}"
                 )
             self._check_size(remote, answer)
             self._place(remote, answer)
-            self._receive(answer)
+            self._receive(chain([first], chunks))
         expected = part.identity.size_bytes if part.identity else None
         if expected is not None and part.size_bytes != expected:
             raise TransientError(f"the connection ended after {part.size_bytes:,} of {expected:,} bytes")
@@ -183,13 +189,11 @@ class Transfer:
         if answer.offset:
             raise TransientError("it answers with the rest of another object")
 
-    def _receive(self, answer: Answer) -> None:
+    def _receive(self, chunks: Iterable[bytes]) -> None:
         part, policy = self._part, self._policy
         window_start, window_bytes = time.monotonic(), 0
-        for chunk in answer.chunks:
+        for chunk in chunks:
             self._hosts.check()
-            if not part.size_bytes and not self._wanted.page and looks_like_page(chunk):
-                raise RefusedError("it answers with a web page instead of the file", login=True)
             part.append(chunk)
             self._received_bytes += len(chunk)
             self._listener.advance(len(chunk))

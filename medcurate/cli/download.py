@@ -1,0 +1,64 @@
+"""Verb ``download``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medcurate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medcurate.config.source import Source
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to ``app``."""
+    app.command("download")(download)
+
+
+def download(
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="Id of a source (see `sources`), or path of a .toml file; repeatable."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="All sources of a recipe: its name or a .toml file.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Files downloaded at a time.")] = 4,
+    log_format: Annotated[
+        str, typer.Option(help="Progress on standard error: auto, plain or json.")
+    ] = "auto",
+) -> None:
+    """Fetch, check and unpack the files of sources; run again to continue.
+
+    Ends with an error where files are left that only you can get, naming the page and the place of each.
+    """
+    from medcurate.build.fetch import Network, collect
+    from medcurate.places import default_data_folder
+    from medcurate.progress import configure
+
+    configure(log_format)
+    target = data or default_data_folder()
+    chosen = _chosen(source or (), recipe)
+    homes = {found.id: home for found, home in chosen}
+    collect([found for found, _ in chosen], target, homes, Network(jobs=jobs))
+    typer.echo(f"complete in {target}: {', '.join(homes)}")
+
+
+def _chosen(sources: Sequence[str], recipe: str | None) -> list[tuple[Source, Path]]:
+    """The sources that were asked for, each with the folder of its own file."""
+    from medcurate.library import load_source, resolve, source_path
+
+    if bool(sources) == bool(recipe):
+        raise ConfigError("give either --source ID, as often as you like, or --recipe NAME")
+    if recipe:
+        resolved = resolve(recipe)
+        return [(found, resolved.homes[found.id]) for found in resolved.sources]
+    return [(load_source(name), source_path(name).parent) for name in dict.fromkeys(sources)]

@@ -1,0 +1,60 @@
+"""Sources with files behind URLs, and a policy that does not let tests wait."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+from medcurate.config.source import Source
+from medcurate.download.run import Downloads, Task, download
+from medcurate.download.types import Policy
+from medcurate.tables import check_model
+
+FAST = Policy(
+    connect_s=2, stall_s=0.4, slow_s=0.5, first_wait_s=0.01, longest_wait_s=0.08, patience_s=1.0, per_host=8
+)
+CONTENT = random.Random(3).randbytes(400_000)
+OTHER = random.Random(4).randbytes(400_000)
+RECORDS = {".download", "downloads.lock.json"}  # what may stay in a source's folder beside its files
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def lab(*files: dict[str, object]) -> Source:
+    """A source with ``files``."""
+    facts = {
+        "id": "lab",
+        "title": "",
+        "homepage": "https://example.org/lab",
+        "citation": "",
+        "modality": "ct",
+        "dimensions": 3,
+        "licence": {"id": "CC0-1.0", "commercial": "yes"},
+        "files": files,
+        "pairings": [
+            {"kind": "flat-suffix", "options": {"image_suffix": "_i.nii.gz", "label_suffix": "_l.nii.gz"}}
+        ],
+        "image": {"reader": "nifti"},
+        "label": {"reader": "nifti", "decoder": "index"},
+        "labels": {"1": "liver"},
+    }
+    return check_model(facts, Source, "test")
+
+
+def behind(*urls: str, path: str = "a.zip", **facts) -> dict[str, object]:
+    """A file behind the first of ``urls``, with the others as mirrors."""
+    return {"path": path, "origin": {"url": urls[0], "mirrors": list(urls[1:])}, **facts}
+
+
+def fetch(folder: Path, *files: dict[str, object], policy: Policy = FAST, jobs: int = 4) -> Downloads:
+    """Download ``files`` into ``folder``/lab."""
+    source = lab(*files)
+    return download([Task(source, folder / "lab", file) for file in source.files], jobs=jobs, policy=policy)
+
+
+def names(folder: Path) -> set[str]:
+    """What lies in ``folder``/lab, without records."""
+    return {path.name for path in (folder / "lab").iterdir()} - RECORDS
