@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"format", "types"},
     "arrays": BASE,
     "readers": BASE | {"arrays", "config", "types"},
-    "pairings": BASE | {"arrays", "config", "types"},
+    "pairings": BASE | {"arrays", "commit", "config", "places", "types"},
     "decoders": BASE | {"config", "types"},
     "stages": BASE | {"config", "format", "types"},
     "engines": BASE,

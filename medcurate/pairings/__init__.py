@@ -13,6 +13,7 @@ PAIRINGS = {
     "array-pack": "medcurate.pairings.array_pack",
     "bids-derivatives": "medcurate.pairings.bids",
     "case-folder": "medcurate.pairings.case_folder",
+    "dicom-tree": "medcurate.pairings.dicom_tree",
     "flat-suffix": "medcurate.pairings.flat_suffix",
     "paired-folders": "medcurate.pairings.paired_folders",
     "pattern": "medcurate.pairings.pattern",
