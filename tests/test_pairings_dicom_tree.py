@@ -124,8 +124,10 @@ def test_readings_of_lidc(root):
     (root / "069.xml").write_text(reading.format(uid("LIDC-IDRI-0001", "thin")))
     (root / "070.xml").write_text(reading.format(uid("not fetched")))
     (root / "max.xml").write_text("<html/>")
-    (case,) = find(root, labels="lidc-xml")
+    (case,) = find(root, labels="lidc-xml", unlabelled="omit")
     assert (case.problem, case.labels[0].paths) == ("", (Path("069.xml"),))
+    problems = {found.labels[0].paths[0].name: found.problem for found in find(root, labels="lidc-xml")}
+    assert problems == {"069.xml": "", "070.xml": "label without image"}
 
 
 def test_files_named_after_the_patient(root):

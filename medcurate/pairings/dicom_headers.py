@@ -146,7 +146,7 @@ def _dicom(dataset: Dataset) -> Facts:
             study=str(dataset.get("StudyInstanceUID") or ""),
             series=str(dataset.get("SeriesInstanceUID")),
             description=str(dataset.get("SeriesDescription") or "").strip(),
-            frame_of_reference=str(dataset.get("FrameOfReferenceUID") or ""),
+            frame_of_reference=_frame_of_reference(dataset),
             refers_to=tuple(sorted(_references(dataset))) if kind in _REFERRING else (),
         )
 
@@ -168,6 +168,13 @@ def _parsed(content: bytes, last: BaseTag) -> Dataset | None:
             )
         except Exception:  # whatever it fails on, the header is no use
             return None
+
+
+def _frame_of_reference(dataset: Dataset) -> str:
+    """An image's own; of a structure set, which may have none, the only one that it refers to."""
+    own = str(dataset.get("FrameOfReferenceUID") or "")
+    frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    return own or (str(frames[0].get("FrameOfReferenceUID") or "") if len(frames) == 1 else "")
 
 
 def _references(dataset: Dataset) -> set[str]:

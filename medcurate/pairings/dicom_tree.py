@@ -37,7 +37,8 @@ class Options(Strict):
 
     ``modality``: the DICOM Modality of image series (CT, MR, …). ``image_description``,
     ``label_description``: Series Descriptions to take, with ``*``. ``several_labels``: whether a series may have
-    several. ``unlabelled``: series without a label are rejected cases, or are left out.
+    several. ``unlabelled``: series without a label, and labels whose series is not there, are rejected cases, or are
+    left out.
     """
 
     folder: FolderTemplate = "."
@@ -124,21 +125,26 @@ def _with_objects(
 ) -> Iterator[Found]:
     """Cases whose labels are objects that name their series."""
     wanted, kind = wildcard_pattern(options.label_description), _KINDS[options.labels]
+    present = {fact.series for fact in facts.values() if fact.kind not in _NOT_IMAGES}
     labels: dict[str, list[Path]] = {}
     for path, fact in facts.items():
         if fact.kind != kind or not wanted.fullmatch(fact.description):
             continue
         targets = _targets(fact, images)
-        if not targets and options.unlabelled == "reject" and not fact.refers_to:
-            yield Found(
-                _name(fact, path), (), (LabelFile(paths=(path,)),), "label that names no series", fact.patient
-            )
         for uid in targets:
             labels.setdefault(uid, []).append(path)
+        if not targets and not fact.refers_to:
+            yield _lost(path, fact, "label that names no series")
+        elif not present.intersection(fact.refers_to) and not targets and options.unlabelled == "reject":
+            yield _lost(path, fact, "label without image")
     for uid, series in images.items():
         files = tuple(LabelFile(paths=(path,)) for path in labels.get(uid, ()))
         if files or options.unlabelled == "reject":
             yield _found(series, files, options)
+
+
+def _lost(path: Path, facts: Facts, problem: str) -> Found:
+    return Found(_name(facts, path), (), (LabelFile(paths=(path,)),), problem, facts.patient)
 
 
 def _targets(fact: Facts, images: Mapping[str, _Series]) -> list[str]:
