@@ -44,8 +44,11 @@ def allows(licence: Licence, use: Use) -> bool:
 
 
 def needs_acceptance(source: Source) -> bool:
-    """Whether somebody must have agreed to something: no open access, or terms that nobody looked up."""
-    return source.access != "open" or source.licence.id == UNRESOLVED
+    """Whether somebody must have agreed to something: access that is not open, or terms nobody looked up.
+
+    Files that a lab put in place itself (no [[files]]) are its own matter.
+    """
+    return source.access != "open" or (source.licence.id == UNRESOLVED and bool(source.files))
 
 
 def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageRule) -> Choice:

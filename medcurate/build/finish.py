@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medcurate.acceptance import Acceptance
 from medcurate.build.plan import SourcePlan
 from medcurate.build.report import SourceReport, add_counts
 from medcurate.build.splits import Assignment
@@ -23,6 +24,14 @@ from medcurate.ledger import rejects_table
 from medcurate.library import Resolved
 from medcurate.pack.run import write_shards
 from medcurate.pack.types import PackInput, PackResult, PackRules
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the record says of how it was made: the claim that decides the bytes, and the accepted terms."""
+
+    made_by: Mapping[str, Any]
+    accepted: Mapping[str, Acceptance]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +70,7 @@ def pack_parts(
 
 def write_record(
     resolved: Resolved,
-    made_by: Mapping[str, Any],
+    stated: Stated,
     plans: Sequence[SourcePlan],
     reports: Sequence[SourceReport],
     records: Mapping[str, PartRecord],
@@ -82,9 +91,25 @@ def write_record(
         for source, entry, report in zip(resolved.sources, plans, reports, strict=True)
     }
     record = DatasetRecord(
-        name=resolved.recipe.name, made_by=made_by, sources=sources, counts=counts, files=packed.files
+        name=resolved.recipe.name,
+        made_by=stated.made_by,
+        sources=sources,
+        counts=counts,
+        files=packed.files,
+        lineage=_lineage_facts(resolved),
+        accepted={name: asdict(entry) for name, entry in stated.accepted.items()},
     )
     record.write(out)
+
+
+def _lineage_facts(resolved: Resolved) -> dict[str, Any]:
+    """What the sources share, and which of the recipe were left out; nothing where there is nothing to say."""
+    if not (resolved.overlaps or resolved.left_out):
+        return {}
+    return {
+        "overlaps": [overlap.text for overlap in resolved.overlaps],
+        "left_out": {entry.source: entry.why for entry in resolved.left_out},
+    }
 
 
 def _source_facts(source: Source, plan: SourcePlan, records: Sequence[PartRecord]) -> dict[str, Any]:
@@ -95,6 +120,7 @@ def _source_facts(source: Source, plan: SourcePlan, records: Sequence[PartRecord
         "homepage": source.homepage,
         "citation": source.citation,
         "licence": source.licence.model_dump(mode="json"),
+        "access": source.access,
         "synthetic": source.synthetic,
         "plan_sha256": plan.digest,
         "input_files": len(inputs),

@@ -42,7 +42,7 @@ def plan(
     plans = []
     roots = ensure(resolved.sources, data, resolved.homes, network)
     for source, root in zip(resolved.sources, roots, strict=True):
-        discovery = discover(source, root)
+        discovery = discover(source, root, resolved.lineage)
         terms = terms_of(source, resolved.ontology)
         jobs = tuple(jobs_of(source, root, discovery.cases, resolved.recipe, terms, parts, tools))
         plans.append(SourcePlan(source=source.id, root=root, discovery=discovery, jobs=jobs))

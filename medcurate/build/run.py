@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcurate.acceptance import accept
 from medcurate.build.fetch import OFFLINE, Network
-from medcurate.build.finish import Folders, pack_parts, write_record
+from medcurate.build.finish import Folders, Stated, pack_parts, write_record
 from medcurate.build.parts import changed_inputs, committed_part, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.splits import Assignment, assign, joined_groups
+from medcurate.choice import Use
 from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.config.source import UNRESOLVED
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, DataMissing, DiskFull, OutputError
@@ -46,6 +49,8 @@ class BuildOptions:
     workers: int
     memory_bytes: int  # of one worker, beyond its idle size
     network: Network = OFFLINE
+    use: Use = "any"  # what licences must allow; decides which sources are used
+    accepted: tuple[str, ...] = ()  # sources whose terms are accepted, or "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,9 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     Raises ConfigError and OutputError; after either, the same call continues where it stopped.
     """
     started = time.perf_counter()
-    resolved = resolve(recipe)
-    for source in resolved.sources:
-        if source.licence.id == "unresolved":
-            emit("licence", source=source.id, note="unresolved: every row will say so")
+    resolved = resolve(recipe, options.use)
+    _tell(resolved)
+    accepted = accept(resolved.sources, options.accepted, options.data)
     engine: Engine = load(ENGINES, options.engine, "engine").run
     made_by = _made_by(resolved)
     with _locks(options):
@@ -94,7 +98,7 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         run = _Build(resolved, options, engine, folders, plans)
         records, packed, assignments, joined = _parts_and_shards(run)
         reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in plans)
-        write_record(resolved, made_by, plans, reports, records, packed, options.out)
+        write_record(resolved, Stated(made_by, accepted), plans, reports, records, packed, options.out)
         release(options.out)
     return BuildReport(
         sources=reports,
@@ -105,6 +109,17 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         output_bytes=sum(facts.size_bytes for facts in packed.files.values()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _tell(resolved: Resolved) -> None:
+    """What of the recipe's choice of sources a user should know before anything is done."""
+    for source in resolved.sources:
+        if source.licence.id == UNRESOLVED:
+            emit("licence", source=source.id, note="unresolved: every row will say so")
+    for overlap in resolved.overlaps:
+        emit("overlap", note=overlap.text)
+    for entry in resolved.left_out:
+        emit("left out", source=entry.source, why=entry.why)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.claim import work_folder
+from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
 from medcurate.errors import ConfigError
 from medcurate.format import SPLITS
 
@@ -58,6 +59,8 @@ def build(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
     ] = None,
+    licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
+    accept_licence: Annotated[list[str] | None, typer.Option(metavar="ID", help=ACCEPT_HELP)] = None,
     engine: Annotated[EngineName, typer.Option(help="How jobs run; never changes a byte.")] = EngineName.pool,
     memory: Annotated[
         str | None,
@@ -93,6 +96,8 @@ def build(
         workers=count,
         memory_bytes=_memory_bytes(memory) if memory else allotted_memory_bytes() // count,
         network=Network(allowed=download, jobs=jobs),
+        use=licence.value,
+        accepted=tuple(accept_licence or ()),
     )
     report = run_build(recipe, options)
     if report is None:

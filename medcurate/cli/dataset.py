@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.build import EngineName, LogFormat
+from medcurate.cli.licences import LICENCE_HELP, LicenceUse
 
 if TYPE_CHECKING:
     from medcurate.engines.types import Engine
@@ -47,6 +48,11 @@ def pack(
         int,
         typer.Option(min=0, max=65_535, help="Resize images and masks to SIZE x SIZE pixels; 0 keeps them."),
     ] = 0,
+    licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Refuse what may not be passed on; add LICENCES.md and CITATIONS.md."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
     shard_size: Annotated[str, typer.Option(help="Largest shard, such as 256MiB or 1GB.")] = "256MiB",
     workers: Workers = None,
@@ -66,12 +72,28 @@ def pack(
     shard_bytes = parse_size(shard_size)
     if shard_bytes < SMALLEST_SHARD_BYTES:
         raise ConfigError(f"--shard-size {shard_size}: must be at least 64KiB; 256MiB suits most uses.")
-    rules = PackRules(where=where.strip(), size_px=size, seed=seed, shard_bytes=shard_bytes)
+    condition = _condition(source, where.strip(), licence)
+    rules = PackRules(where=condition, size_px=size, seed=seed, shard_bytes=shard_bytes)
     with _counting("packing", "samples", log_format) as count:
         result = pack_dataset(
-            source, out, rules, engine=_engine(engine), workers=workers or _cpus(), progress=count
+            source,
+            out,
+            rules,
+            engine=_engine(engine),
+            workers=workers or _cpus(),
+            publish=publish,
+            progress=count,
         )
     _show_packed(result, out)
+
+
+def _condition(dataset: Path, where: str, licence: LicenceUse) -> str:
+    """``where``, and that the licence of a row's source allows what is wanted."""
+    from medcurate.format.record import read_record
+    from medcurate.pack.publish import licence_condition
+
+    allowed = licence_condition(read_record(dataset).sources, licence.value)
+    return f"({where}) AND {allowed}" if where and allowed else where or allowed
 
 
 def verify(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcurate.cli.licences import LICENCE_HELP, LicenceUse
 from medcurate.errors import ConfigError
 
 if TYPE_CHECKING:
+    from medcurate.choice import Use
     from medcurate.config.source import Source
 
 
@@ -31,6 +33,7 @@ def download(
         Path | None,
         typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
     ] = None,
+    licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
     jobs: Annotated[int, typer.Option(min=1, help="Files downloaded at a time.")] = 4,
     log_format: Annotated[
         str, typer.Option(help="Progress on standard error: auto, plain or json.")
@@ -46,19 +49,27 @@ def download(
 
     configure(log_format)
     target = data or default_data_folder()
-    chosen = _chosen(source or (), recipe)
+    chosen = _chosen(source or (), recipe, licence.value)
     homes = {found.id: home for found, home in chosen}
     collect([found for found, _ in chosen], target, homes, Network(jobs=jobs))
     typer.echo(f"complete in {target}: {', '.join(homes)}")
 
 
-def _chosen(sources: Sequence[str], recipe: str | None) -> list[tuple[Source, Path]]:
-    """The sources that were asked for, each with the folder of its own file."""
+def _chosen(sources: Sequence[str], recipe: str | None, use: Use) -> list[tuple[Source, Path]]:
+    """The sources that were asked for and whose licence allows ``use``, each with the folder of its own file."""
+    from medcurate.choice import allows
     from medcurate.library import load_source, resolve, source_path
+    from medcurate.progress import emit
 
     if bool(sources) == bool(recipe):
         raise ConfigError("give either --source ID, as often as you like, or --recipe NAME")
     if recipe:
-        resolved = resolve(recipe)
+        resolved = resolve(recipe, use)
+        for entry in resolved.left_out:
+            emit("left out", source=entry.source, why=entry.why)
         return [(found, resolved.homes[found.id]) for found in resolved.sources]
-    return [(load_source(name), source_path(name).parent) for name in dict.fromkeys(sources)]
+    named = [(load_source(name), source_path(name).parent) for name in dict.fromkeys(sources)]
+    for found, _ in named:
+        if not allows(found.licence, use):
+            emit("left out", source=found.id, why=f"its licence is {found.licence.id}")
+    return [(found, home) for found, home in named if allows(found.licence, use)]

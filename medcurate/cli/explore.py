@@ -84,8 +84,23 @@ def stats(
         sys.stdout.write(rows.statistics_json(found))
     else:
         rows.show_statistics(found, whole=bool(name))
+        _show_lineage(dataset)
     for written in filter(None, (html, png)):
         typer.echo(f"written: {written}", err=True)
+
+
+def _show_lineage(dataset: str) -> None:
+    """What the sources of a dataset on this machine share, and which were left out when it was built."""
+    from medcurate.format import DATASET_FILE
+    from medcurate.format.record import read_record
+
+    if not (Path(dataset) / DATASET_FILE).is_file():
+        return
+    lineage = read_record(Path(dataset)).lineage
+    for text in lineage.get("overlaps", ()):
+        typer.echo(f"overlap: {text}")
+    for source, why in lineage.get("left_out", {}).items():
+        typer.echo(f"left out: {source}: {why}")
 
 
 def preview(

@@ -12,7 +12,7 @@ import typer
 from medcurate import __version__
 from medcurate.errors import MedcurateError
 
-GROUPS = ("build", "catalogue", "download", "explore", "dataset", "inspect")
+GROUPS = ("build", "catalogue", "download", "explore", "dataset", "inspect", "plan")
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 

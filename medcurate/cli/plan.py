@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from medcurate.cli.licences import LICENCE_HELP, LicenceUse
+
 PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
-LICENCE_HELP = (
-    "Use only sources whose licence allows it: commercial (use), share-alike (passing copies on, if only "
-    "under the same terms), any. Unknown is no."
-)
-
-
-class LicenceUse(StrEnum):
-    """What is wanted of licences; medcurate.choice holds the same names."""
-
-    any = "any"
-    share_alike = "share-alike"
-    commercial = "commercial"
 
 
 def register(app: typer.Typer) -> None:

@@ -28,6 +28,8 @@ class DatasetRecord:
     ``made_by``: the claim that decided the bytes: verb, resolved recipe and sources (or the input dataset
     and the selection for ``pack``), tool versions. ``counts``: {"cases" | "slices" | "masks": {"written",
     "rejected", …}}. ``sources``: by id: title, licence, citation, homepage, input files, bytes and digest.
+    ``lineage``: what its sources share ("overlaps") and which were not used and why ("left_out").
+    ``accepted``: by source: the terms that whoever built it accepted, and when; nothing else depends on it.
     """
 
     name: str
@@ -35,6 +37,8 @@ class DatasetRecord:
     sources: Mapping[str, Mapping[str, Any]]
     counts: Mapping[str, Mapping[str, int]]
     files: Mapping[str, FileRecord] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    accepted: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from medcurate.condition import check_condition
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
+from medcurate.format.columns import MANIFEST
 from medcurate.format.record import DatasetRecord, read_record
 from medcurate.lock import locked
+from medcurate.pack.database import database, from_parquet
+from medcurate.pack.publish import check_publishable, write_texts
 from medcurate.pack.run import write_shards
 from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 
@@ -35,9 +39,12 @@ def pack_dataset(
     *,
     engine: Engine,
     workers: int,
+    publish: bool = False,
     progress: Progress | None = None,
 ) -> PackResult:
     """Pack the dataset in ``source`` into ``out``; the same arguments continue or repair an earlier run.
+
+    ``publish``: refuse rows that may not be passed on, and add the texts that must go with the others.
 
     Raises ConfigError (no dataset, a mistake in the rules, an output made from something else), DamagedInput
     (a bad sample in ``source``) and OutputError (disk full, in use by another process).
@@ -56,16 +63,32 @@ def pack_dataset(
         claim(out, made_by, work)
         inputs = PackInput(source, (source / MANIFEST_FILE,), (source / REJECTS_FILE,))
         try:
+            if publish:
+                check_publishable(record.sources, _sources_of(inputs, rules.where, work))
             result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
         except ConfigError:  # found before anything was written: leave no claim behind
             release(out)
             with suppress(OSError):
                 out.rmdir()
             raise
-        if not (out / DATASET_FILE).is_file():
-            _record(record, made_by, out, result).write(out)
+        finished = (out / DATASET_FILE).is_file()
+        made = read_record(out) if finished else _record(record, made_by, out, result)
+        if publish:
+            made = replace(made, files={**made.files, **write_texts(out, made.sources)})
+        if publish or not finished:
+            made.write(out)
         release(out)
     return result
+
+
+def _sources_of(inputs: PackInput, where: str, work: Path) -> list[str]:
+    """The sources of the rows that fit ``where``. Raises ConfigError for a condition that cannot be run."""
+    rows = from_parquet(inputs.manifests, MANIFEST)
+    with database(work, inputs.manifests) as connection:
+        found = connection.execute(
+            f"SELECT DISTINCT source FROM {rows} WHERE {where or 'true'} ORDER BY source"
+        )
+        return [source for (source,) in found.fetchall()]
 
 
 def _made_by(source: Path, record: DatasetRecord, rules: PackRules) -> dict[str, Any]:

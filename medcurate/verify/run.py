@@ -39,6 +39,7 @@ def verify_dataset(
     remedy = _remedy(record.made_by)
     _check_names(folder, record, findings)
     readable = {name: _check_table(folder, name, record, remedy, findings) for name in _TABLES}
+    _check_others(folder, record, remedy, findings)
     shards = {name: facts for name, facts in record.files.items() if name.startswith(f"{SHARD_FOLDER}/")}
     checks = [
         ShardCheck(
@@ -73,6 +74,18 @@ def _check_names(folder: Path, record: DatasetRecord, findings: Findings) -> Non
             findings.add(name, "was left by an interrupted run", "run the same command again: it tidies up")
         else:
             findings.add(name, "does not belong to the dataset", "keep it elsewhere, or delete it")
+
+
+def _check_others(folder: Path, record: DatasetRecord, remedy: str, findings: Findings) -> None:
+    """Files beside tables and shards: the texts of a published dataset."""
+    for name, facts in sorted(record.files.items()):
+        if name in _TABLES or name.startswith(f"{SHARD_FOLDER}/"):
+            continue
+        path = folder / name
+        if not path.is_file():
+            findings.add(name, "is missing", remedy)
+        elif FileRecord(path.stat().st_size, sha256_file(path)) != facts:
+            findings.add(name, f"its content is not what was written: it differs from {DATASET_FILE}", remedy)
 
 
 def _files(folder: Path) -> Iterator[str]:

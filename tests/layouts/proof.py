@@ -46,6 +46,7 @@ def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected],
         engine="serial",
         workers=1,
         memory_bytes=1 << 30,
+        accepted=("all",),
     )
     build(str(recipe), options)
     return expected, Dataset(folder / "out")

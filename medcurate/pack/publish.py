@@ -1,0 +1,111 @@
+"""A dataset to pass on: only what may be passed on, with the texts that must go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medcurate.commit import committed, sha256_file
+from medcurate.errors import ConfigError
+from medcurate.format.record import FileRecord
+
+LICENCES_FILE = "LICENCES.md"
+CITATIONS_FILE = "CITATIONS.md"
+TEXTS = (LICENCES_FILE, CITATIONS_FILE)
+
+Sources = Mapping[str, Mapping[str, Any]]  # as in dataset.json
+
+_ASKED = {"commercial": "commercial", "share-alike": "redistribute"}
+
+
+def licence_condition(sources: Sources, use: str) -> str:
+    """The SQL condition of rows whose source's licence allows ``use`` ("commercial", "share-alike", "any").
+
+    "" where all rows do; a condition that no row fits where none does. Unknown is no.
+    """
+    if use == "any":
+        return ""
+    allowed = sorted(name for name in sources if _answer(sources[name], _ASKED[use]) == "yes")
+    if len(allowed) == len(sources):
+        return ""
+    return f"source IN ({', '.join(_literal(name) for name in allowed)})" if allowed else "false"
+
+
+def check_publishable(sources: Sources, used: Collection[str]) -> None:
+    """Raise ConfigError unless everything of the sources ``used`` may be passed on."""
+    closed = {name: _answer(sources[name], "redistribute") for name in sorted(used)}
+    lines = [
+        f"  {name}: {_licence(sources[name]).get('id', 'unknown')}; passing copies on: {answer}"
+        for name, answer in closed.items()
+        if answer != "yes"
+    ]
+    if lines:
+        raise ConfigError(
+            "--publish: not everything in this dataset may be passed on:\n"
+            + "\n".join(lines)
+            + "\nAdd --licence share-alike to leave these sources out. Nothing was packed."
+        )
+
+
+def write_texts(out: Path, sources: Sources) -> dict[str, FileRecord]:
+    """Commit both texts; the facts of each for ``dataset.json``. Raises OutputError."""
+    texts = {LICENCES_FILE: licences_text(sources), CITATIONS_FILE: citations_text(sources)}
+    for name, text in texts.items():
+        with committed(out / name) as stream:
+            stream.write(text.encode())
+    return {name: FileRecord((out / name).stat().st_size, sha256_file(out / name)) for name in texts}
+
+
+def licences_text(sources: Sources) -> str:
+    """Markdown: the licence of every source, and the notices that must accompany copies, in full."""
+    return "\n".join(["# Licences", "", *_licence_lines(sources)])
+
+
+def _licence_lines(sources: Sources) -> Iterator[str]:
+    for name, facts in sorted(sources.items()):
+        licence = _licence(facts)
+        yield f"## {facts['title']} (`{name}`)"
+        yield f"- licence: {licence.get('id', 'unknown')}"
+        if licence.get("url"):
+            yield f"- terms: {licence['url']}"
+        if facts.get("homepage"):
+            yield f"- from: {facts['homepage']}"
+        yield f"- commercial use: {licence.get('commercial', 'unknown')}"
+        yield "- changed: cut to slices, intensities mapped to 8 bits, labels to one mask a region"
+        if notice := _notice(licence.get("notice", "")):
+            yield ""
+            yield from (f"> {line}".rstrip() for line in notice.splitlines())
+        yield ""
+
+
+def citations_text(sources: Sources) -> str:
+    """Markdown: how the authors of every source want to be cited."""
+    lines = ["# Citations", ""]
+    for name, facts in sorted(sources.items()):
+        lines.append(
+            f"- `{name}`: {facts.get('citation') or 'its authors do not say how; name its title and page'}"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _notice(notice: str) -> str:
+    """``notice`` itself, or what the packaged file of that name says."""
+    if not notice or "\n" in notice or " " in notice:
+        return notice
+    packaged = files("medcurate.manifests").joinpath(notice)
+    return packaged.read_text(encoding="utf-8") if packaged.is_file() else notice
+
+
+def _answer(facts: Mapping[str, Any], key: str) -> str:
+    return str(_licence(facts).get(key, "unknown"))
+
+
+def _licence(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    licence = facts.get("licence", {})
+    return licence if isinstance(licence, Mapping) else {"id": licence}
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
