@@ -21,7 +21,8 @@ class _Encoder(nn.Module):
         self.sam = sam
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.sam.encode(images)
+        out: Tensor = self.sam.image_encoder(self.sam.normalised(images))
+        return out
 
 
 class _Decoder(nn.Module):
@@ -78,8 +79,9 @@ def export_decoder(sam: Sam, path: str | Path) -> None:
 def _write(
     module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], shapes: dict[str, Any], path: Path
 ) -> None:
-    """Trace ``module`` on the CPU in float32 and commit the file; weights are inside it."""
-    module.eval()
+    """Trace ``module`` where its weights are and commit the file; they are inside it."""
+    device = next(module.parameters()).device
+    inputs = {name: value.to(device) for name, value in inputs.items()}
     with committed_path(path) as temporary, torch.no_grad():
         torch.onnx.export(
             module, kwargs=inputs, f=temporary, input_names=list(inputs), output_names=outputs, opset_version=OPSET,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +146,19 @@ def _first_line(error: BaseException) -> str:
 
 
 class _Ignored:
-    """Stands for the optimiser object that SAM-Med2D pickled beside its weights; takes its state and forgets it."""
+    """Stands for the optimiser that SAM-Med2D pickled beside its weights; takes its state and forgets it."""
 
     def __setstate__(self, state: object) -> None: ...
 
 
+def _table(*_: object) -> dict[object, object]:
+    """Stands for the optimiser's ``defaultdict``."""
+    return {}
+
+
 def _unpickled(path: Path) -> Any:
-    stand_in = [(_Ignored, f"torch.optim.{name}") for name in ("adam.Adam", "adamw.AdamW", "sgd.SGD")]
-    with torch.serialization.safe_globals([defaultdict, dict, *stand_in]):
+    optimisers = [(_Ignored, f"torch.optim.{name}") for name in ("adam.Adam", "adamw.AdamW", "sgd.SGD")]
+    with torch.serialization.safe_globals([dict, (_table, "collections.defaultdict"), *optimisers]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -48,9 +48,9 @@ class MaskDecoder(nn.Module):
         height, width = image.shape[-2:]
         image, image_pe, dense = (x.flatten(2).transpose(1, 2) for x in (image, image_pe, dense))
         rows: Tensor | None = image_of_prompt
-        if len(dense) > 1:
+        if dense.shape[0] > 1:
             image, rows = image.index_select(0, image_of_prompt), None
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(sparse), -1, -1)
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(sparse.shape[0], -1, -1)
         tokens, image = self.transformer(image + dense, image_pe, torch.cat([own, sparse], 1), rows)
         # All four are computed, so that each has a gradient (of zero) as in the original whatever is chosen.
         kernels = torch.stack(

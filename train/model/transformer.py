@@ -45,7 +45,7 @@ class TokenAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, L, heads * D) -> (N, heads, L, D)."""
-        return x.view(len(x), x.shape[1], self.heads, x.shape[2] // self.heads).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 def _taken(x: Tensor, rows: Tensor | None) -> Tensor:
