@@ -70,7 +70,7 @@ def encode(key: str, image_png: bytes, info: Mapping[str, Any]) -> bytes:
     return member(f"{key}.png", image_png) + member(f"{key}.json", text)
 
 
-def digest(blob: bytes) -> int:
+def digest(blob: bytes | memoryview) -> int:
     """The xxh3-64 that the manifest's ``digest`` column holds."""
     return xxhash.xxh3_64_intdigest(blob)
 

@@ -37,6 +37,7 @@ class DataTable(Strict):
     fit: Literal["resize", "pad", "sam-med2d"] = "resize"
     interpolation: Literal["linear", "nearest"] = "linear"  # of images; masks are always nearest
     embeddings: bool = False  # read image embeddings written by ``medcurate.train.embed``
+    drop_last: bool = False  # of an epoch, the batch that is not full
     on_bad_sample: Literal["stop", "skip"] = "stop"
     prefetch: Annotated[int, Field(ge=1)] = 4  # batches read ahead
     cache_bytes: Annotated[int, Field(ge=0)] = 0  # of shards kept on the local disk; 0: none

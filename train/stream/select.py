@@ -1,0 +1,177 @@
+"""Make the index of what a run selects: SQL on the manifest, once a machine, kept in the cache folder."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from medcurate.commit import committed, sha256_file
+from medcurate.condition import check_condition, condition_error
+from medcurate.errors import ConfigError
+from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE
+from medcurate.storage import Location, MissingFileError
+from medcurate.train.stream.index import INDEX_VERSION, SCHEMA, Index
+
+MEMORY_LIMIT = "1500MB"  # of DuckDB; larger intermediate results spill to a temporary folder
+_COPY_BYTES = 8 << 20
+
+
+def open_index(dataset: Location, *, split: str, where: str, by: Sequence[str], cache: Path) -> Index:
+    """The samples of ``split`` ("" for all) with a mask that fits ``where`` ("" for all), in storage order.
+
+    A mask that does not fit is not selected, though others of its image are. ``by``: columns of the weights'
+    strata; an image belongs to that of its first selected mask. ``cache``: folder of indexes; made.
+    Raises ConfigError when there is no dataset, ``where`` is wrong or nothing fits, StorageError when the
+    manifest cannot be read.
+    """
+    if where:
+        _check(where)
+    manifest, size_bytes = _manifest_facts(dataset)
+    facts = json.dumps([INDEX_VERSION, manifest, split, where, list(by)])
+    path = cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.arrow"
+    if not path.exists():
+        with _alone(path.with_suffix(".lock")):
+            if not path.exists():
+                with _local_manifest(dataset, manifest, size_bytes, cache) as file:
+                    table = _selected(file, _query(file, split, where, by), where)
+                _write(path, table, manifest)
+    index = Index(path)
+    if not len(index):
+        asked = f' with where = "{where}"' if where else ""
+        raise ConfigError(f'{dataset}: no mask of split "{split}"{asked}; see medcurate stats {dataset}.')
+    return index
+
+
+def _check(where: str) -> None:
+    try:
+        check_condition(where)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--where", "[data] where", 1)) from error
+
+
+def _manifest_facts(dataset: Location) -> tuple[str, int]:
+    """SHA-256 and size in bytes of the manifest, from the dataset's record. Raises ConfigError."""
+    record = dataset.member(DATASET_FILE)
+    try:
+        value = json.loads(record.read_range(0, record.size_bytes))
+        entry = value["files"][MANIFEST_FILE]
+        version, facts = value["format_version"], (str(entry["sha256"]), int(entry["size_bytes"]))
+    except (MissingFileError, FileNotFoundError) as error:
+        raise ConfigError(f"{dataset}: no finished dataset here ({DATASET_FILE} is missing).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{record}: not a dataset record ({error}); build the dataset again.") from error
+    if version != FORMAT_VERSION:
+        raise ConfigError(f"{record}: format version {version}; this medcurate reads {FORMAT_VERSION}.")
+    return facts
+
+
+@contextmanager
+def _local_manifest(dataset: Location, sha256: str, size_bytes: int, cache: Path) -> Iterator[Path]:
+    """The manifest as a local file of the recorded bytes; a remote one is copied and removed afterwards."""
+    source = dataset.member(MANIFEST_FILE)
+    if source.size_bytes != size_bytes:
+        raise ConfigError(
+            f"{source}: {source.size_bytes:,} bytes, where {DATASET_FILE} says {size_bytes:,}: "
+            "it was changed after the build; run medcurate verify, or build the dataset again."
+        )
+    if source.is_local:
+        yield source.path
+        return
+    copy = cache / f"{sha256}.parquet"
+    try:
+        with committed(copy) as stream:
+            for offset in range(0, size_bytes, _COPY_BYTES):
+                stream.write(source.read_range(offset, min(_COPY_BYTES, size_bytes - offset)))
+        if sha256_file(copy) != sha256:
+            raise ConfigError(
+                f"{source}: its bytes are not those that {DATASET_FILE} records; copy it again."
+            )
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _query(manifest: Path, split: str, where: str, by: Sequence[str]) -> str:
+    conditions = ([f"split = {_literal(split)}"] if split else []) + ([f"(\n{where}\n)"] if where else [])
+    chosen = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    stratum = f"arg_min(concat_ws('/', {', '.join(by)}), annotation)" if by else "''"
+    return (
+        'SELECT shard, "offset", any_value(size) AS size, any_value(digest) AS digest, '
+        f'{stratum} AS stratum, any_value("group") AS patient, any_value("key") AS "key", '
+        "list_sort(list(annotation)) AS annotations "
+        f"FROM read_parquet({_literal(glob.escape(str(manifest)))}, hive_partitioning = false) AS manifest "
+        f'{chosen} GROUP BY shard, "offset" ORDER BY shard, "offset"'
+    )
+
+
+def _selected(manifest: Path, sql: str, where: str) -> pa.Table:
+    with tempfile.TemporaryDirectory(prefix="medcurate-") as spill:
+        config = {
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": spill,
+            "python_enable_replacements": "false",
+        }
+        connection = duckdb.connect(config=config)  # type: ignore[arg-type]  # its stub allows no plain dict
+        allowed = ", ".join(_literal(name) for name in {str(manifest), glob.escape(str(manifest))})
+        try:
+            connection.execute(f"SET allowed_paths = [{allowed}]")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise condition_error(where, error) from error
+        finally:
+            connection.close()
+
+
+def _write(path: Path, found: pa.Table, manifest: str) -> None:
+    """Commit the index: one batch, so that every column is one stretch of the file."""
+    arrays = [_whole(found.column(field.name), field.type) for field in SCHEMA]
+    about = {"manifest": manifest, "selection": _selection(arrays)}
+    schema = SCHEMA.with_metadata({"about": json.dumps(about)})
+    with committed(path) as stream, pa.ipc.new_file(stream, schema) as writer:
+        if found.num_rows:
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _whole(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
+    """The column as one array of type ``wanted``."""
+    if not pa.types.is_dictionary(wanted):
+        return pa.concat_arrays(column.cast(wanted).chunks or [pa.array([], wanted)])
+    coded = column.dictionary_encode().unify_dictionaries()
+    return pa.concat_arrays(
+        coded.cast(wanted).chunks or [pa.array([], pa.large_string()).dictionary_encode()]
+    )
+
+
+def _selection(arrays: Sequence[pa.Array]) -> str:
+    """Digest of the samples, their selected masks and their strata."""
+    values = dict(zip(SCHEMA.names, arrays, strict=True))
+    lists = values["annotations"]
+    found = hashlib.sha256()
+    for array in (values["digest"], values["stratum"].indices, lists.offsets, lists.values):
+        found.update(np.ascontiguousarray(array.to_numpy()).data)
+    return found.hexdigest()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process of this machine at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
