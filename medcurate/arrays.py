@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -41,20 +43,35 @@ class Header:
 
 
 def read_header(stream: IO[bytes]) -> Header:
-    """The header at the stream's place. Raises CaseRejected (UNREADABLE) for what is no array of numbers or text.
+    """The header at the stream's place. Raises CaseRejected: UNREADABLE for what is no array of numbers or text,
+    CORRUPT.
 
     Arrays of Python objects are refused: their bytes are a pickle.
     """
     start = stream.tell()
     try:
-        version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
-    except (ValueError, KeyError, EOFError, OverflowError, RecursionError, MemoryError) as error:
+        with intact():
+            return _parsed(stream, start)
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:
         raise CaseRejected(Reason.UNREADABLE, "not a .npy array of a known version") from error
+
+
+@contextmanager
+def intact() -> Iterator[None]:
+    """What a damaged member makes zipfile raise becomes CaseRejected (CORRUPT)."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CaseRejected(Reason.CORRUPT, "a member of the .npz is damaged") from error
+
+
+def _parsed(stream: IO[bytes], start: int) -> Header:
+    version = np.lib.format.read_magic(stream)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
     if dtype.hasobject or dtype.fields is not None or dtype.subdtype is not None:
         raise CaseRejected(
             Reason.UNREADABLE, "an array of Python objects or records; such arrays are refused"
@@ -128,12 +145,13 @@ def small_array(path: Path, key: str, limit_bytes: int) -> np.ndarray[Any, np.dt
             {"measure": header.size_bytes, "bound": limit_bytes},
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return np.asarray(loaded[key])
-    except (ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        with intact():
+            loaded = np.load(path, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return np.asarray(loaded[key])
+    except ValueError as error:
         raise CaseRejected(Reason.CORRUPT, "the array is cut or damaged") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import model_validator
@@ -85,9 +85,9 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         for path in files_below(root, place.path):
             text = path.relative_to(place.path).as_posix()
             if matched := label.fullmatch(text):
-                _add(cases, options, matched, path, names.labels, is_label=True)
+                _add(cases, options, matched, path, names, is_label=True)
             elif matched := image.fullmatch(text):
-                _add(cases, options, matched, path, names.channels, is_label=False)
+                _add(cases, options, matched, path, names, is_label=False)
     found = [
         judged(
             root, "/".join(part for part in key if part), files, names, several_labels=options.several_labels
@@ -102,14 +102,15 @@ def _add(
     options: Options,
     matched: re.Match[str],
     path: Path,
-    tokens: Sequence[str],
+    names: Names,
     *,
     is_label: bool,
 ) -> None:
     """Put a file into its case, unless it is of a channel or class that the source does not declare."""
     groups = matched.groupdict(default="")
-    token = groups.get(LABEL if is_label else CHANNEL, "")
-    if token and token not in tokens:
+    declared = {CHANNEL: names.channels, LABEL: names.labels}
+    if any(groups.get(name) and groups[name] not in known for name, known in declared.items()):
         return
+    token = groups.get(LABEL if is_label else CHANNEL, "")
     files = cases.setdefault(tuple(groups[name] for name in options.key), Candidates())
     (files.labels if is_label else files.images).setdefault(token, []).append((path,))

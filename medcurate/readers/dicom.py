@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -34,10 +35,13 @@ class Options(Strict):
 
     ``series_uid``: the Series Instance UID to take where files hold several; "" refuses several.
     ``flat``: a single file is a 2D image even where it states a position.
+    ``order``: "names" counts planes as the files' names do, forwards or backwards along the normal, so that
+    labels without geometry (one picture a plane) lie on them in the order of their own names.
     """
 
     series_uid: str = ""
     flat: bool = False
+    order: Literal["position", "names"] = "position"
 
 
 def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
@@ -57,14 +61,14 @@ def reference(files: CaseFiles, paths: Sequence[Path], options: Options) -> Refe
     Raises CaseRejected: UNREADABLE, HEADER_SIZE, MIXED_SERIES, SERIES_GAP, GEOMETRY.
     """
     with dicom_parse.quiet(), refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
-        headers = [_header(files, path) for path in sorted(paths)]
+        headers = [_header(files, path) for path in _ordered(paths, options)]
         images = [dataset for dataset in headers if dicom_parse.is_image(dataset, header_only=True)]
         datasets = _of_one_series(images, headers, options.series_uid)
         frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
         first = frames[0].dataset
         if _is_flat(frames, options):
             return _reference(frames, (int(first.Rows), int(first.Columns)), None)
-        frames, affine = _stacked(frames)
+        frames, affine = _stacked(frames, options)
         return _reference(frames, (int(first.Columns), int(first.Rows), len(frames)), affine)
 
 
@@ -84,7 +88,7 @@ def _reference(frames: Sequence[Frame], shape: tuple[int, ...], affine: geometry
 
 
 def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
-    datasets = _images(files, paths, options.series_uid)
+    datasets = _images(files, paths, options)
     claimed = sum(dicom_pixels.claimed_bytes(dataset) for dataset in datasets)
     files.check_claim(claimed, claimed)
     for dataset in datasets:
@@ -92,7 +96,7 @@ def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
     if _is_flat(frames, options):
         return _image(frames[0])
-    frames, affine = _stacked(frames)
+    frames, affine = _stacked(frames, options)
     return _volume(frames, affine)
 
 
@@ -108,10 +112,15 @@ def _is_flat(frames: Sequence[Frame], options: Options) -> bool:
     return False
 
 
-def _images(files: CaseFiles, paths: Sequence[Path], series_uid: str) -> list[Dataset]:
-    parsed = [dicom_parse.parse(files.read(path), files.volume_bytes) for path in sorted(paths)]
+def _ordered(paths: Sequence[Path], options: Options) -> list[Path]:
+    """``paths`` come in natural order of names (img2 before img10)."""
+    return list(paths) if options.order == "names" else sorted(paths)
+
+
+def _images(files: CaseFiles, paths: Sequence[Path], options: Options) -> list[Dataset]:
+    parsed = [dicom_parse.parse(files.read(path), files.volume_bytes) for path in _ordered(paths, options)]
     images = [dataset for dataset in parsed if dicom_parse.is_image(dataset)]
-    return _of_one_series(images, parsed, series_uid)
+    return _of_one_series(images, parsed, options.series_uid)
 
 
 def _of_one_series(images: list[Dataset], parsed: Sequence[Dataset], series_uid: str) -> list[Dataset]:
@@ -162,9 +171,20 @@ def _close(one: Vector | None, other: Vector | None, relative: float, absolute: 
     return one is not None and other is not None and np.allclose(one, other, rtol=relative, atol=absolute)
 
 
-def _stacked(frames: Sequence[Frame]) -> tuple[list[Frame], geometry.Affine]:
-    """Frames in the order of their positions, and the RAS+ affine of the whole."""
-    _check_alike(frames)
+def _stacked(named: Sequence[Frame], options: Options) -> tuple[list[Frame], geometry.Affine]:
+    """Frames in the order of their positions, or of names, and the RAS+ affine of the whole."""
+    _check_alike(named)
+    frames, affine = _by_position(named)
+    if options.order == "position" or all(one is other for one, other in zip(frames, named, strict=True)):
+        return frames, affine
+    if any(one is not other for one, other in zip(reversed(frames), named, strict=True)):
+        raise CaseRejected(Reason.SERIES_GAP, "the order of file names is not that of the positions")
+    affine[:3, 3] += affine[:3, 2] * (len(frames) - 1)
+    affine[:3, 2] *= -1
+    return frames[::-1], affine
+
+
+def _by_position(frames: Sequence[Frame]) -> tuple[list[Frame], geometry.Affine]:
     row, column = _unit_directions(frames[0])
     normal = np.cross(row, column)
     frames = sorted(frames, key=lambda frame: float(_position(frame) @ normal))
