@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -65,6 +66,7 @@ class FaultServer:
 
     objects: dict[str, Served] = field(default_factory=dict)
     bytes_per_s: float = 0.0
+    tls: ssl.SSLContext | None = None
     url: str = ""
     at_once: int = 0
     most_at_once: int = 0
@@ -77,7 +79,7 @@ class FaultServer:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.split("//")[1]
 
 
 @contextmanager
@@ -86,7 +88,9 @@ def fault_server(**facts) -> Iterator[FaultServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # clients hang up: that is what this is for
-    state.url = f"http://127.0.0.1:{server.server_port}"
+    if state.tls:
+        server.socket = state.tls.wrap_socket(server.socket, server_side=True)
+    state.url = f"{'https' if state.tls else 'http'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

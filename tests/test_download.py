@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -397,6 +400,20 @@ def test_a_redirect_away_from_https_is_not_followed(tmp_path, server, location):
     server.serve("/a.zip", CONTENT, [Fault(status=302, location=location)])
     stopped(tmp_path, behind(f"{server.url}/a.zip"))
     assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_a_certificate_of_nobody_is_refused_at_once(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run(["openssl", *words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with fault_server(tls=context) as server:
+        served = server.serve("/a.zip", CONTENT)
+        text = stopped(tmp_path, behind(f"{server.url}/a.zip"))
+    assert "its certificate cannot be verified: self-signed certificate" in text
+    assert not served.requests
 
 
 def test_redirects_are_followed_and_resumed_through(tmp_path, server):

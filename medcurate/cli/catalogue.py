@@ -248,7 +248,9 @@ def _origin(origin: Origin) -> str:
         return f"packaged in {origin.package}"
     if origin.generator:
         return f"generated: {origin.generator}"
-    return origin.url or f"by hand: {origin.by_hand}"
+    from medcurate.download.instructions import automatic, origin_text
+
+    return origin_text(origin) if automatic(origin) else f"by hand: {origin_text(origin)}"
 
 
 def _recipe_text(resolved: Resolved, sha256: str) -> Iterator[str]:

@@ -40,8 +40,11 @@ def make_client(policy: Policy) -> httpx.Client:
 
 def check_url(url: str) -> None:
     """Raises ConfigError unless ``url`` is https, or http to this machine itself."""
-    parsed = httpx.URL(url)
-    if not _allowed(parsed, loopback=_is_loopback(parsed)):
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{url}: not a URL: {error}") from error
+    if not parsed.host or not _allowed(parsed, loopback=_is_loopback(parsed)):
         raise ConfigError(f"{url}: only https:// and s3:// are downloaded from")
 
 

@@ -6,10 +6,11 @@ token. Its own download begins anew after a kill, so the bytes come through ``ht
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -30,7 +31,7 @@ class HubFile:
     repository: str
     resource: str
     revision: str = ""
-    endpoint: str | None = None  # None: the library's, https://huggingface.co or $HF_ENDPOINT
+    endpoint: str | None = field(default_factory=lambda: os.environ.get("HF_ENDPOINT"))  # None: the library's
 
     @property
     def url(self) -> str:

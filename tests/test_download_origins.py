@@ -1,0 +1,398 @@
+"""Where files come from besides plain HTTPS: Hugging Face, S3, the clients of Kaggle and Synapse, people."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import fsspec
+import pytest
+from download_kit import CONTENT, FAST, OTHER, fetch, lab, names, sha256
+from fault_server import OK, Fault, fault_server
+
+from medcurate.build.fetch import OFFLINE, Network, collect, ensure
+from medcurate.download import clients, instructions, objects
+from medcurate.download.clients import KAGGLE, SYNAPSE, arguments
+from medcurate.download.hosts import Hosts
+from medcurate.download.http import HttpFile, make_client
+from medcurate.download.lockfile import LOCK_FILE
+from medcurate.download.objects import ObjectFile
+from medcurate.download.transfer import Transfer
+from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError, Wanted
+from medcurate.errors import ConfigError, DataMissing
+
+COMMIT = "c" * 40
+SHA = sha256(CONTENT)
+
+
+@pytest.fixture
+def server():
+    with fault_server() as state:
+        yield state
+
+
+@pytest.fixture(autouse=True)
+def no_tokens(monkeypatch):
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "SYNAPSE_AUTH_TOKEN", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def error_of(tmp_path, *files, kind=DownloadError) -> str:
+    (error,) = fetch(tmp_path, *files).errors
+    assert type(error) is kind
+    return str(error)
+
+
+# --- Hugging Face ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    return server
+
+
+def in_hub(server, content=CONTENT, script=(), *, stated=SHA, commit=COMMIT):
+    """What a dataset repository answers: HEAD of the branch tells the commit, GET goes to the commit."""
+    headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{stated}"'}
+    server.serve("/datasets/org/set/resolve/main/data/a.zip", b"", headers=headers)
+    return server.serve(f"/datasets/org/set/resolve/{commit}/data/a.zip", content, script, headers=headers)
+
+
+def hf(**facts):
+    return {"path": "a.zip", "origin": {"huggingface": "org/set", "resource": "data/a.zip"} | facts}
+
+
+def test_a_file_of_the_hub_is_of_the_commit_that_was_stated_and_resumed(tmp_path, hub):
+    served = in_hub(hub, script=[Fault(cut_bytes=100_000), OK])
+    done = fetch(tmp_path, hf())
+    done.check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert served.requests[1]["range"] == "bytes=100000-"
+    assert json.loads((tmp_path / "lab" / LOCK_FILE).read_bytes())["a.zip"]["url"] == (
+        "hf://datasets/org/set@main/data/a.zip"
+    )
+
+
+def test_the_digest_that_the_hub_states_is_checked(tmp_path, hub):
+    in_hub(hub, content=OTHER)
+    text = error_of(tmp_path, hf(), kind=SourceChangedError)
+    assert f"expected sha256 {SHA} (stated by Hugging Face), got {sha256(OTHER)}" in text
+
+
+def test_a_declared_revision_is_asked_for(tmp_path, hub):
+    in_hub(hub, commit="d" * 40)
+    assert "404" in error_of(tmp_path, hf(revision="e" * 40))
+    fetch(tmp_path, hf(revision="d" * 40)).check()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [(403, "GatedRepo", "terms must be accepted"), (401, "RepoNotFound", "401"), (403, "", "403")],
+)
+def test_a_closed_repository_asks_for_a_person(tmp_path, hub, monkeypatch, status, code, said):
+    from http.server import BaseHTTPRequestHandler
+
+    send = BaseHTTPRequestHandler.send_response
+
+    def refusing(handler, found, message=None):
+        send(handler, status if handler.command == "HEAD" else found, message)
+        if code:
+            handler.send_header("X-Error-Code", code)
+
+    in_hub(hub)
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_response", refusing)
+    text = error_of(tmp_path, hf(), kind=NeedsRegistrationError)
+    assert said in text
+    assert f"put file at {tmp_path}/lab/a.zip" in text
+
+
+def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert 'pip install "medcurate[hub]"' in error_of(tmp_path, hf(), kind=ConfigError)
+
+
+def test_a_token_goes_to_its_own_host_only(tmp_path, server):
+    """As from the hub to where its large files lie."""
+    with fault_server() as other, make_client(FAST) as client:
+        server.serve("/a", b"", [Fault(status=302, location=f"{other.url}/b")])
+        served = other.serve("/b", CONTENT)
+        file = HttpFile(client=client, url=f"{server.url}/a", headers={"Authorization": "Bearer secret"})
+        with file.open(5, None) as answer:
+            assert b"".join(answer.chunks) == CONTENT[5:]
+        assert server.objects["/a"].requests[0]["authorization"] == "Bearer secret"
+        assert "authorization" not in served.requests[0]
+
+
+# --- S3 --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    """A server that S3's client takes for an S3 endpoint: HEAD and GET of /bucket/key are the same there."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    monkeypatch.setattr(objects, "_BLOCK_BYTES", 1 << 16)
+    return server
+
+
+def s3(**facts):
+    return {"path": "a.zip", "origin": {"url": "s3://bucket/deep/a.zip"}, **facts}
+
+
+@pytest.mark.parametrize("script", [[OK], [OK, Fault(status=503), OK], [OK, Fault(reset=True), OK]])
+def test_an_object_is_read_by_ranges_and_resumed(tmp_path, bucket, script):
+    served = bucket.serve("/bucket/deep/a.zip", CONTENT, script)
+    fetch(tmp_path, s3(sha256=SHA)).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert names(tmp_path) == {"a.zip"}
+    assert served.sent_bytes == len(CONTENT)
+    assert "authorization" not in served.requests[0]
+
+
+def test_an_object_that_is_replaced_between_blocks_is_not_mixed(tmp_path, bucket):
+    from fault_server import Served
+
+    served = bucket.serve("/bucket/deep/a.zip", CONTENT)
+    served.swap, served.swap_after = Served(OTHER, etag='"2"'), 3
+    text = error_of(tmp_path, s3(), kind=SourceChangedError)
+    assert 'version "1"' in text
+    assert 'version "2"' in text
+    assert not (tmp_path / "lab" / "a.zip").exists()
+
+
+def test_a_missing_object_is_told(tmp_path, bucket):
+    assert "s3://bucket: no such object" in error_of(tmp_path, s3())
+
+
+def test_another_file_system_serves_as_well(tmp_path):
+    """Any file system of fsspec with sizes and ranges; a part is continued where its tag stands."""
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/a.zip", CONTENT)
+    wanted = Wanted(source="lab", target=tmp_path / "a.zip", sha256=SHA)
+
+    class Quiet:
+        expect = advance = record = staticmethod(lambda _: None)
+
+    Transfer(wanted, FAST, Hosts(FAST), Quiet()).run([ObjectFile(store, "memory://bucket/a.zip")])
+    assert wanted.target.read_bytes() == CONTENT
+
+
+# --- Kaggle and Synapse ----------------------------------------------------------------------------
+
+
+def test_what_the_clients_are_asked():
+    def words(**origin):
+        return arguments(lab({"path": "a.zip", "origin": origin}).files[0].origin, Path("/x"))
+
+    assert words(kaggle="o/n", resource=".") == ["datasets", "download", "o/n", "-p", "/x", "-q"]
+    assert words(kaggle="c", resource="t.zip") == [
+        "competitions",
+        "download",
+        "c",
+        "-f",
+        "t.zip",
+        "-p",
+        "/x",
+        "-q",
+    ]
+    assert words(synapse="syn12") == ["get", "syn12", "--downloadLocation", "/x", "--manifest", "suppress"]
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """A client of our own in place of the official one: writes what the environment says into its folder."""
+    place = tmp_path / "modules"
+    place.mkdir()
+    (place / "stub_client.py").write_text(
+        "import os, sys, pathlib\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('-p') + 1])\n"
+        "print('hello', sys.argv[1:])\n"
+        "if os.environ['STUB'] == 'fail': sys.exit('403 - accept the rules first')\n"
+        "(folder / 'n.zip').write_bytes(open(os.environ['STUB'], 'rb').read())\n"
+    )
+    (tmp_path / "content").write_bytes(CONTENT)
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setenv("STUB", str(tmp_path / "content"))
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
+    changed = clients.Client(name="Kaggle", module="stub_client", extra="kaggle", tokens=KAGGLE.tokens)
+    monkeypatch.setattr(clients, "KAGGLE", changed)
+
+
+KAGGLED = {"path": "a.zip", "origin": {"kaggle": "o/n", "resource": "."}}
+
+
+def test_a_client_fetches_and_its_file_is_checked(tmp_path, stub, monkeypatch, capfd):
+    fetch(tmp_path, KAGGLED | {"sha256": SHA}).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert names(tmp_path) == {"a.zip"}
+    assert "hello" not in capfd.readouterr().out
+    (tmp_path / "content").write_bytes(OTHER)
+    text = error_of(tmp_path, KAGGLED | {"path": "b.zip", "sha256": SHA}, kind=SourceChangedError)
+    assert f"got {sha256(OTHER)}" in text
+    assert names(tmp_path) == {"a.zip", "b.zip.bad"}
+
+
+def test_a_client_that_fails_is_quoted(tmp_path, stub, monkeypatch):
+    monkeypatch.setenv("STUB", "fail")
+    text = error_of(tmp_path, KAGGLED)
+    assert "403 - accept the rules first" in text
+    assert "secret" not in text
+
+
+def test_a_client_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNAPSE_AUTH_TOKEN", "secret")
+    absent = clients.Client(name="Synapse", module="no_such_client", extra="synapse", tokens=SYNAPSE.tokens)
+    monkeypatch.setattr(clients, "SYNAPSE", absent)
+    file = {"path": "a.zip", "origin": {"synapse": "syn12"}}
+    assert 'pip install "medcurate[synapse]"' in error_of(tmp_path, file, kind=ConfigError)
+
+
+# --- people ----------------------------------------------------------------------------------------
+
+
+def test_without_a_token_the_user_is_told_what_to_put_where(tmp_path):
+    wanted = lab(
+        {"path": "k.zip", "origin": {"kaggle": "o/n", "resource": "."}, "md5": "0" * 32},
+        {"path": "s.zip", "origin": {"synapse": "syn12", "by_hand": "Join the challenge, then:"}},
+        {"path": "h.zip", "origin": {"by_hand": "Sign the form."}, "unpack": {"into": "h"}, "size_bytes": 5},
+    )
+    with pytest.raises(DataMissing) as caught:
+        ensure([wanted], tmp_path, {"lab": tmp_path}, Network())
+    lines = str(caught.value).splitlines()
+    folder = tmp_path / "lab"
+    assert lines == [
+        f'source "lab": 3 of its files are not in {folder}. They cannot be downloaded without you: put them there '
+        "and run the same command again.",
+        "  page: https://example.org/lab",
+        f"  {folder}/k.zip",
+        "    from: https://www.kaggle.com/datasets/o/n (the whole archive)",
+        f"    size: not known; md5: {'0' * 32}",
+        "    or: with KAGGLE_API_TOKEN or KAGGLE_USERNAME and KAGGLE_KEY set and pip install "
+        '"medcurate[kaggle]" it is downloaded automatically',
+        f"  {folder}/s.zip",
+        "    from: Join the challenge, then: https://www.synapse.org/syn12",
+        "    size: not known; sha256: not known",
+        '    or: with SYNAPSE_AUTH_TOKEN set and pip install "medcurate[synapse]" it is downloaded automatically',
+        f"  {folder}/h.zip  (or, instead of the archive, its content in {folder}/h)",
+        "    from: Sign the form.",
+        "    size: 5 bytes; sha256: not known",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("origin", "text"),
+    [
+        ({"huggingface": "o/n", "resource": "a"}, "https://huggingface.co/datasets/o/n (a)"),
+        ({"kaggle": "c", "resource": "a"}, "https://www.kaggle.com/competitions/c (a)"),
+        ({"package": "p", "resource": "a"}, "the package p (a)"),
+        ({"generator": "ct-phantom"}, "generated by ct-phantom"),
+        ({"url": "https://example.org/a"}, "https://example.org/a"),
+    ],
+)
+def test_every_origin_has_words(origin, text):
+    file = lab({"path": "a", "origin": origin}).files[0]
+    assert instructions.origin_text(file.origin) == text
+
+
+# --- a source as a whole ---------------------------------------------------------------------------
+
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"top/{name}.txt", content)
+    return stream.getvalue()
+
+
+ARCHIVE = zipped(a=b"one", b=b"two")
+
+
+def source(server, **facts):
+    rule = {"into": "set", "strip": 1}
+    return lab({"path": "set.zip", "origin": {"url": f"{server.url}/set.zip"}, "unpack": rule} | facts)
+
+
+def ready(wanted, tmp_path, network=None):
+    (folder,) = ensure([wanted], tmp_path, {"lab": tmp_path}, network or Network())
+    return {path.name: path.read_bytes() for path in (folder / "set").glob("*.txt")}
+
+
+def test_an_archive_is_fetched_checked_and_unpacked_once(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    wanted = source(server, sha256=sha256(ARCHIVE))
+    expected = {"a.txt": b"one", "b.txt": b"two"}
+    assert ready(wanted, tmp_path) == expected
+    written = (tmp_path / "lab" / "set" / "a.txt").stat().st_mtime_ns
+    assert ready(wanted, tmp_path, OFFLINE) == expected
+    assert (tmp_path / "lab" / "set" / "a.txt").stat().st_mtime_ns == written
+    (tmp_path / "lab" / "set.zip").unlink()  # to save room
+    assert ready(wanted, tmp_path) == expected
+    assert len(served.requests) == 1
+
+
+def test_what_came_over_the_network_is_not_hashed_again(tmp_path, server, monkeypatch):
+    server.serve("/set.zip", ARCHIVE)
+    monkeypatch.setattr("medcurate.build.stamps.file_digests", lambda *_, **__: pytest.fail("read again"))
+    ready(source(server, sha256=sha256(ARCHIVE)), tmp_path)
+    ready(source(server, sha256=sha256(ARCHIVE)), tmp_path)
+
+
+def test_a_folder_placed_by_hand_stands_for_its_archive(tmp_path, server, capfd):
+    served = server.serve("/set.zip", ARCHIVE)
+    (tmp_path / "lab" / "set").mkdir(parents=True)
+    (tmp_path / "lab" / "set" / "mine.txt").write_bytes(b"mine")
+    assert ready(source(server, sha256="0" * 64), tmp_path) == {"mine.txt": b"mine"}
+    assert not served.requests
+    assert "by hand: source lab, folder set" in capfd.readouterr().err
+
+
+def test_parts_of_a_split_archive_are_not_fetched_for_a_folder_that_is_there(tmp_path, server):
+    wanted = lab(
+        {"path": "set.z01", "origin": {"url": f"{server.url}/set.z01"}},
+        {
+            "path": "set.zip",
+            "origin": {"url": f"{server.url}/set.zip"},
+            "unpack": {"into": "set", "parts": ["set.z01"]},
+        },
+    )
+    (tmp_path / "lab" / "set").mkdir(parents=True)
+    assert ready(wanted, tmp_path, OFFLINE) == {}
+
+
+def test_offline_lists_everything_and_asks_nobody(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    with pytest.raises(
+        DataMissing, match=r"(?s)Nothing is downloaded by this command: .*set.zip .*\n    from: http"
+    ):
+        ready(source(server), tmp_path, OFFLINE)
+    assert not served.requests
+
+
+def test_nothing_is_fetched_for_a_build_that_waits_for_a_person(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    hand = lab({"path": "h.zip", "origin": {"by_hand": "Sign."}}).model_copy(update={"id": "hand"})
+    homes = {"lab": tmp_path, "hand": tmp_path}
+    with pytest.raises(DataMissing):
+        ensure([source(server), hand], tmp_path, homes, Network())
+    assert not served.requests
+    with pytest.raises(DataMissing, match="Sign"):
+        collect([source(server), hand], tmp_path, homes, Network())
+    assert (tmp_path / "lab" / "set" / "a.txt").exists()
+
+
+def test_complete_sources_are_unpacked_though_others_fail(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    other = lab({"path": "a.zip", "origin": {"url": f"{server.url}/none"}}).model_copy(update={"id": "other"})
+    with pytest.raises(DownloadError, match=r"a\.zip of other cannot be downloaded"):
+        collect([other, source(server)], tmp_path, {"lab": tmp_path, "other": tmp_path}, Network())
+    assert (tmp_path / "lab" / "set" / "a.txt").exists()
