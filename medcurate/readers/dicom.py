@@ -9,7 +9,7 @@ Sources: DICOM PS3.3 C.7.6.2.1.1 equation C.7.6.2.1-1, C.7.6.16.2, C.11.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -145,30 +145,22 @@ def _check_alike(frames: Sequence[Frame]) -> None:
     first = frames[0]
     if first.spacing_mm is None or not (first.spacing_mm > 0).all():
         raise CaseRejected(Reason.GEOMETRY, "no positive Pixel Spacing")
-    alike: dict[str, Callable[[Frame], bool]] = {
-        "image size": lambda frame: _grid(frame) == _grid(first),
-        "Pixel Spacing": lambda frame: _close(frame.spacing_mm, first.spacing_mm, _SPACING_TOLERANCE),
-        "Image Orientation (Patient)": lambda frame: _close(
-            frame.orientation, first.orientation, 0, _COSINE_TOLERANCE
+    alike = {
+        "image size": len({dicom_pixels.grid(frame.dataset) for frame in frames}) == 1,
+        "Pixel Spacing": _all_close([frame.spacing_mm for frame in frames], _SPACING_TOLERANCE),
+        "Image Orientation (Patient)": _all_close(
+            [frame.orientation for frame in frames], 0, _COSINE_TOLERANCE
         ),
     }
     for what, same in alike.items():
-        if not all(same(frame) for frame in frames):
+        if not same:
             raise CaseRejected(Reason.MIXED_SERIES, f"the planes differ in {what}")
 
 
-def _grid(frame: Frame) -> tuple[object, ...]:
-    dataset = frame.dataset
-    return (
-        dataset.Rows,
-        dataset.Columns,
-        dataset.get("SamplesPerPixel"),
-        dataset.get("PhotometricInterpretation"),
-    )
-
-
-def _close(one: Vector | None, other: Vector | None, relative: float, absolute: float = 0.0) -> bool:
-    return one is not None and other is not None and np.allclose(one, other, rtol=relative, atol=absolute)
+def _all_close(vectors: Sequence[Vector | None], relative: float, absolute: float = 0.0) -> bool:
+    """Whether all are there and like the first."""
+    stated = [vector for vector in vectors if vector is not None]
+    return len(stated) == len(vectors) and np.allclose(stated, stated[0], rtol=relative, atol=absolute)
 
 
 def _stacked(named: Sequence[Frame], options: Options) -> tuple[list[Frame], geometry.Affine]:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
@@ -31,6 +33,7 @@ from medcurate.readers.guard import refusing
 
 Vector = npt.NDArray[np.float64]
 
+_TRANSFER_SYNTAX = 0x00020010
 _PREAMBLE_BYTES = 132  # with the prefix "DICM"
 _GROUP_LENGTH_END = _PREAMBLE_BYTES + 12  # where what the group length counts begins
 # Objects that hold pixels but are not images of the patient; their own readers understand them.
@@ -72,10 +75,12 @@ def parse(content: bytes, limit: int) -> Dataset:
     HEADER_SIZE for a deflated dataset that is cut or too large.
     """
     with refusing(Reason.UNREADABLE, "not a DICOM file that pydicom reads"):
+        if DeflatedExplicitVRLittleEndian.encode() not in content:  # anywhere: then it is not deflated
+            return dcmread(BytesIO(content))
         stream = BytesIO(content)
         stream.seek(_PREAMBLE_BYTES)
         meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        if text(meta, _TRANSFER_SYNTAX) != DeflatedExplicitVRLittleEndian:
             return dcmread(BytesIO(content))
         start = _GROUP_LENGTH_END + int(meta.FileMetaInformationGroupLength)
         dataset = read_dataset(BytesIO(_inflated(content[start:], limit)), False, True)
@@ -148,6 +153,32 @@ def frames(dataset: Dataset) -> list[Frame]:
     return [_frame(dataset, index, [group, *shared]) for index, group in enumerate(per_frame)]
 
 
+def text(dataset: Dataset, tag: int) -> str:
+    """An attribute of plain text as stored, "" where it is absent; several times as fast as pydicom's own way."""
+    raw = dataset.get_item(tag) if tag in dataset else None
+    value = None if raw is None else raw.value
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value or "")
+
+
+def whole(dataset: Dataset, tag: int, default: int = 0) -> int:
+    """An attribute that is one unsigned short (US) or integer string (IS); ``default`` where it is absent or empty."""
+    raw = dataset.get_item(tag) if tag in dataset else None
+    value = None if raw is None else raw.value
+    if value is None or value == b"" or value == "":
+        return default
+    if isinstance(value, bytes) and len(value) == 2 and raw is not None and raw.VR != "IS":
+        return int.from_bytes(value, "little" if getattr(raw, "is_little_endian", True) else "big")
+    return int(dataset[tag].value)
+
+
+@lru_cache(maxsize=1 << 12)
+def _decimals(stored: bytes) -> Vector:
+    """Decimal strings; planes of a series repeat most of them. The array is shared and read-only."""
+    numbers = np.array([float(piece) for piece in stored.strip(b" \0").split(b"\\")], np.float64)
+    numbers.flags.writeable = False
+    return numbers
+
+
 _MACROS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -181,13 +212,25 @@ def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
 
 def _numbers(groups: Sequence[Dataset], name: str, count: int) -> Vector | None:
     """An attribute's numbers, from the first group that states it, plainly or in its macro."""
+    tag, macro_tag = _TAGS[name], _TAGS.get(_MACROS.get(name, ""), 0)
     for group in groups:
-        macro: Any = group.get(_MACROS.get(name, ""))
-        value = (macro[0] if macro else group).get(name)
-        if value is None or value == "":
+        macro: Any = group[macro_tag].value if macro_tag in group else None
+        holder: Dataset = macro[0] if macro else group
+        raw = holder.get_item(tag) if tag in holder else None
+        if raw is None or raw.value in {None, "", b""}:
             continue
-        numbers = np.array(value, np.float64).reshape(-1)
+        stored = raw.value
+        numbers = _decimals(stored) if isinstance(stored, bytes) else np.array(stored, np.float64).reshape(-1)
         if len(numbers) != count or not np.isfinite(numbers).all():
             raise CaseRejected(Reason.UNREADABLE, f"{name} does not hold {count} finite numbers")
         return numbers
     return None
+
+
+def _tag(name: str) -> int:
+    found = tag_for_keyword(name)
+    assert found is not None  # all names here are DICOM's
+    return found
+
+
+_TAGS = {name: _tag(name) for name in {*_MACROS, *_MACROS.values(), "ImagerPixelSpacing"}}

@@ -11,52 +11,76 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from medcurate.errors import CaseRejected, Reason
-from medcurate.readers.dicom_parse import Frame
+from medcurate.readers.dicom_parse import Frame, text, whole
 from medcurate.readers.guard import refusing
 from medcurate.readers.voxels import native
 from medcurate.types import Array
 
+_TRANSFER_SYNTAX, _PIXEL_DATA, _MODALITY_LUT = 0x00020010, 0x7FE00010, 0x00283000
+_SAMPLES, _INTERPRETATION, _FRAMES, _ROWS, _COLUMNS = (
+    0x00280002,
+    0x00280004,
+    0x00280008,
+    0x00280010,
+    0x00280011,
+)
+_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+_LITTLE_ENDIAN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 
 
 def claimed_bytes(dataset: Dataset) -> int:
     """Bytes that all frames of a dataset decode to, palette look-up included."""
-    sides = [int(dataset.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated")]
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.get("SamplesPerPixel") or 1)
+    sides = [whole(dataset, tag) for tag in (_ROWS, _COLUMNS, _BITS_ALLOCATED)]
+    frames = whole(dataset, _FRAMES) or 1
+    samples = whole(dataset, _SAMPLES) or 1
     if min(*sides, frames, samples) < 1:
         raise CaseRejected(Reason.CORRUPT, "the DICOM header states an image without pixels")
     rows, columns, bits = sides
-    channels = 3 if dataset.get("PhotometricInterpretation") == "PALETTE COLOR" else samples
+    channels = 3 if text(dataset, _INTERPRETATION) == "PALETTE COLOR" else samples
     return rows * columns * frames * channels * max(1, bits // 8)
+
+
+def grid(dataset: Dataset) -> tuple[int, int, int, str]:
+    """(rows, columns, samples a pixel, photometric interpretation): what the planes of a volume share."""
+    rows, columns, samples = (whole(dataset, tag) for tag in (_ROWS, _COLUMNS, _SAMPLES))
+    return rows, columns, samples, text(dataset, _INTERPRETATION)
 
 
 def check_stored(dataset: Dataset) -> None:
     """Refuse what will not decode: no decoder (UNREADABLE), too few bytes of native pixels (CORRUPT)."""
     with refusing(Reason.UNREADABLE, "the DICOM transfer syntax is missing or unknown"):
-        syntax = UID(dataset.file_meta.TransferSyntaxUID)
+        syntax = UID(text(dataset.file_meta, _TRANSFER_SYNTAX))
         if not get_decoder(syntax).is_available:
             raise CaseRejected(Reason.UNREADABLE, f'no decoder for {syntax.name}; install "medcurate[dicom]"')
-    interpretation = dataset.get("PhotometricInterpretation")
-    if dataset.get("HighBit", 0) >= dataset.get("BitsStored", 64):
+    interpretation = text(dataset, _INTERPRETATION)
+    if whole(dataset, _HIGH_BIT) >= whole(dataset, _BITS_STORED, 64):
         raise CaseRejected(Reason.UNREADABLE, "the DICOM pixels do not use the lowest bits")
     if interpretation not in _COLOUR | _GREY | {"PALETTE COLOR"}:
         raise CaseRejected(Reason.UNREADABLE, "the DICOM photometric interpretation is not supported")
-    if (syntax.is_compressed and not syntax.is_deflated) or "PixelData" not in dataset:
+    if (syntax.is_compressed and not syntax.is_deflated) or _PIXEL_DATA not in dataset:
         return
-    samples = 2 if interpretation == "YBR_FULL_422" else int(dataset.get("SamplesPerPixel") or 1)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    needed = (dataset.Rows * dataset.Columns * samples * frames * dataset.BitsAllocated + 7) // 8
-    if len(dataset.PixelData) < needed:
+    samples = 2 if interpretation == "YBR_FULL_422" else whole(dataset, _SAMPLES) or 1
+    count = whole(dataset, _ROWS) * whole(dataset, _COLUMNS) * samples * (whole(dataset, _FRAMES) or 1)
+    needed, held = (count * whole(dataset, _BITS_ALLOCATED) + 7) // 8, _held_bytes(dataset)
+    if held < needed:
         raise CaseRejected(
-            Reason.CORRUPT,
-            "fewer pixel bytes than the header states",
-            {"measure": len(dataset.PixelData), "bound": needed},
+            Reason.CORRUPT, "fewer pixel bytes than the header states", {"measure": held, "bound": needed}
         )
+
+
+def _held_bytes(dataset: Dataset) -> int:
+    value = dataset.get_item(_PIXEL_DATA).value
+    return len(value) if isinstance(value, bytes) else len(dataset.PixelData)
 
 
 def decode(frame: Frame) -> Array:
@@ -66,16 +90,40 @@ def decode(frame: Frame) -> Array:
     physical meaning. Raises CaseRejected (CORRUPT).
     """
     dataset = frame.dataset
-    interpretation = dataset.PhotometricInterpretation
+    interpretation = text(dataset, _INTERPRETATION)
     with refusing(Reason.CORRUPT, "the DICOM pixels do not decode"):
-        pixels = native(pixel_array(dataset, index=frame.index))
+        pixels = _plain(dataset, frame.index) if interpretation in _GREY else None
+        if pixels is None:
+            pixels = native(pixel_array(dataset, index=frame.index))
         if interpretation == "PALETTE COLOR":
             return _eight_bits(apply_color_lut(pixels, dataset))
-        if dataset.get("ModalityLUTSequence"):
+        if _MODALITY_LUT in dataset and dataset.get("ModalityLUTSequence"):
             return np.asarray(apply_modality_lut(pixels, dataset))
     if interpretation == "MONOCHROME1" and (frame.slope, frame.intercept) == (1.0, 0.0):
         return _inverted(pixels, int(dataset.BitsStored))
     return pixels
+
+
+def _plain(dataset: Dataset, index: int) -> Array | None:
+    """A frame of whole, little-endian greys as a view of the file; None for what pydicom must decode.
+
+    Bits above Bits Stored are cleared, of signed pixels filled with the sign (PS3.5 8.1.1 leaves them open).
+    """
+    bits, stored = whole(dataset, _BITS_ALLOCATED), whole(dataset, _BITS_STORED)
+    value = dataset.get_item(_PIXEL_DATA).value if _PIXEL_DATA in dataset else None
+    plain = bits in {8, 16, 32} and 0 < stored <= bits and whole(dataset, _SAMPLES, 1) == 1
+    if (
+        not plain
+        or not isinstance(value, bytes)
+        or text(dataset.file_meta, _TRANSFER_SYNTAX) not in _LITTLE_ENDIAN
+    ):
+        return None
+    rows, columns = whole(dataset, _ROWS), whole(dataset, _COLUMNS)
+    dtype = np.dtype(f"<{'i' if whole(dataset, _SIGNED) else 'u'}{bits // 8}")
+    start = index * rows * columns * dtype.itemsize
+    pixels = np.frombuffer(value, dtype, rows * columns, start).reshape(rows, columns)
+    unused = bits - stored
+    return native(pixels << unused >> unused if unused else pixels)
 
 
 def _inverted(pixels: Array, bits: int) -> Array:
