@@ -23,7 +23,7 @@ def placed(volume: Volume, reference: Reference, rule: LabelSpec) -> Volume:
     if rule.axes is not None and reference.affine is not None and voxels.ndim > 2:
         voxels = stored(canonical(voxels, along(rule.axes)), orientation(reference.affine))
     axes = len(reference.shape)
-    if voxels.shape[:axes] != reference.shape:
+    if voxels.shape[:axes] != reference.shape or (reference.affine is None and volume.affine is not None):
         raise CaseRejected(
             Reason.GEOMETRY,
             f"the label of {_by(voxels.shape[:axes])} cannot lie as the image of {_by(reference.shape)} does",
