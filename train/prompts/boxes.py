@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from medcurate.train.config.prompts import BoxRule, NoJitter, Outward, Shift
 from medcurate.train.prompts.counters import What, below, bits
+from medcurate.train.prompts.counting import columns_hit, row_counts
 
 
 def draw_boxes(masks: torch.Tensor, rule: BoxRule, keys: torch.Tensor) -> torch.Tensor:
@@ -24,13 +25,12 @@ def draw_boxes(masks: torch.Tensor, rule: BoxRule, keys: torch.Tensor) -> torch.
 def bounding_boxes(masks: torch.Tensor) -> torch.Tensor:
     """int64 (N, 4): first column, first row, last column and last row of bool masks (N, H, W); 0 for empty ones."""
     sides = []
-    for along in (1, 2):  # what is left after it: columns, rows
-        filled = masks.any(dim=along).to(torch.uint8)
-        first = filled.argmax(
-            dim=1
-        )  # uint8 has no order among equals, but 1 is above 0 only once it has begun
+    rows = row_counts(masks) > 0
+    for hit in (columns_hit(masks), rows):
+        filled = hit.to(torch.uint8)
+        first = filled.argmax(dim=1)  # argmax gives the first of equals
         last = filled.shape[1] - 1 - filled.flip(1).argmax(dim=1)
-        sides.append((first, last * masks.flatten(1).any(dim=1)))
+        sides.append((first, last * rows.any(dim=1)))
     (x0, x1), (y0, y1) = sides
     return torch.stack([x0, y0, x1, y1], dim=1)
 

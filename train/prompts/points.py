@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from medcurate.train.prompts.counters import What, below, bits
+from medcurate.train.prompts.counting import row_counts
 
 Points = tuple[torch.Tensor, torch.Tensor]
 """Coordinates float32 (N, P, 2) as (x, y), indices of pixels, and labels int64 (N, P)."""
@@ -35,7 +36,11 @@ def select(masks: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
 
     (0, 0) where a mask has no such pixel. Rows are counted first, so that only the row that is hit is looked into.
     """
-    until = masks.sum(dim=2).cumsum(dim=1)  # pixels up to and with each row
+    return _select(masks, row_counts(masks).cumsum(dim=1), ranks)
+
+
+def _select(masks: torch.Tensor, until: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """``select`` with the number of pixels up to and with each row, int64 (N, H)."""
     rows = torch.searchsorted(until, ranks.contiguous(), right=True)
     found = rows < masks.shape[1]
     rows = torch.where(found, rows, 0)
@@ -49,6 +54,7 @@ def _uniform(
     masks: torch.Tensor, count: int, keys: torch.Tensor, turn: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``count`` drawn pixels of each mask as int64 (N, count, 2), and whether there are any, bool (N, 1)."""
-    areas = masks.flatten(1).sum(dim=1, keepdim=True)
+    until = row_counts(masks).cumsum(dim=1)
+    areas = until[:, -1:]
     ranks = below(bits(keys, What.POINTS, turn, count), areas.clamp(min=1))
-    return select(masks, ranks), areas > 0
+    return _select(masks, until, ranks), areas > 0
