@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from layouts.automaton import drawn
 from layouts.cases import names
 from layouts.proof import built, check
+from layouts.shapes import Placed, Shape
 
 from medcurate.build.cases import discover
 from medcurate.checks import source_problems
@@ -23,6 +24,7 @@ from medcurate.library import ontology
 from medcurate.pairings import PAIRINGS
 from medcurate.readers import READERS
 
+FILE_PAIRINGS = ("case-folder", "flat-suffix", "paired-folders")
 VOLUME_SUFFIX = {"nifti": ".nii.gz", "nrrd": ".nrrd", "metaimage": ".mha", "dicom": "/", "raster": ".png"}
 LABELS = {
     "index": {"1": "liver", "7": "spleen", "300": "kidney-left"},
@@ -91,8 +93,8 @@ def cell(kind: str, reader: str, decoder: str) -> Source:
 
 CELLS = [
     (kind, reader, decoder)
-    for kind, reader, decoder in product(sorted(PAIRINGS), sorted(VOLUME_SUFFIX), sorted(LABELS))
-    if kind in layouts.shapes.SHAPES and (decoder != "colour-map" or reader == "raster")
+    for kind, reader, decoder in product(FILE_PAIRINGS, sorted(VOLUME_SUFFIX), sorted(LABELS))
+    if kind in FILE_PAIRINGS and (decoder != "colour-map" or reader == "raster")
 ]
 
 
@@ -270,7 +272,12 @@ def test_names_fit_what_they_are_drawn_for(pattern: str, seed: int) -> None:
 
 def test_names_that_cannot_be_are_said_so() -> None:
     with pytest.raises(AssertionError, match="no name fits"):
-        names(variant(case={"pattern": r"^\d{3}$"}), "case_[^/]+", 0, set())
+        names(
+            variant(case={"pattern": r"^\d{3}$"}),
+            Shape("case_[^/]+", lambda match, number: Placed()),
+            0,
+            set(),
+        )
 
 
 def test_trees_are_found_as_cases_and_nothing_else(tmp_path: Path) -> None:
@@ -282,6 +289,6 @@ def test_trees_are_found_as_cases_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_the_kit_is_one_of_medcurate() -> None:
-    assert set(layouts.shapes.SHAPES) <= set(PAIRINGS)
+    assert set(layouts.registry.SHAPES) <= set(PAIRINGS)
     assert set(layouts.paint.PAINTERS) <= set(DECODERS)
     assert set(layouts.writers.WRITERS) <= set(READERS)

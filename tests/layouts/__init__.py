@@ -3,7 +3,7 @@
 ``make(source, folder)`` writes files named by the source's pairings and its pattern of case names, in the
 formats of its readers, with every key of ``[labels]`` as its decoder wants it, and says what a build of them
 must give. It shares no code with the parts that read: what both sides take from the documentation of a
-source must agree. One registry each: ``shapes.SHAPES`` (pairings), ``paint.PAINTERS`` (decoders),
+source must agree. One registry each: ``registry.SHAPES`` (pairings), ``paint.PAINTERS`` (decoders),
 ``writers.WRITERS`` (readers).
 """
 
@@ -20,12 +20,14 @@ import numpy as np
 
 from layouts.cases import Name, names
 from layouts.paint import Canvas, canvas, painted
-from layouts.shapes import Place, Placed, shape
+from layouts.registry import shape
+from layouts.shapes import Place, Placed
 from layouts.writers import File, Piece, write
 from medcurate.config.source import Source
 from medcurate.format.keys import pseudonym
+from medcurate.library import lineage
 
-COLOURED = {"dermoscopy", "endoscopy", "fundus", "pathology"}
+COLOURED = {"dermoscopy", "endoscopy", "fundus", "histopathology"}
 
 
 @dataclass
@@ -59,16 +61,21 @@ def make(source: Source, folder: Path) -> Expected:
     taken: set[str] = set()
     writes: list[_Write] = []
     for number, pairing in enumerate(source.pairings):
-        made = shape(source, pairing)
-        for running, name in enumerate(names(source, made.structure, number, taken)):
-            match = re.fullmatch(made.structure, name.text)
-            assert match
+        made = shape(source, pairing, rater=next(iter(source.label.raters), ""))
+        for running, name in enumerate(names(source, made, number, taken, pairing.select)):
             shown = canvas(source, whole=running == 0, files=made.several)
-            writes += _writes(source, name, shown, made.place(match, running))
+            for turn, rater in enumerate(source.label.raters or ("",)):
+                by_rater = shape(source, pairing, rater)
+                match = re.fullmatch(by_rater.structure, name.text)
+                assert match
+                placed = by_rater.place(match, running)
+                if turn == 0:
+                    writes += _image_writes(source, name, shown, placed)
+                writes += _label_writes(source, shown, placed)
             expected.cases[_written(source, name.case)] = ExpectedCase(
-                group=f"{source.namespace}:{_written(source, name.patient)}",
+                group=_group(source, name.patient),
                 split=pairing.split,
-                masks=Counter({(strip.label, strip.area_px): len(strip.planes) for strip in shown.strips}),
+                masks=_masks(source, shown),
                 slices=len({plane for strip in shown.strips for plane in strip.planes}),
             )
     _write_all(source, folder, writes)
@@ -79,14 +86,61 @@ def _written(source: Source, identifier: str) -> str:
     return identifier if source.case.identifiers == "keep" else pseudonym(source.namespace, identifier)
 
 
-def _writes(source: Source, name: Name, shown: Canvas, placed: Placed) -> Iterator[_Write]:
+def _group(source: Source, patient: str) -> str:
+    """The patient under the name that lineage.toml shares between sources, else under the source's own."""
+    for rule in lineage().rules:
+        if source.id in rule.ids and (match := re.search(rule.ids[source.id], patient)):
+            shared = match["patient"]
+            shared = str(int(shared)) if shared.isdecimal() else shared
+            keep = source.case.identifiers == "keep"
+            return f"{rule.patients}:{shared if keep else pseudonym(rule.patients, shared)}"
+    return f"{source.namespace}:{_written(source, patient)}"
+
+
+def _masks(source: Source, shown: Canvas) -> Counter[tuple[str, int]]:
+    """The strips, and once more under the name of every region that unites them with others."""
+    found = Counter({(strip.label, strip.area_px): len(strip.planes) for strip in shown.strips})
+    for region, labels in source.regions.items():
+        for strip in shown.strips:
+            if strip.label in labels:
+                found[region, strip.area_px] += len(strip.planes)
+    return found
+
+
+def _image_writes(source: Source, name: Name, shown: Canvas, placed: Placed) -> Iterator[_Write]:
     for channel, place in placed.images.items():
-        piece = Piece(_image(source, name, shown, channel), False, place.entry, channel, source.dimensions)
+        piece = Piece(
+            _image(source, name, shown, channel),
+            False,
+            place.entry,
+            channel,
+            source.dimensions,
+            source.image.options,
+            frames=source.frames,
+        )
         yield _Write(source.image.reader, place, piece)
-    for key, arrays in painted(shown).items():
+    for place, text in placed.texts:
+        yield _Write("array", place, Piece(np.empty(0), False, place.entry, text, is_text=True))
+
+
+def _label_writes(source: Source, shown: Canvas, placed: Placed) -> Iterator[_Write]:
+    by_key = painted(shown)
+    if "" in by_key and "" not in placed.labels:  # drawings: a file a key where names have keys
+        by_key = {strip.key: by_key[""] for strip in shown.strips}
+    for key, arrays in by_key.items():
         places = placed.labels[key if key in placed.labels else ""]
         for place, array in zip(places, arrays, strict=True):
-            piece = Piece(array, True, place.entry, key, source.dimensions)
+            piece = Piece(
+                array,
+                True,
+                place.entry,
+                key,
+                source.dimensions,
+                source.label.reader_options,
+                strips=[strip for strip in shown.strips if key in {"", strip.key}],
+                turned=source.label.axes or "",
+                frames=source.frames,
+            )
             yield _Write(source.label.reader, place, piece)
 
 
@@ -94,14 +148,16 @@ def _image(source: Source, name: Name, shown: Canvas, channel: str) -> np.ndarra
     """Noise that no other image of any source shows; the strips are brighter."""
     rng = np.random.default_rng(zlib.crc32(f"{source.id}/{name.text}/{channel}".encode()))
     components = [c.component for c in source.channels if c.component is not None]
+    options = source.image.options
     raster = source.image.reader == "raster"
-    coloured = raster and not source.image.options.get("stack") and source.modality in COLOURED
-    extra = (3,) if coloured and not source.image.options.get("grey") else ()
+    coloured = raster and not options.get("stack") and source.modality in COLOURED
+    coloured = coloured or (source.image.reader == "array" and "c" in options.get("axes", "hw"))
+    extra = (3,) if coloured and not options.get("grey") else ()
     extra = (max(components) + 1,) if components else extra
     pixels = rng.integers(0, 120, (*shown.shape, *extra))
     for strip in shown.strips:
         pixels[strip.on(shown.shape)] += 100
-    return pixels.astype(np.uint8 if raster else np.int16)
+    return pixels.astype(np.uint8 if raster or source.dimensions == 2 else np.int16)
 
 
 def _write_all(source: Source, folder: Path, writes: list[_Write]) -> None:
@@ -109,15 +165,10 @@ def _write_all(source: Source, folder: Path, writes: list[_Write]) -> None:
     by_path: dict[str, list[_Write]] = {}
     for entry in writes:
         by_path.setdefault(entry.place.path, []).append(entry)
-    options = {False: source.image.options, True: source.label.reader_options}
     for path, entries in by_path.items():
         first = entries[0]
-        file = File(
-            path=folder / path,
-            is_folder=path.endswith("/"),
-            pieces=[entry.piece for entry in entries],
-            options=options[first.piece.is_label],
-        )
+        pieces = [entry.piece for entry in entries]
+        file = File(folder / path, path.endswith("/"), pieces)
         write(first.reader, file)
         if not file.is_folder:
             file.path.with_name(f"._{file.path.name}").write_bytes(b"\0\5\x16\7")

@@ -231,25 +231,56 @@ def _common(
                         yield letters & others, (after, following)
 
 
-def drawn(structure: str, searched: str, seed: int, fixed: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Strings that fit ``structure`` wholly and that a search of ``searched`` finds something in.
+def _unflagged(pattern: str) -> str:
+    """``pattern`` without flags of the whole expression, which may stand at its start only."""
+    return re.sub(r"^\(\?[a-zA-Z]+\)", "", pattern)
+
+
+def _around(selected: str) -> str:
+    """``selected`` with what may stand around it, as its anchors allow."""
+    before = "" if selected.startswith("^") else ".*"
+    after = "" if selected.endswith("$") else ".*"
+    return f"{before}(?:{_unflagged(selected)}){after}"
+
+
+def meet(one: Automaton, other: Automaton) -> Automaton:
+    """The automaton of what both accept."""
+    both = product(one, other)
+    made = Automaton()
+    numbers = {at: 0 if at == (0, 0) else made.state() for at in both.edges}
+    made.end = made.state()
+    for at, edges in both.edges.items():
+        made.steps[numbers[at]] += [(letters, numbers[after]) for letters, after in edges]
+        if both.left.get(at) == 0:
+            made.steps[numbers[at]].append((None, made.end))
+    return made
+
+
+def drawn(
+    structure: str,
+    searched: str,
+    seed: int,
+    fixed: Mapping[str, str] | None = None,
+    selected: str = "",
+) -> Iterator[str]:
+    """Strings that fit ``structure`` wholly and in which searches of ``searched`` and ``selected`` find something.
 
     As little as possible stands around what ``searched`` speaks of. Repeats by seed; ends where nothing
-    more is found.
+    more is found. ``fixed``: texts of named groups of ``searched``.
     """
-    letters = alphabet(structure, searched)
-    spoken = re.sub(
-        r"^\(\?[a-zA-Z]+\)", "", searched
-    )  # flags of the whole expression stand at its start only
+    letters = alphabet(structure, searched, selected) | set("".join((fixed or {}).values()))
+    shape = automaton(structure, letters)
+    if selected:
+        shape = meet(shape, automaton(_around(selected), letters))
     for around in ("{}", "{}.*", ".*{}", ".*{}.*"):
-        pattern = around.format(f"(?:{spoken})")
-        both = product(automaton(structure, letters), automaton(pattern, letters, fixed))
+        pattern = around.format(f"(?:{_unflagged(searched)})")
+        both = product(shape, automaton(pattern, letters, fixed))
         if both.empty:
             continue
-        rng, missed, seen = random.Random(seed), 0, set()
+        rng, missed, seen = random.Random(seed), 0, set[str]()
         while missed < 200:
             text = both.draw(rng)
-            fits = re.fullmatch(structure, text) and re.search(searched, text)
+            fits = re.fullmatch(structure, text) and re.search(searched, text) and re.search(selected, text)
             if fits and text not in seen:
                 seen.add(text)
                 yield text

@@ -58,10 +58,12 @@ class Canvas:
 
 def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
     """The strips of a case: of all keys, or of the first three only."""
-    objects = 3 if source.label.decoder in OBJECT_DECODERS else files
+    objects = files
+    if source.label.decoder in OBJECT_DECODERS:
+        objects = 3 if len(source.labels) == 1 else 2
     keys = [key for key in source.labels for _ in range(objects)]
     shown = len(keys) if whole else min(len(keys), 3)
-    planes = PLANES if source.dimensions == 3 else 1
+    planes = PLANES if source.dimensions == 3 or source.frames else 1
     strips = tuple(
         Strip(
             key=key,
@@ -162,12 +164,70 @@ def _binary(mask: np.ndarray, options: Options, default: float | None) -> np.nda
     return np.where(shown, bright, dark).astype(_smallest([bright, dark]))
 
 
-OBJECT_DECODERS = {"instance"}
+def _numbered(canvas: Canvas) -> list[tuple[int, Strip]]:
+    """Numbers of objects, with gaps."""
+    return [(1 + 3 * number, strip) for number, strip in enumerate(canvas.strips)]
+
+
+def instance_channels(canvas: Canvas, options: Options) -> Shown:
+    """A channel a key, objects numbered over all of them; what is ignored holds numbers too."""
+    keys = [int(key) for key in canvas.source.labels]
+    ignored = [int(channel) for channel in options.get("ignore", ())]
+    values = np.zeros((*canvas.shape, max(1, *keys, *ignored) + 1), np.uint16)
+    for number, strip in _numbered(canvas):
+        values[..., int(strip.key)][strip.on(canvas.shape)] = number
+    for channel in ignored:
+        values[..., channel] = 1
+    return {"": [values]}
+
+
+def instance_class(canvas: Canvas, options: Options) -> Shown:
+    """Two channels: the number of the object, and its class."""
+    places = [int(options.get(name, place)) for place, name in enumerate(("instances", "classes"))]
+    values = np.zeros((*canvas.shape, max(places) + 1), np.int16)
+    for number, strip in _numbered(canvas):
+        values[strip.on(canvas.shape), places[0]] = number
+        values[strip.on(canvas.shape), places[1]] = int(strip.key)
+    return {"": [values]}
+
+
+def colour_instance(canvas: Canvas, options: Options) -> Shown:
+    """A colour an object."""
+    ground = [_colour(text) for text in options.get("background", ("#000000",))]
+    values = np.full((*canvas.shape, 3), ground[0], np.uint8)
+    for number, strip in _numbered(canvas):
+        values[strip.on(canvas.shape)] = (10 * number % 256, 7, 255 - number)
+    return {"": [values]}
+
+
+def bits(canvas: Canvas, options: Options) -> Shown:
+    """A bit an object: the first that its key names, the next where the key's was used."""
+    values = np.zeros(canvas.shape, np.uint32)
+    used: dict[str, int] = {}
+    for strip in canvas.strips:
+        low, _, high = strip.key.partition("..")
+        bit = used.get(strip.key, int(low))
+        used[strip.key] = min(bit + 1, int(high or low))
+        values[strip.on(canvas.shape)] |= np.uint32(1 << bit)
+    return {"": [values]}
+
+
+def structures(canvas: Canvas, options: Options) -> Shown:
+    """One file of all strips; a writer of drawings takes the strips, not the array."""
+    return {"": [np.zeros(canvas.shape, np.uint8)]}
+
+
+OBJECT_DECODERS = {"instance", "instance-channels", "instance-class", "colour-instance"}
 PAINTERS: dict[str, Callable[[Canvas, Options], Shown]] = {
+    "bits": bits,
+    "colour-instance": colour_instance,
     "colour-map": colour_map,
     "index": index,
     "instance": instance,
+    "instance-channels": instance_channels,
+    "instance-class": instance_class,
     "mask-per-class": mask_per_class,
+    "structures": structures,
     "threshold": threshold,
     "value-map": value_map,
 }

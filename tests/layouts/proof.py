@@ -53,8 +53,10 @@ def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected],
 
 
 def _rule(source: Source) -> str:
-    pictures = source.image.reader == "raster" and not source.image.options.get("stack")
-    return "rgb" if pictures else "minmax"
+    options = source.image.options
+    raster = source.image.reader == "raster" and not options.get("stack")
+    pictures = source.image.reader == "array" and "k" not in options.get("axes", "hw")
+    return "rgb" if raster or pictures else "minmax"
 
 
 def _without_none(value: Any) -> Any:
@@ -69,7 +71,7 @@ def check(source: Source, expected: Expected, dataset: Dataset) -> None:
     assert not dataset.refused(source.id)
     rows = dataset.of(source.id)
     assert {row["case"] for row in rows} == set(expected.cases)
-    assert {row["label"] for row in rows} == set(source.labels.values())
+    assert {row["label"] for row in rows} == {*source.labels.values(), *source.regions}
     assert {row["modality"] for row in rows} == modalities(source)
     found: dict[tuple[str, str], Counter[tuple[str, int]]] = {}
     for row in rows:

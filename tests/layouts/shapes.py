@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from medcurate.config.source import Pairing, Source
+from medcurate.config.source import Source
 
 FIRST = "[^/.]"  # of a visible name
 CHANNEL, LABEL = "{channel}", "{label}"
@@ -28,6 +28,7 @@ class Placed:
 
     images: dict[str, Place] = field(default_factory=dict)
     labels: dict[str, list[Place]] = field(default_factory=dict)
+    texts: list[tuple[Place, str]] = field(default_factory=list)  # of arrays that say something of a row
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,21 @@ class Shape:
     """``structure``: a pattern of all names of cases. ``place``: a name that fits it, as a match, to files.
 
     ``place`` is also given a running number, so that sets with several endings show each of them.
-    ``several``: how many label files of one key a case may have.
+    ``several``: how many label files of one key a case may have. ``names``: all names, where they are not free.
+    ``patients`` (by name), ``patient``: what the layout itself says of the patient.
     """
 
     structure: str
     place: Callable[[re.Match[str], int], Placed]
     several: int = 1
+    names: tuple[str, ...] = ()
+    patients: Mapping[str, str] = field(default_factory=dict)
+    patient: Callable[[re.Match[str]], str] | None = None
+
+    def patient_of(self, name: str) -> str:
+        """The patient by the layout, "" where it says nothing."""
+        match = re.fullmatch(self.structure, name)
+        return self.patient(match) if self.patient and match else self.patients.get(name, "")
 
 
 def channels(source: Source) -> tuple[str, ...]:
@@ -76,11 +86,11 @@ def found_texts(match: re.Match[str], group: str) -> list[str]:
     return [numbered[f"{group}{number}"] for number in range(len(numbered))]
 
 
-def _listed(value: str | Sequence[str]) -> Sequence[str]:
+def listed(value: str | Sequence[str]) -> Sequence[str]:
     return (value,) if isinstance(value, str) else value
 
 
-def _tokens(placeholder: str, templates: Sequence[str], tokens: Sequence[str]) -> Sequence[str]:
+def tokens_of(placeholder: str, templates: Sequence[str], tokens: Sequence[str]) -> Sequence[str]:
     return tokens if any(placeholder in template for template in templates) else ("",)
 
 
@@ -91,7 +101,7 @@ def paired_folders(source: Source, options: Mapping[str, str]) -> Shape:
     structure = f"(?P<stem>{FIRST}[^/]*)"
     if shared:
         structure = f"{template_pattern(images, 'w')}/{structure}"
-    several = 2 if any("*" in suffix for suffix in _listed(options["label_suffix"])) else 1
+    several = 2 if any("*" in suffix for suffix in listed(options["label_suffix"])) else 1
 
     def place(match: re.Match[str], number: int) -> Placed:
         texts, stem = found_texts(match, "w"), match["stem"]
@@ -100,12 +110,12 @@ def paired_folders(source: Source, options: Mapping[str, str]) -> Shape:
             ("image", images, CHANNEL, channels(source)),
             ("label", labels, LABEL, tuple(source.labels)),
         ):
-            suffixes = _listed(options[f"{side}_suffix"])
+            suffixes = listed(options[f"{side}_suffix"])
             suffix = suffixes[number % len(suffixes)]
             start = f"{filled(folder, texts)}/{options.get(f'{side}_prefix', '')}{stem}"
             sides[side] = {
                 token: (start + suffix).replace(placeholder, token)
-                for token in _tokens(placeholder, (folder, suffix), tokens)
+                for token in tokens_of(placeholder, (folder, suffix), tokens)
             }
         return Placed(
             {token: Place(_clean(path)) for token, path in sides["image"].items()},
@@ -144,28 +154,15 @@ def case_folder(source: Source, options: Mapping[str, str | bool]) -> Shape:
         return Placed(
             {
                 token: Place(_clean(filled(image.replace(CHANNEL, token), ())))
-                for token in _tokens(CHANNEL, (image,), channels(source))
+                for token in tokens_of(CHANNEL, (image,), channels(source))
             },
             {
                 token: [
                     Place(_clean(filled(label.replace(LABEL, token), [f"{FILLER}{copy}"] * label.count("*"))))
                     for copy in range(several if "*" in label else 1)
                 ]
-                for token in _tokens(LABEL, (label,), tuple(source.labels))
+                for token in tokens_of(LABEL, (label,), tuple(source.labels))
             },
         )
 
     return Shape(template_pattern(cases, "w") or re.escape(PurePosixPath(cases).name), place, several)
-
-
-SHAPES: dict[str, Callable[[Source, Mapping[str, str]], Shape]] = {
-    "case-folder": case_folder,
-    "flat-suffix": flat_suffix,
-    "paired-folders": paired_folders,
-}
-
-
-def shape(source: Source, pairing: Pairing) -> Shape:
-    """The shape of one pairing of a source."""
-    assert pairing.kind in SHAPES, f"pairing {pairing.kind}: add its layout to tests/layouts/shapes.py"
-    return SHAPES[pairing.kind](source, pairing.options)

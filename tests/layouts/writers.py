@@ -6,9 +6,10 @@ Arrays are (planes, rows, columns), colour with three more, channels of one file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +18,8 @@ import tifffile
 from dicom_kit import dicom_bytes, enhanced, instance, series
 from PIL import Image
 from pydicom.uid import generate_uid
+
+from layouts.paint import Strip
 
 SPACING_MM = (1.0, 1.0, 3.0)  # column, row, plane
 
@@ -30,16 +33,24 @@ class Piece:
     entry: str = ""
     key: str = ""  # of [labels] where every class has its own file, or the channel
     dimensions: int = 3
+    options: Mapping[str, Any] = field(default_factory=dict)  # of its reader
+    strips: Sequence[Strip] = ()  # of a drawing
+    turned: str = ""  # the directions that the axes of a label grow to, where not LPS
+    frames: str = ""  # the stored axis that counts planes, where not the last
+    is_text: bool = False  # says something of a row, as it stands
 
 
 @dataclass(frozen=True)
 class File:
-    """All that one file holds, and the options of its reader."""
+    """All that one file holds, and the options of the reader of the first piece."""
 
     path: Path  # of the file, or of the folder of a series
     is_folder: bool
     pieces: Sequence[Piece]
-    options: Mapping[str, Any]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return self.pieces[0].options
 
     @property
     def array(self) -> np.ndarray:
@@ -47,14 +58,20 @@ class File:
         return piece.array
 
 
-def _voxels(array: np.ndarray) -> np.ndarray:
-    """(columns, rows, planes[, channels])."""
-    return np.swapaxes(array, 0, 2)
+def _voxels(piece: Piece) -> np.ndarray:
+    """(columns, rows, planes[, channels]), the axes grown to LPS unless the piece says otherwise."""
+    voxels = np.swapaxes(piece.array, 0, 2)
+    if piece.turned:
+        axes = [next(at for at, pair in enumerate(("LR", "PA", "SI")) if way in pair) for way in piece.turned]
+        voxels = voxels.transpose([*axes, *range(3, voxels.ndim)])
+        flipped = [at for at, way in enumerate(piece.turned) if way not in "LPS"]
+        voxels = np.flip(voxels, flipped)
+    return np.moveaxis(voxels, 2, "ijk".index(piece.frames)) if piece.frames else voxels
 
 
 def nifti(file: File) -> None:
     """.nii, .nii.gz, or .hdr with .img; RAS+ from LPS axes."""
-    voxels = _voxels(file.array)
+    voxels = _voxels(file.pieces[0])
     voxels = voxels.astype(np.int32) if voxels.dtype == np.int64 else voxels
     affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1])
     kind = nib.Nifti1Pair if file.path.name.endswith((".hdr", ".img")) else nib.Nifti1Image
@@ -63,7 +80,7 @@ def nifti(file: File) -> None:
 
 def itk(file: File) -> None:
     """MetaImage and NRRD, as ITK writes them."""
-    array = file.array
+    array = np.ascontiguousarray(np.swapaxes(_voxels(file.pieces[0]), 0, 2))
     image = SimpleITK.GetImageFromArray(array, isVector=array.ndim == 4)
     image.SetSpacing(SPACING_MM)
     SimpleITK.WriteImage(image, str(file.path))
@@ -72,6 +89,13 @@ def itk(file: File) -> None:
 def raster(file: File) -> None:
     """By the name's ending; what has none of these is PNG."""
     piece, options = file.pieces[0], file.options
+    if len(file.pieces) == 2:
+        _save(_halves(file.pieces), file.path, file.path.suffix.lower())
+        return
+    if file.is_folder:
+        for number, plane in enumerate(piece.array):
+            _save(plane, file.path / f"{number}.png", ".png")  # natural order: 10 comes after 9
+        return
     if options.get("stack"):
         _tiff(file.path, piece.array, options)
         return
@@ -85,6 +109,86 @@ def raster(file: File) -> None:
         _palette(pixels).save(file.path, "GIF" if ending == ".gif" else "PNG")
     else:
         _save(pixels, file.path, ending)
+
+
+def _halves(pieces: Sequence[Piece]) -> np.ndarray:
+    """Image and label side by side, or one above the other, as their entries say; colour if either is."""
+    coloured = any(piece.array.ndim == 4 for piece in pieces)
+    by_entry = {
+        piece.entry: np.repeat(piece.array[0][..., None], 3, axis=2)
+        if coloured and piece.array.ndim == 3
+        else piece.array[0]
+        for piece in pieces
+    }
+    first = "left" if "left" in by_entry else "top"
+    second = {"left": "right", "top": "bottom"}[first]
+    halves = [by_entry[name].astype(np.uint8) for name in (first, second)]
+    return np.concatenate(halves, axis=1 if first == "left" else 0)
+
+
+def array(file: File) -> None:
+    """.npy of rows, or .npz of arrays or of rows, with their spacing where a key names it."""
+    found: dict[str, Any] = {}
+    for piece in file.pieces:
+        key, _, row = piece.entry.partition("[")
+        key = key or piece.options.get("key", "")
+        value = np.array(piece.key) if piece.is_text else _as_axes(piece)
+        if row:
+            found.setdefault(key, {})[int(row[:-1])] = value
+        else:
+            found[key] = value
+        if spacing := piece.options.get("spacing_key"):
+            found[spacing] = np.array(SPACING_MM if "k" in piece.options["axes"] else SPACING_MM[:2])
+    arrays = {
+        key: np.stack([value[row] for row in sorted(value)]) if isinstance(value, dict) else value
+        for key, value in found.items()
+    }
+    if file.path.suffix == ".npz":
+        np.savez_compressed(file.path, **arrays)
+    else:
+        np.save(file.path, arrays[""])
+
+
+def _as_axes(piece: Piece) -> np.ndarray:
+    """The array with the axes that the reader's options state."""
+    axes = piece.options.get("axes", "hw")
+    order = "ijkc" if "k" in axes else "hwc"
+    whole = np.swapaxes(piece.array, 0, 2) if "k" in axes else piece.array[0]
+    if "c" in axes and whole.ndim == len(order) - 1:
+        whole = whole[..., None]
+    return np.ascontiguousarray(whole.transpose([order.index(axis) for axis in axes]))
+
+
+def polygon_text(file: File) -> None:
+    """Outlines half a pixel around the strips."""
+    options = file.options
+    blocks = []
+    for strip in file.pieces[0].strips:
+        points = _outline(strip, options.get("pixel_centre", 0.5))
+        if options.get("columns", "xy") == "yx":
+            points = [(y, x) for x, y in points]
+        blocks.append("\n".join(f"{first} {second}" for first, second in points))
+    head = "head\n" * options.get("header_lines", 0)
+    file.path.write_text(head + "\n\n".join(blocks) + "\n")
+
+
+def polygon_xml(file: File) -> None:
+    """ImageScope: an annotation a key, a region a strip."""
+    centre = file.options.get("pixel_centre", 0.5)
+    annotations = []
+    for strip in file.pieces[0].strips:
+        vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in _outline(strip, centre))
+        region = f'<Region Id="1" Type="0"><Vertices>{vertices}</Vertices></Region>'
+        name = quoteattr(strip.key)
+        annotations.append(f"<Annotation Name={name}><Regions>{region}</Regions></Annotation>")
+    file.path.write_text(f"<Annotations>{''.join(annotations)}</Annotations>")
+
+
+def _outline(strip: Strip, centre: float) -> list[tuple[float, float]]:
+    """Corners (x, y) of ``strip``, half a pixel outside of its outer pixels' centres."""
+    left, right = 2 + centre - 0.5, 2 + strip.width + centre - 0.5
+    top, bottom = strip.top + centre - 0.5, strip.top + 2 + centre - 0.5
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _tiff(path: Path, pixels: np.ndarray, options: Mapping[str, Any]) -> None:
@@ -115,7 +219,7 @@ def dicom(file: File) -> None:
     """A folder of one plane a file, an enhanced file of all planes, or one flat image."""
     piece = file.pieces[0]
     uid = file.options.get("series_uid") or generate_uid(entropy_srcs=[str(file.path)])
-    voxels = _voxels(piece.array)
+    voxels = _voxels(piece)
     if file.is_folder:
         for number, dataset in enumerate(series(voxels, SeriesInstanceUID=uid)):
             # The file's name says nothing of the plane's place.
@@ -132,10 +236,13 @@ def dicom(file: File) -> None:
 
 
 WRITERS: dict[str, Callable[[File], None]] = {
+    "array": array,
     "dicom": dicom,
     "metaimage": itk,
     "nifti": nifti,
     "nrrd": itk,
+    "polygon-text": polygon_text,
+    "polygon-xml": polygon_xml,
     "raster": raster,
 }
 
