@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROTOCOLS = ("file", "http", "https", "s3")
+STALL_SECONDS = 60.0  # without a byte from an HTTP server, after which a request has failed
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore", "fsspec", "s3fs")  # whose errors are no OSError
 
 
 class StorageError(MedcurateError):
     """A file cannot be read now: server, network or disk. The same command may be tried again."""
+
+
+class RangesIgnoredError(StorageError):
+    """The server answers with the whole object where a part was asked for; trying again does not help."""
 
 
 class MissingFileError(StorageError):
@@ -86,7 +91,7 @@ class Location:
             return cast("IO[bytes]", io.BufferedReader(RangeFile(self), 1 << 16))
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``. Raises StorageError when fewer or more arrive."""
+        """Exactly ``size`` bytes from ``offset``. Raises StorageError for fewer, RangesIgnoredError for more."""
         with _named(self.url):
             if self.is_local:
                 with open(self.url, "rb") as stream:
@@ -94,7 +99,8 @@ class Location:
             else:
                 data = bytes(self._filesystem.cat_file(self.url, start=offset, end=offset + size))
         if len(data) != size:
-            raise StorageError(
+            kind = RangesIgnoredError if len(data) > size else StorageError
+            raise kind(
                 f"{self.url}: {len(data):,} instead of {size:,} bytes at offset {offset:,}: "
                 "the file is cut, or its server ignores byte ranges."
             )
@@ -159,11 +165,19 @@ def _filesystem(scheme: str) -> Any:
     import fsspec
 
     try:
-        return fsspec.filesystem(scheme)
+        options = {"client_kwargs": {"timeout": _http_timeout()}} if scheme in {"http", "https"} else {}
+        return fsspec.filesystem(scheme, **options)
     except ImportError as error:
         raise ConfigError(
             f'{scheme}:// needs a package that is not installed: pip install "medcurate[remote]"'
         ) from error
+
+
+def _http_timeout() -> Any:
+    """Silence ends a request, not its length: aiohttp's own limit is five minutes for all of it."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS)
 
 
 @contextmanager
