@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,12 +61,18 @@ class Row:
         self.annotations[...] = -1
 
 
-def decode(blob: memoryview, draw: Draw, rules: Rules, row: Row) -> tuple[Frame, int]:
-    """Fill ``row`` from a sample's bytes, whose digest was checked; returns its frame and masks lost by resizing.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A sample whose image stands in ``row``; ``listed``: its JSON's annotations."""
 
-    A mask without a pixel left in the square is not shown: others of the image stand in for it where there
-    are any, and its place is not valid where there are none. Raises SampleError for bytes that are no sample.
-    """
+    frame: Frame
+    listed: Sequence[Any]
+    draw: Draw
+    row: Row
+
+
+def open_sample(blob: memoryview, draw: Draw, rules: Rules, row: Row) -> Opened:
+    """Put the image of a sample into ``row``; its digest was checked. Raises SampleError for no sample."""
     try:
         image_png, text = _members(blob)
         info = json.loads(text)
@@ -74,10 +81,25 @@ def decode(blob: memoryview, draw: Draw, rules: Rules, row: Row) -> tuple[Frame,
             row.clear()
         if rules.images:
             _fill_image(image_png, frame, rules, row)
-        lost = _fill_masks(info["annotations"], draw, rules, frame, row)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+        return Opened(frame, info["annotations"], draw, row)
+    except (KeyError, TypeError, ValueError) as error:
         raise SampleError(f"not a sample: {error}") from error
-    return frame, lost
+
+
+def paint(samples: Sequence[Opened], rules: Rules) -> int:
+    """Put masks of all samples into their rows; returns how many were lost by resizing.
+
+    Masks of equal size are decoded together, which costs little more than those of one sample. A mask without
+    a pixel left in the square is not shown: others of its image stand in for it where none of the chosen ones
+    is left, and its place is repeated or not valid. Raises SampleError for bytes that are no masks.
+    """
+    by_size: dict[tuple[int, int], list[Opened]] = {}
+    for one in samples:
+        by_size.setdefault((one.frame.height, one.frame.width), []).append(one)
+    try:
+        return sum(_paint_equal(group, rules) for group in by_size.values())
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise SampleError(f"not a sample: {error}") from error
 
 
 def chosen(draw: Draw, rules: Rules) -> list[int]:
@@ -105,25 +127,39 @@ def _fill_image(image_png: bytes, frame: Frame, rules: Rules, row: Row) -> None:
     place_image(image, frame, rules.interpolation, row.image)
 
 
-def _fill_masks(listed: list[Any], draw: Draw, rules: Rules, frame: Frame, row: Row) -> int:
-    """Paint the chosen masks into ``row``; returns how many were lost by resizing."""
-    circle, wanted = chosen(draw, rules), rules.masks_per_image
-    kept: list[int] = []
-    lost = 0
-    for start in range(0, len(circle), wanted):
-        annotations = [int(draw.annotations[place]) for place in circle[start : start + wanted]]
-        kept = _paint(listed, annotations, frame, row.masks[: len(annotations)])
-        lost += len(annotations) - len(kept)
-        if kept:
-            break
-    _finish(row, kept, rules.repeat_masks)
+def _paint_equal(samples: Sequence[Opened], rules: Rules) -> int:
+    """``paint`` for images of one size."""
+    wanted = rules.masks_per_image
+    circles = [[int(one.draw.annotations[place]) for place in chosen(one.draw, rules)] for one in samples]
+    firsts = [circle[:wanted] for circle in circles]
+    columns = _columns(samples[0].frame, zip(samples, firsts, strict=True))
+    start = lost = 0
+    for one, circle, first in zip(samples, circles, firsts, strict=True):
+        kept = _place(one, first, columns[start : start + len(first)])
+        start += len(first)
+        lost += len(first) - len(kept)
+        for later in range(wanted, 0 if kept else len(circle), wanted):
+            others = circle[later : later + wanted]
+            kept = _place(one, others, _columns(one.frame, [(one, others)]))
+            lost += len(others) - len(kept)
+            if kept:
+                break
+        _finish(one.row, kept, rules.repeat_masks)
     return lost
 
 
-def _paint(listed: list[Any], annotations: list[int], frame: Frame, out: npt.NDArray[np.bool_]) -> list[int]:
-    """Paint masks into ``out``, those that have a pixel first; returns the annotations of these."""
-    texts = [listed[number]["segmentation"]["counts"].encode() for number in annotations]
-    place_columns(rle.decode_columns(texts, frame.height, frame.width), frame, out)
+def _columns(frame: Frame, asked: Iterable[tuple[Opened, list[int]]]) -> npt.NDArray[np.uint8]:
+    """The annotations that are asked for of each sample, uint8 (N, W, H)."""
+    texts = [
+        one.listed[number]["segmentation"]["counts"].encode() for one, numbers in asked for number in numbers
+    ]
+    return rle.decode_columns(texts, frame.height, frame.width)
+
+
+def _place(one: Opened, annotations: list[int], columns: npt.NDArray[np.uint8]) -> list[int]:
+    """Put masks into the sample's row, those that have a pixel left first; returns the annotations of these."""
+    frame, out = one.frame, one.row.masks[: len(annotations)]
+    place_columns(columns, frame, out)
     if frame.scaled_height >= frame.height and frame.scaled_width >= frame.width:
         return annotations
     alive = [place for place in range(len(annotations)) if out[place].any()]

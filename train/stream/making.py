@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +15,17 @@ import numpy.typing as npt
 from medcurate.format.sample import SampleError
 from medcurate.storage import Location
 from medcurate.train.stream.course import Course
-from medcurate.train.stream.decode import Draw, Row, Rules, decode
+from medcurate.train.stream.decode import Draw, Opened, Row, Rules, open_sample, paint
 from medcurate.train.stream.index import Index
 from medcurate.train.stream.mirror import Mirror
 from medcurate.train.stream.order import Int64s
 from medcurate.train.stream.reading import BadSampleError, Reader, Wanted
 from medcurate.train.stream.share import Share, Slice
 from medcurate.train.stream.state import StreamState
+from medcurate.train.types import Frame
 
 FRAME_FIELDS = 7  # of ``Frame``, in its order
+Result = TypeVar("Result")
 _CHUNK_BATCHES = 256  # that are planned at once at most
 
 
@@ -108,16 +112,20 @@ class Maker:
 
     def fill(self, arrays: BatchArrays) -> Made:
         """Fill this worker's rows of the next global batch. Raises BadSampleError unless these are skipped."""
-        planned = next(self._queue)
-        made = Made()
+        planned, made = next(self._queue), Made()
+        opened: list[tuple[int, Opened]] = []
         for place, row in enumerate(planned.rows):
-            try:
-                made.lost_masks += self._decode(planned, place, arrays)
-            except BadSampleError:
-                if self._task.on_bad_sample == "stop":
-                    raise
-                made.skipped.append(self._task.index.key(int(planned.samples[place])))
-                arrays.leave_empty(row)
+            with self._skipping(planned, place, arrays, made):
+                one = self._open(planned, place, arrays.row(row))
+                arrays.frames[row] = _fields(one.frame)
+                opened.append((place, one))
+        try:
+            made.lost_masks = paint([one for _, one in opened], self._task.rules)
+        except SampleError:  # of which one, shows by painting each alone
+            made.lost_masks = 0
+            for place, one in opened:
+                with self._skipping(planned, place, arrays, made):
+                    made.lost_masks += self._blamed(planned, place, partial(paint, [one], self._task.rules))
         made.read_bytes, made.needed_bytes = self._reader.take_traffic()
         return made
 
@@ -125,21 +133,34 @@ class Maker:
         """Stop reading ahead."""
         self._reader.close()
 
-    def _decode(self, planned: _Planned, place: int, arrays: BatchArrays) -> int:
-        """Fill one row; returns the masks that were lost by resizing."""
-        index, sample, row = self._task.index, int(planned.samples[place]), planned.rows[place]
+    @contextmanager
+    def _skipping(self, planned: _Planned, place: int, arrays: BatchArrays, made: Made) -> Iterator[None]:
+        """Leave a bad sample's row empty, if that is what is wanted of it."""
+        try:
+            yield
+        except BadSampleError:
+            if self._task.on_bad_sample == "stop":
+                raise
+            made.skipped.append(self._task.index.key(int(planned.samples[place])))
+            arrays.leave_empty(planned.rows[place])
+
+    def _open(self, planned: _Planned, place: int, row: Row) -> Opened:
+        index, sample = self._task.index, int(planned.samples[place])
         seed, earlier = int(planned.seeds[place]), int(planned.earlier[place])
         draw = Draw(index.annotations(sample), int(index.digest[sample]), earlier, seed)
+        blob = planned.wanted[place]()
+        return self._blamed(planned, place, partial(open_sample, blob, draw, self._task.rules, row))
+
+    def _blamed(self, planned: _Planned, place: int, work: Callable[[], Result]) -> Result:
+        """The result of ``work``, whose failure is the sample's."""
         try:
-            frame, lost = decode(planned.wanted[place](), draw, self._task.rules, arrays.row(row))
+            return work()
         except SampleError as error:
+            index, sample = self._task.index, int(planned.samples[place])
             shard = self._task.dataset.member(index.shards[int(index.shard[sample])])
             raise BadSampleError(
                 f"{shard}: sample {index.key(sample)}: {error}; build the dataset again."
             ) from error
-        place_in_square = (frame.scaled_height, frame.scaled_width, frame.top, frame.left)
-        arrays.frames[row] = (frame.height, frame.width, frame.side, *place_in_square)
-        return lost
 
     def _ahead(self) -> Iterator[_Planned]:
         """Every batch's rows; the next chunk is being read while one is used."""
@@ -170,3 +191,8 @@ class Maker:
         places = np.array([positions[row] for row in mine], np.int64)
         samples, earlier = self._course.samples_at(batch.epoch, places)
         return _Planned(mine, samples, earlier, self._course.seeds_at(batch.epoch, places))
+
+
+def _fields(frame: Frame) -> tuple[int, ...]:
+    scaled = (frame.scaled_height, frame.scaled_width)
+    return (frame.height, frame.width, frame.side, *scaled, frame.top, frame.left)

@@ -12,7 +12,7 @@ import numpy as np
 
 from medcurate.errors import MedcurateError
 from medcurate.format.sample import digest
-from medcurate.storage import Location, StorageError
+from medcurate.storage import Location, RangesIgnoredError, StorageError
 from medcurate.train.stream.index import Index
 from medcurate.train.stream.mirror import Mirror
 from medcurate.train.stream.order import Int64s
@@ -113,6 +113,8 @@ class Reader:
                 if expected is None or digest(data) == expected:
                     return data, ""
                 why = "its bytes differ from the manifest's digest"
+            except RangesIgnoredError as error:
+                return b"", str(error).removeprefix(f"{file}: ")
             except StorageError as error:
                 why = str(error).removeprefix(f"{file}: ")
             if wait is not None:
@@ -127,7 +129,8 @@ class Reader:
     def _bad(self, file: Location, sample: int, why: str) -> BadSampleError:
         return BadSampleError(
             f"{file}: sample {self._index.key(sample)} ({int(self._index.size[sample]):,} bytes at offset "
-            f"{int(self._index.offset[sample]):,}): {why}; tried {len(self._waits) + 1} times. "
+            f"{int(self._index.offset[sample]):,}): {why} "
+            f"(tried up to {len(self._waits) + 1} times). "
             'Restore the shard (medcurate verify finds what is damaged), or train with on_bad_sample = "skip".'
         )
 
