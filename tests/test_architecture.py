@@ -30,8 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "claim": BASE | {"commit", "format"},
     "ledger": {"format", "types"},
     "arrays": BASE,
-    "readers": BASE | {"arrays", "config", "types"},
-    "pairings": BASE | {"arrays", "commit", "config", "places", "types"},
+    "readers": BASE | {"arrays", "config", "types", "zips"},
+    "pairings": BASE | {"arrays", "commit", "config", "places", "types", "zips"},
     "decoders": BASE | {"config", "types"},
     "stages": BASE | {"config", "format", "types"},
     "engines": BASE,
@@ -51,8 +51,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": BASE
     | {
         "acceptance", "choice", "claim", "commit", "config", "download", "engines", "format", "job", "ledger",
-        "library", "lineage", "lock", "pack", "pairings", "phantom", "progress", "registry", "types", "unpack",
+        "library", "lineage", "lock", "pack", "pairings", "phantom", "progress", "registry", "types", "unpack", "zips",
     },
+    "check": BASE
+    | {"build", "checks", "config", "decoders", "format", "job", "library", "readers", "types"},
     "explore": BASE | {"commit", "engines", "format", "storage"},
     "verify": BASE | {"commit", "engines", "format", "progress"},
     "inspection": BASE | {"config", "decoders", "pairings", "readers", "registry", "types"},

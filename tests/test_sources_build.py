@@ -6,7 +6,11 @@ from pathlib import Path
 
 import layouts
 import pytest
+from layouts.cells import cells, table
+from layouts.paint import PAINTERS
 from layouts.proof import built, check
+from layouts.registry import SHAPES
+from layouts.writers import WRITERS
 
 from medcurate.library import load_source, source_ids
 
@@ -29,3 +33,12 @@ def test_what_a_source_reads_is_what_it_fetches(name: str, tmp_path: Path) -> No
     for path in (path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()):
         if not path.name.startswith("."):
             assert any(place in {path, *path.parents} for place in places), path
+
+
+def test_every_cell_that_a_source_uses_has_a_layout() -> None:
+    """A source of a kind without layout fails above; here the kinds are named at once."""
+    used = cells()
+    assert {pairing for pairing, *_ in used} <= set(SHAPES)
+    assert {reader for _, *readers, _ in used for reader in readers} <= set(WRITERS)
+    assert {decoder for *_, decoder in used} <= set(PAINTERS)
+    assert all("|" in line for line in table().splitlines())

@@ -12,7 +12,7 @@ import typer
 from medcurate import __version__
 from medcurate.errors import MedcurateError
 
-GROUPS = ("build", "catalogue", "download", "explore", "dataset", "inspect", "plan")
+GROUPS = ("build", "catalogue", "check", "download", "explore", "dataset", "inspect", "plan", "train")
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
