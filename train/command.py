@@ -1,0 +1,118 @@
+"""The ``train`` verb: ``medcurate train``, or ``python -m medcurate.train`` under torchrun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medcurate.errors import ConfigError
+from medcurate.progress import configure
+
+if TYPE_CHECKING:
+    from medcurate.train.config.recipe import TrainRecipe
+    from medcurate.train.loop.run import Outcome
+
+EXIT_BY_SIGNAL = 128
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a train recipe (sam-med2d, medsam, quickstart), or path of a .toml file."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="Dataset: folder, or https:// or s3:// URL.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of checkpoints and logs.", show_default="runs/ and the recipe's name"),
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="Weights to start from, in place of the recipe's: .pth or .safetensors.")
+    ] = "",
+    resume: Annotated[
+        str,
+        typer.Option(help="auto: go on from the last checkpoint in --out; never: refuse where there is one."),
+    ] = "auto",
+    processes: Annotated[
+        int, typer.Option(min=1, help="Training processes on this machine, one a GPU; started by torchrun.")
+    ] = 1,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="With --processes: how often to go on after a process died.")
+    ] = 3,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read data, for each training process.")
+    ] = 2,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    log: Annotated[
+        list[str] | None, typer.Option(help="Also log to: tensorboard, wandb. May be given twice.")
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(help="Progress on standard error: auto, plain or json.")
+    ] = "auto",
+) -> None:
+    """Fine-tune SAM on a dataset; run again to continue from the last checkpoint.
+
+    Exit codes: 0 done, 1 error, 2 usage, 128 + number of the signal that stopped it after a checkpoint.
+    """
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(_torchrun(processes, restarts))
+    configure(log_format)
+    chosen = _recipe(recipe, checkpoint)
+    where = out or Path("runs") / chosen.name
+    outcome = _run(chosen, data, where, resume, workers, device, tuple(log or ()))
+    if outcome.stopped_by:
+        raise typer.Exit(EXIT_BY_SIGNAL + outcome.stopped_by)
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(
+            f"{outcome.checkpoint}: after {outcome.batches:,} batches, loss {outcome.loss:.4f}\n"
+            f"next: medcurate evaluate {data} --checkpoint {outcome.checkpoint}"
+        )
+
+
+def _run(
+    recipe: TrainRecipe, data: str, out: Path, resume: str, workers: int, device: str, tools: tuple[str, ...]
+) -> Outcome:
+    try:
+        from medcurate.train.loop.run import Options
+        from medcurate.train.loop.run import train as run
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("medcurate"):
+            raise
+        raise ConfigError(
+            f'training needs the package "{error.name}": pip install "medcurate[train]"'
+        ) from error
+    return run(
+        recipe,
+        Options(data=data, out=out, resume=_resume(resume), workers=workers, device=device, tools=tools),
+    )
+
+
+def _recipe(name: str, checkpoint: str) -> TrainRecipe:
+    from medcurate.train.config.load import load_recipe
+
+    recipe = load_recipe(name)
+    if not checkpoint:
+        return recipe
+    model = recipe.model.model_copy(update={"checkpoint": checkpoint})
+    return recipe.model_copy(update={"model": model})
+
+
+def _resume(text: str) -> Literal["auto", "never"]:
+    if text == "auto":
+        return "auto"
+    if text == "never":
+        return "never"
+    raise ConfigError(f'--resume "{text}" is unknown; known: auto, never')
+
+
+def _torchrun(processes: int, restarts: int) -> int:
+    """Run this very command under torchrun; the exit code of the last attempt."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "medcurate.train"]
+    return subprocess.run([*command, *sys.argv[sys.argv.index("train") + 1 :]], check=False).returncode

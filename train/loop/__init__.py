@@ -1,0 +1,1 @@
+"""The training loop: processes, gradients, checkpoints, logs, signals."""

@@ -1,0 +1,178 @@
+"""Checkpoints: a folder each, committed by one rename, the last few kept.
+
+``<run>/checkpoints/step-00000120/`` holds ``model.safetensors`` (all parameters and buffers by their original SAM
+names), ``optimiser.safetensors`` (its tensors, named "<state>/<parameter>") and ``state.json`` (everything else).
+Files hold no pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from medcurate.commit import TEMP_PREFIX, output_error, sync_folder, write_json
+from medcurate.errors import ConfigError
+
+FOLDER = "checkpoints"
+MODEL_FILE = "model.safetensors"
+OPTIMISER_FILE = "optimiser.safetensors"
+STATE_FILE = "state.json"
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """Where a run stands after a batch.
+
+    ``batches``: global batches of the whole run that are done; ``steps``: optimiser steps. ``stream``: the stream's
+    state after them. ``sample_digest``: of the ids of all samples so far, in order: equal for runs that saw the
+    same samples, however often they were interrupted and on however many processes they ran.
+    ``recipe_sha256``: of the train recipe. ``skipped``: samples that could not be read and were left out.
+    """
+
+    batches: int
+    steps: int
+    stream: dict[str, Any]
+    sample_digest: str
+    recipe_sha256: str
+    loss: float
+    skipped: int = 0
+
+
+def name_of(state: RunState) -> str:
+    """Name of the folder of the checkpoint of ``state``."""
+    return f"step-{state.batches:08d}"
+
+
+def save(
+    run: Path,
+    state: RunState,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    *,
+    keep: int,
+    facts: Mapping[str, Any],
+) -> Path:
+    """Commit a checkpoint of ``state`` and remove all but the last ``keep``. Raises OutputError."""
+    folder = run / FOLDER / name_of(state)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir()
+        tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+        save_file(tensors, temporary / MODEL_FILE)
+        moments, counts = _optimiser_tensors(model, optimiser)
+        save_file(moments, temporary / OPTIMISER_FILE)
+        rng = torch.get_rng_state().numpy().tobytes().hex()
+        record = asdict(state) | {"optimiser": counts, "torch_rng": rng, "facts": dict(facts)}
+        write_json(temporary / STATE_FILE, record)
+        _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE)
+        sync_folder(temporary)
+        if folder.exists():  # a run that was restored and came here again: the same bytes
+            shutil.rmtree(folder)
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise output_error(error, folder) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _remove_old(folder.parent, keep)
+    return folder
+
+
+def latest(run: Path) -> Path | None:
+    """The newest complete checkpoint of the run; what killed writers left is removed."""
+    folder = run / FOLDER
+    for left in folder.glob(f"{TEMP_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    found = _complete(folder)
+    return found[-1] if found else None
+
+
+def restore(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> RunState:
+    """Put model, optimiser and torch's random state back. Raises ConfigError where they do not fit."""
+    record = read_state(folder)
+    tensors = load_file(folder / MODEL_FILE)
+    problems = model.load_state_dict(tensors, strict=False)
+    if problems.missing_keys or problems.unexpected_keys:
+        wrong = [*problems.missing_keys, *problems.unexpected_keys]
+        raise ConfigError(
+            f"{folder}: was written by another model: {len(wrong)} of its parameters do not fit, such as "
+            f'"{wrong[0]}". Resume with the train recipe that wrote it, or start a new run folder.'
+        )
+    _put_back(optimiser, model, load_file(folder / OPTIMISER_FILE), record["optimiser"])
+    random = bytes.fromhex(record["torch_rng"])
+    torch.set_rng_state(torch.frombuffer(bytearray(random), dtype=torch.uint8))
+    names = RunState.__dataclass_fields__
+    return RunState(**{name: value for name, value in record.items() if name in names})
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The record of a checkpoint. Raises ConfigError where it is none."""
+    try:
+        record: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: is no checkpoint: {error}") from error
+    return record
+
+
+def _optimiser_tensors(
+    model: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """(tensors, scalars) of the optimiser's state, by "<state>/<parameter's name>"."""
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, float] = {}
+    for name, parameter in _of(optimiser, model):
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if torch.is_tensor(value) and value.dim():
+                tensors[f"{key}/{name}"] = value.detach().contiguous()
+            else:
+                scalars[f"{key}/{name}"] = float(value)
+    return tensors, scalars
+
+
+def _put_back(
+    optimiser: torch.optim.Optimizer,
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    scalars: Mapping[str, float],
+) -> None:
+    by_name = dict(_of(optimiser, model))
+    for key, value in tensors.items():
+        state, _, name = key.partition("/")
+        optimiser.state[by_name[name]][state] = value.to(by_name[name].device)
+    for key, number in scalars.items():
+        state, _, name = key.partition("/")
+        # Adam keeps its step count as a float32 tensor on the CPU unless it is fused or capturable.
+        optimiser.state[by_name[name]][state] = torch.tensor(number, dtype=torch.float32)
+
+
+def _of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+    return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in trained]
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if _NAME.match(path.name))
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    for path in _complete(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())

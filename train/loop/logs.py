@@ -1,0 +1,132 @@
+"""What a run tells: a progress bar, JSON lines beside the checkpoints, TensorBoard and Weights & Biases where asked."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from medcurate.errors import ConfigError
+from medcurate.progress import emit
+
+LOG_FILE = "log.jsonl"
+Sink = Callable[[int, Mapping[str, float]], None]
+
+
+class Logs:
+    """Writes one line every so often; only the leading process has one.
+
+    ``tools``: "tensorboard", "wandb". Raises ConfigError where a tool is not installed or unknown.
+    """
+
+    def __init__(self, run: Path, tools: tuple[str, ...], facts: Mapping[str, Any]) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._stack = ExitStack()
+        self._lines = self._stack.enter_context((run / LOG_FILE).open("a", encoding="utf-8"))
+        self._sinks: list[Sink] = [self._open(tool, run, facts) for tool in tools]
+
+    def __enter__(self) -> Logs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Tell one thing that happened, to the user and the log."""
+        emit(event, **fields)
+        self._line({"event": event, **fields})
+
+    def figures(self, batches: int, figures: Mapping[str, float]) -> None:
+        """Log the figures of the batches since the last call, under the number of batches done."""
+        self._line({"event": "train", "batches": batches, **figures})
+        for sink in self._sinks:
+            sink(batches, figures)
+
+    def _line(self, record: Mapping[str, Any]) -> None:
+        self._lines.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+        self._lines.flush()
+
+    def _open(self, tool: str, run: Path, facts: Mapping[str, Any]) -> Sink:
+        if tool not in _TOOLS:
+            raise ConfigError(f'run.log: "{tool}" is unknown; known: {", ".join(sorted(_TOOLS))}')
+        module, opener = _TOOLS[tool]
+        try:
+            return opener(import_module(module), self._stack, run, facts)
+        except ImportError as error:
+            raise ConfigError(f'run.log: "{tool}" is not installed: pip install {tool}') from error
+
+
+def _tensorboard(module: Any, stack: ExitStack, run: Path, _: Mapping[str, Any]) -> Sink:
+    writer = module.SummaryWriter(str(run / "tensorboard"))
+    stack.callback(writer.close)
+
+    def write(batches: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, batches)
+
+    return write
+
+
+def _wandb(module: Any, stack: ExitStack, run: Path, facts: Mapping[str, Any]) -> Sink:
+    # The id is the run folder's name, so that a resumed run goes on under the same curves.
+    session = module.init(project="medcurate", id=run.name, dir=str(run), config=dict(facts), resume="allow")
+    stack.callback(session.finish)
+
+    def write(batches: int, figures: Mapping[str, float]) -> None:
+        session.log(dict(figures), step=batches)
+
+    return write
+
+
+_TOOLS: dict[str, tuple[str, Callable[[Any, ExitStack, Path, Mapping[str, Any]], Sink]]] = {
+    "tensorboard": ("torch.utils.tensorboard", _tensorboard),
+    "wandb": ("wandb", _wandb),
+}
+
+
+class Clock:
+    """Where a run's time goes: images a second, and the share of time that waiting for data takes."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._started = self._mark = now()
+        self._waited_s = 0.0
+        self._images = 0
+
+    def waited(self) -> None:
+        """Everything since the last mark was waiting for data."""
+        now = self._now()
+        self._waited_s += now - self._mark
+        self._mark = now
+
+    def worked(self, images: int) -> None:
+        """Everything since the last mark was work on ``images``."""
+        self._mark = self._now()
+        self._images += images
+
+    def figures(self) -> dict[str, float]:
+        """``images_per_s`` and ``data_wait_percent`` since the last call."""
+        elapsed = max(self._now() - self._started, 1e-9)
+        figures = {
+            "images_per_s": round(self._images / elapsed, 3),
+            "data_wait_percent": round(100 * self._waited_s / elapsed, 3),
+        }
+        self._started, self._waited_s, self._images = self._now(), 0.0, 0
+        return figures
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak memory: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,285 @@
+"""A training run: from a train recipe and a dataset to checkpoints, interrupted and continued at any batch."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medcurate.commit import write_json
+from medcurate.errors import ConfigError, MedcurateError
+from medcurate.progress import Progress, progress
+from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.loop import checkpoint
+from medcurate.train.loop.logs import Clock, Logs, memory_bytes
+from medcurate.train.loop.session import Length, Session
+from medcurate.train.loop.signals import StopRequest, noted_signals
+from medcurate.train.loop.world import World, joined
+from medcurate.train.prompts.record import Turn, to_records, write_records
+from medcurate.train.stream.open import open_stream
+from medcurate.train.stream.state import StreamState
+from medcurate.train.stream.stream import Stream
+from medcurate.train.types import Batch
+
+RUN_FILE = "run.json"
+GROUPS_FILE = "groups.json"
+FAILED_FOLDER = "failed-batch"
+
+
+class TrainingStopped(MedcurateError):
+    """The run cannot go on (loss not finite); the text says what was kept and how to continue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a run is started with beside its recipe; nothing of it changes what is learnt but by rounding.
+
+    ``resume``: "auto" continues from the last checkpoint in ``out`` where there is one; "never" refuses then.
+    ``workers``: processes that read data, for each training process. ``tools``: see ``Logs``.
+    """
+
+    data: str
+    out: Path
+    resume: Literal["auto", "never"] = "auto"
+    workers: int = 2
+    device: str = "auto"
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended. ``stopped_by``: the signal's number, 0 when all batches are done."""
+
+    checkpoint: Path
+    batches: int
+    loss: float
+    sample_digest: str
+    stopped_by: int
+
+
+def train(recipe: TrainRecipe, options: Options) -> Outcome:
+    """Train in this process, one of those that torchrun started or the only one.
+
+    Raises ConfigError, StorageError, OutputError and TrainingStopped.
+    """
+    with joined(options.device) as world, noted_signals() as request:
+        session = Session(recipe, world)
+        found = _resumed(session, options, world)
+        stream = open_stream(
+            options.data,
+            recipe.data,
+            side=recipe.model.image_side,
+            seed=recipe.run.seed,
+            batch_images=recipe.run.batch_images,
+            rank=world.rank,
+            world=world.size,
+            workers=options.workers,
+            start=StreamState.from_dict(session.state.stream) if found else StreamState(seed=recipe.run.seed),
+        )
+        with stream:
+            return _Run(session, stream, options, request, found).go()
+
+
+def _resumed(session: Session, options: Options, world: World) -> Path | None:
+    """The checkpoint that the run continues from; None at its beginning."""
+    found = checkpoint.latest(options.out) if world.leads else None
+    world.barrier()  # the leader has removed what killed writers left
+    found = found or checkpoint.latest(options.out)
+    if found is None:
+        return None
+    if options.resume == "never":
+        raise ConfigError(
+            f"{options.out}: holds checkpoints of an earlier run; give another --out, or --resume auto to continue it."
+        )
+    session.restore(found)
+    return found
+
+
+class _Run:
+    """The loop over batches of one process."""
+
+    def __init__(
+        self, session: Session, stream: Stream, options: Options, request: StopRequest, found: Path | None
+    ) -> None:
+        run = session.recipe.run
+        per_epoch = stream.batches_per_epoch
+        total = run.batches or run.epochs * per_epoch
+        if not total:
+            raise ConfigError(f"{options.data}: no sample fits the recipe's data.where and data.split")
+        self._session = session
+        self._stream = stream
+        self._out = options.out
+        self._tools = options.tools
+        self._request = request
+        self._found = found
+        self._length = Length(per_epoch, total)
+        self._clock = Clock()
+        self._terms: list[dict[str, torch.Tensor]] = []
+        self._facts = {"world": session.world.size, "device": session.world.device.type}
+
+    def go(self) -> Outcome:
+        state, world = self._session.state, self._session.world
+        if not world.leads:
+            return self._loop(None, None)
+        with Logs(self._out, self._tools, self._session.recipe.model_dump(mode="json")) as logs:
+            self._begin(logs)
+            left = self._length.total * self._session.recipe.run.batch_images
+            done = state.batches * self._session.recipe.run.batch_images
+            with progress("training", left, "images", done=done) as shown:
+                outcome = self._loop(logs, shown)
+            logs.event(
+                "stopped" if outcome.stopped_by else "done", batches=outcome.batches, loss=outcome.loss
+            )
+            return outcome
+
+    def _begin(self, logs: Logs) -> None:
+        session = self._session
+        _write_run(self._out, session.recipe, self._stream)
+        if self._found:
+            logs.event("resumed", checkpoint=self._found.name, batches=session.state.batches)
+        elif session.loaded:
+            logs.event("loaded", weights=session.loaded)
+        logs.event("trainable", parameters=str(session.trainable), batches=self._length.total)
+
+    def _loop(self, logs: Logs | None, shown: Progress | None) -> Outcome:
+        folder = self._found
+        for batch in self._batches():
+            turns: list[Turn] = []
+            steps = list(self._session.play(batch, self._length, turns))
+            self._judge(batch, steps, turns)
+            self._session.advance(batch, self._stream.state.to_dict(), len(steps))
+            self._clock.worked(batch.samples)
+            self._terms.append(_mean(steps))
+            if shown:
+                shown.advance(batch.samples)
+            stop = self._stop()
+            if self._due(self._session.recipe.run.log_every) or stop:
+                self._log(logs)
+            if self._checkpoint_due() or stop:
+                folder = self._save()
+            if stop:
+                break
+        state = self._session.state
+        assert folder is not None
+        return Outcome(
+            checkpoint=folder,
+            batches=state.batches,
+            loss=state.loss,
+            sample_digest=state.sample_digest,
+            stopped_by=self._request.number if state.batches < self._length.total else 0,
+        )
+
+    def _batches(self) -> Iterator[Batch]:
+        """The run's remaining batches, on the device; the time until each comes counts as waiting."""
+        batches = iter(self._stream)
+        while self._session.state.batches < self._length.total:
+            batch = next(batches)
+            self._clock.waited()
+            yield _moved(batch, self._session.world.device)
+
+    def _judge(self, batch: Batch, steps: list[dict[str, torch.Tensor]], turns: list[Turn]) -> None:
+        """Stop all ranks where a loss of any of them is not finite, before it can reach a checkpoint."""
+        finite = bool(torch.stack([terms["loss"] for terms in steps]).isfinite().all()) if steps else True
+        (bad,) = self._session.world.total([not finite])
+        if not bad:
+            return
+        folder = self._out / FAILED_FOLDER
+        if not finite:
+            _write_failed(folder, self._session, batch, steps, turns)
+        self._session.world.barrier()
+        raise TrainingStopped(
+            f"the loss of global batch {batch.number} is not a finite number. What was shown and the prompts are in "
+            f"{folder}, the last good checkpoint is in {self._out / checkpoint.FOLDER}. A lower optimiser.lr, "
+            "optimiser.clip_norm or precision fp32 may help; the same command goes on from that checkpoint."
+        )
+
+    def _stop(self) -> bool:
+        (asked,) = self._session.world.total([self._request.number])
+        if asked and not self._request.number:
+            self._request.number = signal.SIGTERM
+        return bool(asked) or self._session.state.batches == self._length.total
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self._session.state.batches % every == 0
+
+    def _checkpoint_due(self) -> bool:
+        return self._due(self._session.recipe.run.checkpoint_every or self._length.per_epoch)
+
+    def _log(self, logs: Logs | None) -> None:
+        """Sum the terms of the batches since the last call over ranks; the leader writes them."""
+        session = self._session
+        names = sorted({name for terms in self._terms for name in terms})
+        sums = torch.stack([
+            sum((t[name] for t in self._terms if name in t), torch.zeros((), device=session.world.device))
+            for name in names
+        ])
+        figures = {name: float(value) for name, value in zip(names, session.summed(sums), strict=True)}
+        means = {name: value / len(self._terms) for name, value in figures.items()}
+        session.state = replace(session.state, loss=means["loss"], skipped=self._stream.counts.skipped)
+        self._terms = []
+        if logs:
+            logs.figures(
+                session.state.batches,
+                means
+                | self._clock.figures()
+                | {
+                    "lr": session.optimiser.param_groups[0]["lr"],
+                    "memory_bytes": memory_bytes(session.world.device),
+                },
+            )
+
+    def _save(self) -> Path:
+        if self._session.world.leads:
+            self._session.save(self._out, self._facts)
+        self._session.world.barrier()
+        return self._out / checkpoint.FOLDER / checkpoint.name_of(self._session.state)
+
+
+def _mean(steps: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of every term over the optimiser steps of a batch."""
+    names = {name for terms in steps for name in terms}
+    return {name: torch.stack([terms[name] for terms in steps if name in terms]).mean() for name in names}
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    tensors = {
+        name: value.to(device, non_blocking=True)
+        for name in ("images", "masks", "valid", "annotations", "seeds", "embeddings")
+        if (value := getattr(batch, name)) is not None
+    }
+    return replace(batch, **tensors)
+
+
+def _write_run(out: Path, recipe: TrainRecipe, stream: Stream) -> None:
+    """What this run is, for people and for the evaluation: the recipe, the dataset, the patients trained on."""
+    facts: Mapping[str, Any] = {
+        "recipe": recipe.model_dump(mode="json"),
+        "manifest_sha256": stream.state.manifest,
+    }
+    write_json(out / RUN_FILE, facts)
+    write_json(out / GROUPS_FILE, sorted(stream.groups))
+
+
+def _write_failed(
+    folder: Path, session: Session, batch: Batch, steps: list[dict[str, torch.Tensor]], turns: list[Turn]
+) -> None:
+    rank = session.world.rank
+    losses = [float(terms["loss"]) for terms in steps]
+    record = {
+        "batch": batch.number,
+        "state": session.state.stream,
+        "keys": list(batch.keys),
+        "annotations": batch.annotations.tolist(),
+        "seeds": batch.seeds.tolist(),
+        "losses": [loss if math.isfinite(loss) else str(loss) for loss in losses],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"rank-{rank}.json", json.loads(json.dumps(record)))
+    records = [record for turn in turns for record in to_records(turn, batch.keys, batch.annotations)]
+    write_records(folder / f"prompts-rank-{rank}.jsonl", records)

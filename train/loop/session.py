@@ -1,0 +1,145 @@
+"""Everything that one process of a run holds: model, optimiser, reducer and where the run stands."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import xxhash
+from torch import nn
+
+from medcurate.errors import ConfigError
+from medcurate.train.config.recipe import TrainRecipe, digest
+from medcurate.train.loop import checkpoint
+from medcurate.train.loop.accumulate import micro_batches, optimise
+from medcurate.train.loop.checkpoint import RunState
+from medcurate.train.loop.optimiser import clip, lr_factor, make_optimiser, set_lr
+from medcurate.train.loop.reducer import GradientReducer
+from medcurate.train.loop.world import World
+from medcurate.train.model.build import Trainable, build_sam, set_trainable
+from medcurate.train.model.checkpoint import load_checkpoint
+from medcurate.train.model.sam import Sam
+from medcurate.train.prompts.record import Turn
+from medcurate.train.steps.iterations import iterations
+from medcurate.train.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Global batches of an epoch, and of the whole run."""
+
+    per_epoch: int
+    total: int
+
+
+class Session:
+    """A run in memory. ``state`` is true after the last finished batch."""
+
+    def __init__(self, recipe: TrainRecipe, world: World) -> None:
+        torch.manual_seed(recipe.run.seed)  # the same random weights on every rank
+        self.recipe = recipe
+        self.world = world
+        self.sam = build_sam(recipe.model).to(world.device)
+        self.loaded = ""
+        if recipe.model.checkpoint:
+            heads = recipe.model.reinitialise_heads
+            self.loaded = str(load_checkpoint(self.sam, recipe.model.checkpoint, reinitialise_heads=heads))
+        self.sam.configure(precision=recipe.run.precision, compiled=recipe.run.compile)
+        self.trainable: Trainable = set_trainable(
+            self.sam, recipe.model.trainable, point_embeddings=recipe.model.train_point_embeddings
+        )
+        encoder, others = _learning(self.sam)
+        self.parameters = [*encoder, *others]
+        self.optimiser = make_optimiser(self.parameters, recipe.optimiser, world.device)
+        self.reducer = GradientReducer(world, encoder, others)
+        self.state = RunState(
+            batches=0, steps=0, stream={}, sample_digest="", recipe_sha256=digest(recipe), loss=0.0
+        )
+
+    def restore(self, folder: Path) -> None:
+        """Continue from the checkpoint in ``folder``. Raises ConfigError where another train recipe wrote it."""
+        wrote = checkpoint.read_state(folder).get("recipe_sha256")
+        if wrote != self.state.recipe_sha256:
+            raise ConfigError(
+                f"{folder}: was written by another train recipe, or another version of this one. Continue with that "
+                "recipe, or train into a new folder (--out); --checkpoint takes weights from the old one."
+            )
+        self.state = checkpoint.restore(folder, self.sam, self.optimiser)
+
+    def save(self, run: Path, facts: dict[str, Any]) -> Path:
+        """Commit a checkpoint; call it on the leading rank only."""
+        return checkpoint.save(
+            run, self.state, self.sam, self.optimiser, keep=self.recipe.run.keep, facts=facts
+        )
+
+    def play(
+        self, batch: Batch, length: Length, turns: list[Turn] | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """All optimiser steps of ``batch``; yields the loss terms of each, this rank's summands.
+
+        ``turns`` collects the prompts that were given.
+        """
+        run, optimiser = self.recipe.run, self.recipe.optimiser
+        factor = lr_factor(
+            self.recipe.schedule, self.state.batches, per_epoch=length.per_epoch, total=length.total
+        )
+        set_lr(self.optimiser, optimiser.lr * factor)
+        witness = None if turns is None else turns.append
+        take = partial(iterations, self.sam, recipe=self.recipe, total=self.summed, witness=witness)
+        return optimise(
+            micro_batches(batch, run.micro_batch),
+            take,
+            self.reducer,
+            self.optimiser,
+            partial(clip, self.parameters, optimiser.clip_norm),
+        )
+
+    def advance(self, batch: Batch, stream: dict[str, Any], steps: int) -> None:
+        """Note that ``batch`` is done; ``stream`` is the stream's state after it."""
+        (samples,) = self.world.total([_identity(batch)])
+        chain = hashlib.sha256(f"{self.state.sample_digest}{samples & (1 << 64) - 1:016x}".encode())
+        self.state = replace(
+            self.state,
+            batches=self.state.batches + 1,
+            steps=self.state.steps + steps,
+            stream=stream,
+            sample_digest=chain.hexdigest(),
+        )
+
+    def summed(self, sums: torch.Tensor) -> torch.Tensor:
+        """``sums`` over all ranks, in place."""
+        if self.world.gradients is not None:
+            dist.all_reduce(sums, group=self.world.gradients)
+        return sums
+
+
+def _identity(batch: Batch) -> int:
+    """A number for which samples, with which masks and seeds, this rank's share holds; shares add up modulo 2**64."""
+    total = 0
+    for key, seed, masks in zip(
+        batch.keys,
+        batch.seeds.tolist(),
+        batch.annotations.masked_fill(~batch.valid, -1).tolist(),
+        strict=True,
+    ):
+        if not key:  # a row that only keeps ranks in step
+            continue
+        total += xxhash.xxh3_64_intdigest(f"{batch.number} {key} {seed} {masks}".encode())
+    total &= (1 << 64) - 1
+    return total - (1 << 64) if total >= 1 << 63 else total
+
+
+def _learning(sam: Sam) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters that learn: of the image encoder, and the others."""
+    encoder: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in sam.named_parameters():
+        if parameter.requires_grad:
+            (encoder if name.startswith("image_encoder.") else others).append(parameter)
+    return encoder, others

@@ -1,0 +1,92 @@
+"""The processes of one run as torchrun starts them, and what they tell each other outside of gradients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from medcurate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among ``size`` others; ``rank`` 0 writes what is shared.
+
+    ``gradients``: the group that gradients travel in (NCCL on GPUs, gloo on CPUs), ``control``: a gloo group for
+    small facts that the host needs at once; both None where there is one process.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    gradients: ProcessGroup | None = None
+    control: ProcessGroup | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes checkpoints and logs."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[int]) -> list[int]:
+        """The sum of every value over all ranks, modulo 2**64 as signed 64-bit integers add."""
+        facts = torch.tensor(list(values), dtype=torch.int64)
+        if self.control is not None:
+            dist.all_reduce(facts, group=self.control)
+        return [int(value) for value in facts]
+
+    def any(self, flags: torch.Tensor) -> torch.Tensor:
+        """Whether a flag is set on any rank. ``flags`` uint8 (n,), on the CPU."""
+        if self.control is not None:
+            dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
+        return flags
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        if self.control is not None:
+            dist.barrier(group=self.control)
+
+
+@contextmanager
+def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
+    """Join the processes that torchrun started (by its environment), or be the only one.
+
+    ``device``: "auto" (a GPU where there is one), "cpu" or "cuda". Raises ConfigError where the device is not there.
+    """
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(rank=0, size=1, device=chosen)
+        return
+    limit = timedelta(seconds=timeout_s)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=limit)
+    try:
+        control = dist.new_group(backend="gloo", timeout=limit)
+        yield World(dist.get_rank(), size, chosen, dist.group.WORLD, control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f'device "{name}" is unknown; known: auto, cpu, cuda')
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU: there are {count}. "
+            "Start as many processes as there are GPUs, or give --device cpu."
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
