@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
-def interleaved(arms: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+def interleaved(
+    arms: Mapping[str, Callable[[], object]], runs: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of every arm, run in turn ``runs`` times after one warm-up each, so that drift hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(runs + 1):
         for name, work in arms.items():
-            started = time.perf_counter()
+            started = clock()
             work()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

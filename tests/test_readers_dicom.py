@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from contextlib import suppress
@@ -16,11 +17,18 @@ from dicom_kit import dicom_bytes, enhanced, instance, series, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 from readers_kit import itk_affine, itk_voxels, read, refused
 
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import dicom
+from medcurate.readers.files import CaseFiles
 
 VOXELS = np.random.default_rng(0).integers(-1000, 2000, (7, 6, 5), np.int16)
 AFFINE = np.array([[-0.6, 0, 0, 10], [0, -0.8, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])
@@ -45,6 +53,54 @@ def test_series_is_sorted_by_position(tmp_path):
     assert volume.voxels.dtype == np.int16
     np.testing.assert_allclose(volume.affine, AFFINE)
     assert (volume.slope, volume.intercept) == (2, -1024)
+
+
+def test_files_are_read_one_at_a_time_and_all_have_digests(tmp_path):
+    """Also those of a series that is not meant: a case answers for all its files."""
+    other = series(VOXELS, SeriesInstanceUID="1.2.3")
+    paths = written(tmp_path, series(VOXELS) + other)
+    files = CaseFiles(tmp_path, 1 << 28)
+    names = [Path(path.name) for path in paths]
+    volume = dicom.read(files, names, dicom.Options(series_uid="1.2.3"))
+    assert np.array_equal(volume.voxels, VOXELS)
+    expected = {Path(path.name): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert {path: entry.sha256 for path, entry in files.inputs.items()} == expected
+
+
+def test_a_file_that_changes_between_header_and_pixels(tmp_path, monkeypatch):
+    paths = written(tmp_path, series(VOXELS))
+    read_whole = CaseFiles.read
+
+    monkeypatch.setattr(CaseFiles, "read", lambda files, path: read_whole(files, path)[:-2])
+    with refused(Reason.CORRUPT, detail="fewer pixel bytes"):
+        read(dicom, *paths)
+    monkeypatch.setattr(
+        CaseFiles, "read", lambda files, path: read_whole(files, path).replace(b"CANARY", b"YRANAC")
+    )
+    with refused(Reason.CORRUPT, detail="changed"):
+        read(dicom, *paths)
+
+
+@pytest.mark.parametrize("long_header", [False, True])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_reference_is_what_is_read(tmp_path, syntax, long_header):
+    voxels = VOXELS.astype(">i2") if syntax == ExplicitVRBigEndian else VOXELS
+    datasets = series(voxels, syntax=syntax, FrameOfReferenceUID="1.2.3")
+    for dataset in datasets if long_header else ():
+        dataset.add_new(0x00090010, "LO", "maker")
+        dataset.add_new(0x00091001, "OB", bytes(100_000))
+    paths = written(tmp_path, datasets)
+    files = CaseFiles(tmp_path, 1 << 28)
+    names = [Path(path.name) for path in paths]
+    volume = dicom.read(CaseFiles(tmp_path, 1 << 28), names, dicom.Options())
+    found = dicom.reference(files, names, dicom.Options())
+    assert found.shape == volume.voxels.shape
+    assert np.array_equal(found.affine, volume.affine)
+    assert np.array_equal(volume.voxels, VOXELS)
+    assert found.planes == tuple((dataset.SOPInstanceUID, 1) for dataset in datasets)
+    assert found.frame_of_reference_uid == "1.2.3"
+    # headers alone, where they end early and are little-endian
+    assert bool(files.inputs) == (long_header or syntax == ExplicitVRBigEndian)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -173,7 +173,7 @@ def _parsed(content: bytes, last: BaseTag) -> Dataset | None:
 def _frame_of_reference(dataset: Dataset) -> str:
     """An image's own; of a structure set, which may have none, the only one that it refers to."""
     own = str(dataset.get("FrameOfReferenceUID") or "")
-    frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
+    frames = list(dataset.get("ReferencedFrameOfReferenceSequence") or ())
     return own or (str(frames[0].get("FrameOfReferenceUID") or "") if len(frames) == 1 else "")
 
 

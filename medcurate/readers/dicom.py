@@ -10,6 +10,7 @@ Sources: DICOM PS3.3 C.7.6.2.1.1 equation C.7.6.2.1-1, C.7.6.16.2, C.11.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from pydicom.dataset import Dataset
 from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import dicom_parse, dicom_pixels, geometry
-from medcurate.readers.dicom_parse import Frame, Vector
+from medcurate.readers.dicom_parse import Frame, StoredPixels, Vector
 from medcurate.readers.files import CaseFiles
 from medcurate.readers.guard import refusing
 from medcurate.types import Array, Reference, Volume
@@ -61,10 +62,8 @@ def reference(files: CaseFiles, paths: Sequence[Path], options: Options) -> Refe
     Raises CaseRejected: UNREADABLE, HEADER_SIZE, MIXED_SERIES, SERIES_GAP, GEOMETRY.
     """
     with dicom_parse.quiet(), refusing(Reason.UNREADABLE, "the DICOM header holds unusable values"):
-        headers = [_header(files, path) for path in _ordered(paths, options)]
-        images = [dataset for dataset in headers if dicom_parse.is_image(dataset, header_only=True)]
-        datasets = _of_one_series(images, headers, options.series_uid)
-        frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
+        found = [_header(files, path) for path in _ordered(paths, options)]
+        frames = [frame for file in _of_one_series(found, options.series_uid) for frame in file.frames()]
         first = frames[0].dataset
         if _is_flat(frames, options):
             return _reference(frames, (int(first.Rows), int(first.Columns)), None)
@@ -72,9 +71,34 @@ def reference(files: CaseFiles, paths: Sequence[Path], options: Options) -> Refe
         return _reference(frames, (int(first.Columns), int(first.Rows), len(frames)), affine)
 
 
-def _header(files: CaseFiles, path: Path) -> Dataset:
-    header = dicom_parse.parse_header(files.head(path, _HEADER_BYTES))
-    return dicom_parse.parse(files.read(path), files.volume_bytes) if header is None else header
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the case; ``has_pixels`` also where they are not in ``dataset``, which ``stored`` says more of."""
+
+    dataset: Dataset
+    has_pixels: bool
+    stored: StoredPixels | None = None
+
+    def frames(self) -> list[Frame]:
+        return dicom_parse.frames(self.dataset, self.stored)
+
+
+def _header(files: CaseFiles, path: Path) -> _File:
+    """The header of a file, which is read whole only where that does not do."""
+    found = dicom_parse.parse_header(files.head(path, _HEADER_BYTES), path)
+    return _whole(files, path) if found is None else _File(found[0], True, found[1])
+
+
+def _whole(files: CaseFiles, path: Path) -> _File:
+    dataset = dicom_parse.parse(files.read(path), files.volume_bytes)
+    return _File(dataset, dicom_parse.has_pixels(dataset))
+
+
+def _file(files: CaseFiles, path: Path) -> _File:
+    """A file to read pixels of: those of plain single frames stay in it until they are put into the volume."""
+    found = _header(files, path)
+    fits = path in files.inputs or (found.stored is not None and not dicom_parse.has_frames(found.dataset))
+    return found if fits else _whole(files, path)
 
 
 def _reference(frames: Sequence[Frame], shape: tuple[int, ...], affine: geometry.Affine | None) -> Reference:
@@ -88,16 +112,20 @@ def _reference(frames: Sequence[Frame], shape: tuple[int, ...], affine: geometry
 
 
 def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
-    datasets = _images(files, paths, options)
-    claimed = sum(dicom_pixels.claimed_bytes(dataset) for dataset in datasets)
+    found = [_file(files, path) for path in _ordered(paths, options)]
+    chosen = _of_one_series(found, options.series_uid)
+    claimed = sum(dicom_pixels.claimed_bytes(file.dataset) for file in chosen)
     files.check_claim(claimed, claimed)
-    for dataset in datasets:
-        dicom_pixels.check_stored(dataset)
-    frames = [frame for dataset in datasets for frame in dicom_parse.frames(dataset)]
-    if _is_flat(frames, options):
-        return _image(frames[0])
-    frames, affine = _stacked(frames, options)
-    return _volume(frames, affine)
+    for file in chosen:
+        dicom_pixels.check_stored(file.dataset, file.stored)
+    frames = [frame for file in chosen for frame in file.frames()]
+    volume = (
+        _image(files, frames[0]) if _is_flat(frames, options) else _volume(files, *_stacked(frames, options))
+    )
+    for path in paths:
+        if path not in files.inputs:
+            files.read(path)  # of another series: its digest is asked for all the same
+    return volume
 
 
 def _is_flat(frames: Sequence[Frame], options: Options) -> bool:
@@ -117,21 +145,16 @@ def _ordered(paths: Sequence[Path], options: Options) -> list[Path]:
     return list(paths) if options.order == "names" else sorted(paths)
 
 
-def _images(files: CaseFiles, paths: Sequence[Path], options: Options) -> list[Dataset]:
-    parsed = [dicom_parse.parse(files.read(path), files.volume_bytes) for path in _ordered(paths, options)]
-    images = [dataset for dataset in parsed if dicom_parse.is_image(dataset)]
-    return _of_one_series(images, parsed, options.series_uid)
-
-
-def _of_one_series(images: list[Dataset], parsed: Sequence[Dataset], series_uid: str) -> list[Dataset]:
+def _of_one_series(found: Sequence[_File], series_uid: str) -> list[_File]:
+    images = [file for file in found if file.has_pixels and dicom_parse.is_image(file.dataset)]
     if not images:
-        kinds = sorted({dicom_parse.kind(dataset) for dataset in parsed})
+        kinds = sorted({dicom_parse.kind(file.dataset) for file in found})
         raise CaseRejected(
             Reason.UNREADABLE, f"no DICOM image with pixels among the files, only: {', '.join(kinds)}"
         )
-    series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in images}
+    series = {dicom_parse.series_uid(file.dataset) for file in images}
     if series_uid:
-        images = [dataset for dataset in images if dataset.get("SeriesInstanceUID") == series_uid]
+        images = [file for file in images if dicom_parse.series_uid(file.dataset) == series_uid]
         if not images:
             raise CaseRejected(Reason.MISSING_FILE, "no file belongs to the series that the source states")
     elif len(series) > 1:
@@ -240,12 +263,12 @@ def _single_step(frame: Frame) -> float:
     return frame.thickness_mm
 
 
-def _volume(frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
+def _volume(files: CaseFiles, frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
     scales = {(frame.slope, frame.intercept) for frame in frames}
     shared = len(scales) == 1
     planes: Array | None = None
     for k, frame in enumerate(frames):
-        plane = dicom_pixels.decode(frame)
+        plane = _decoded(files, frame)
         if not shared:
             plane = (plane * frame.slope + frame.intercept).astype(np.float32)
         if planes is None:
@@ -259,15 +282,19 @@ def _volume(frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
     return Volume(voxels=voxels, affine=affine, slope=slope, intercept=intercept)
 
 
+def _decoded(files: CaseFiles, frame: Frame) -> Array:
+    return dicom_pixels.decode(frame, files.read(frame.stored.path) if frame.stored else b"")
+
+
 def _picture_spacing_mm(frame: Frame) -> tuple[float, float] | None:
     if frame.spacing_mm is None or not (frame.spacing_mm > 0).all():
         return None
     return float(frame.spacing_mm[0]), float(frame.spacing_mm[1])
 
 
-def _image(frame: Frame) -> Volume:
+def _image(files: CaseFiles, frame: Frame) -> Volume:
     return Volume(
-        voxels=dicom_pixels.decode(frame),
+        voxels=_decoded(files, frame),
         slope=frame.slope,
         intercept=frame.intercept,
         spacing_mm=_picture_spacing_mm(frame),

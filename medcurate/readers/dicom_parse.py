@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,21 @@ from pydicom.config import disable_value_validation
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers.guard import refusing
 
 Vector = npt.NDArray[np.float64]
 
-_TRANSFER_SYNTAX = 0x00020010
+_TRANSFER_SYNTAX, _SOP_CLASS, _SERIES = 0x00020010, 0x00080016, 0x0020000E
+_FRAMES, _PER_FRAME = 0x00280008, 0x52009230
+_PIXEL_DATA, _UNDEFINED = b"\xe0\x7f\x10\x00", 0xFFFFFFFF  # tag and length, in little-endian syntaxes
 _PREAMBLE_BYTES = 132  # with the prefix "DICM"
 _GROUP_LENGTH_END = _PREAMBLE_BYTES + 12  # where what the group length counts begins
 # Objects that hold pixels but are not images of the patient; their own readers understand them.
@@ -44,6 +52,16 @@ _DERIVED = {
 }
 logging.getLogger("pydicom").propagate = False  # its messages quote values too
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPixels:
+    """Pixels that are still in their file: the first of them, how many bytes, and the header that says so."""
+
+    path: Path
+    start: int
+    length: int
+    header: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,7 @@ class Frame:
     thickness_mm: float | None  # between slices where stated, else of the slice
     slope: float
     intercept: float
+    stored: StoredPixels | None = None  # where ``dataset`` is a header alone
 
 
 @contextmanager
@@ -89,18 +108,30 @@ def parse(content: bytes, limit: int) -> Dataset:
         return dataset
 
 
-def parse_header(content: bytes) -> Dataset | None:
-    """The header in the first bytes of a file; None where it does not end in them, or is deflated.
+def parse_header(head: bytes, path: Path) -> tuple[Dataset, StoredPixels | None] | None:
+    """The header in the first bytes of a file, and where its pixels are if these are not compressed.
 
-    What the parser fails on is left to ``parse`` of the whole file.
+    None where the header does not end in ``head``, where no pixels follow it, and where the parser fails:
+    ``parse`` of the whole file then tells.
     """
-    stream = BytesIO(content)
+    stream = BytesIO(head)
+    if DeflatedExplicitVRLittleEndian.encode() in head:
+        return None
     try:
         dataset = dcmread(stream, stop_before_pixels=True)
-    except Exception:  # where it is cut it fails in any way; ``parse`` judges the whole file
+    except Exception:  # where it is cut it fails in any way
         return None
-    deflated = dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    return None if deflated or stream.tell() >= len(content) else dataset
+    element = head[stream.tell() : stream.tell() + 12]
+    if element[:4] != _PIXEL_DATA or len(element) < 12:
+        return None
+    syntax = text(dataset.file_meta, _TRANSFER_SYNTAX)
+    if syntax == ExplicitVRLittleEndian and element[4:6] in {b"OW", b"OB"}:
+        start, length = stream.tell() + 12, int.from_bytes(element[8:], "little")
+    elif syntax == ImplicitVRLittleEndian:
+        start, length = stream.tell() + 8, int.from_bytes(element[4:8], "little")
+    else:
+        return dataset, None
+    return dataset, None if length == _UNDEFINED else StoredPixels(path, start, length, head[:start])
 
 
 def _inflated(content: bytes, limit: int) -> bytes:
@@ -122,10 +153,24 @@ def _inflated(content: bytes, limit: int) -> bytes:
     return data
 
 
-def is_image(dataset: Dataset, *, header_only: bool = False) -> bool:
-    """Whether a dataset is an image: not a DICOMDIR, report, structure set, segmentation or dose."""
-    pixels = "Rows" in dataset if header_only else any(name in dataset for name in _PIXELS)
-    return pixels and dataset.get("SOPClassUID") not in _DERIVED
+def has_pixels(dataset: Dataset) -> bool:
+    """Whether a whole dataset holds pixels."""
+    return any(name in dataset for name in _PIXELS)
+
+
+def has_frames(dataset: Dataset) -> bool:
+    """Whether a file holds several planes."""
+    return whole(dataset, _FRAMES) > 1 or _PER_FRAME in dataset
+
+
+def is_image(dataset: Dataset) -> bool:
+    """Whether what has pixels is an image of the patient: no segmentation and no dose."""
+    return text(dataset, _SOP_CLASS) not in _DERIVED
+
+
+def series_uid(dataset: Dataset) -> str:
+    """The Series Instance UID, "" where it is absent."""
+    return text(dataset, _SERIES)
 
 
 def kind(dataset: Dataset) -> str:
@@ -134,23 +179,23 @@ def kind(dataset: Dataset) -> str:
     return uid.name if uid.name != uid else "an unregistered object"
 
 
-def frames(dataset: Dataset) -> list[Frame]:
-    """The planes of one dataset.
+def frames(dataset: Dataset, stored: StoredPixels | None = None) -> list[Frame]:
+    """The planes of one dataset, whose pixels may be ``stored`` apart.
 
     Raises CaseRejected (UNREADABLE) for several frames without positions of their own.
     """
-    count = int(dataset.get("NumberOfFrames") or 1)
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    count = whole(dataset, _FRAMES) or 1
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") if _PER_FRAME in dataset else None
     if per_frame is None and count > 1:
         raise CaseRejected(
             Reason.UNREADABLE, f"{count} frames without positions (cine); only still images are read"
         )
     if per_frame is None:
-        return [_frame(dataset, 0, [dataset])]
+        return [_frame(dataset, 0, [dataset], stored)]
     if len(per_frame) != count:
         raise CaseRejected(Reason.CORRUPT, "as many functional groups as frames are needed")
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or ())
-    return [_frame(dataset, index, [group, *shared]) for index, group in enumerate(per_frame)]
+    return [_frame(dataset, index, [group, *shared], stored) for index, group in enumerate(per_frame)]
 
 
 def text(dataset: Dataset, tag: int) -> str:
@@ -190,7 +235,7 @@ _MACROS = {
 }
 
 
-def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
+def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset], stored: StoredPixels | None) -> Frame:
     orientation = _numbers(groups, "ImageOrientationPatient", 6)
     spacing = _numbers(groups, "PixelSpacing", 2)
     # Imager Pixel Spacing is measured at the detector: what projection X-ray states.
@@ -207,6 +252,7 @@ def _frame(dataset: Dataset, index: int, groups: Sequence[Dataset]) -> Frame:
         thickness_mm=None if step is None else float(step[0]),
         slope=1.0 if slope is None else float(slope[0]),
         intercept=0.0 if intercept is None else float(intercept[0]),
+        stored=stored,
     )
 
 

@@ -6,6 +6,8 @@ Sources: DICOM PS3.3 C.7.6.3.1.2 (photometric interpretation), C.7.9 (Palette Co
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
@@ -19,7 +21,7 @@ from pydicom.uid import (
 )
 
 from medcurate.errors import CaseRejected, Reason
-from medcurate.readers.dicom_parse import Frame, text, whole
+from medcurate.readers.dicom_parse import Frame, StoredPixels, text, whole
 from medcurate.readers.guard import refusing
 from medcurate.readers.voxels import native
 from medcurate.types import Array
@@ -56,8 +58,11 @@ def grid(dataset: Dataset) -> tuple[int, int, int, str]:
     return rows, columns, samples, text(dataset, _INTERPRETATION)
 
 
-def check_stored(dataset: Dataset) -> None:
-    """Refuse what will not decode: no decoder (UNREADABLE), too few bytes of native pixels (CORRUPT)."""
+def check_stored(dataset: Dataset, stored: StoredPixels | None = None) -> None:
+    """Refuse what will not decode: no decoder (UNREADABLE), too few bytes of native pixels (CORRUPT).
+
+    ``stored``: the pixels, where they are not in the dataset.
+    """
     with refusing(Reason.UNREADABLE, "the DICOM transfer syntax is missing or unknown"):
         syntax = UID(text(dataset.file_meta, _TRANSFER_SYNTAX))
         if not get_decoder(syntax).is_available:
@@ -67,33 +72,40 @@ def check_stored(dataset: Dataset) -> None:
         raise CaseRejected(Reason.UNREADABLE, "the DICOM pixels do not use the lowest bits")
     if interpretation not in _COLOUR | _GREY | {"PALETTE COLOR"}:
         raise CaseRejected(Reason.UNREADABLE, "the DICOM photometric interpretation is not supported")
-    if (syntax.is_compressed and not syntax.is_deflated) or _PIXEL_DATA not in dataset:
+    if stored is None and ((syntax.is_compressed and not syntax.is_deflated) or _PIXEL_DATA not in dataset):
         return
     samples = 2 if interpretation == "YBR_FULL_422" else whole(dataset, _SAMPLES) or 1
     count = whole(dataset, _ROWS) * whole(dataset, _COLUMNS) * samples * (whole(dataset, _FRAMES) or 1)
-    needed, held = (count * whole(dataset, _BITS_ALLOCATED) + 7) // 8, _held_bytes(dataset)
+    needed, held = (count * whole(dataset, _BITS_ALLOCATED) + 7) // 8, _held_bytes(dataset, stored)
     if held < needed:
         raise CaseRejected(
             Reason.CORRUPT, "fewer pixel bytes than the header states", {"measure": held, "bound": needed}
         )
 
 
-def _held_bytes(dataset: Dataset) -> int:
+def _held_bytes(dataset: Dataset, stored: StoredPixels | None) -> int:
+    if stored is not None:
+        return stored.length
     value = dataset.get_item(_PIXEL_DATA).value
     return len(value) if isinstance(value, bytes) else len(dataset.PixelData)
 
 
-def decode(frame: Frame) -> Array:
+def decode(frame: Frame, content: bytes = b"") -> Array:
     """(rows, columns) or (rows, columns, 3) RGB: stored values, or the Modality LUT's where there is one.
 
     MONOCHROME1 is inverted so that larger is brighter, unless a rescale or a LUT gives the values a
-    physical meaning. Raises CaseRejected (CORRUPT).
+    physical meaning. ``content``: of the file, where the frame's dataset is a header alone. May be a read-only
+    view of it. Raises CaseRejected (CORRUPT).
     """
     dataset = frame.dataset
     interpretation = text(dataset, _INTERPRETATION)
     with refusing(Reason.CORRUPT, "the DICOM pixels do not decode"):
-        pixels = _plain(dataset, frame.index) if interpretation in _GREY else None
+        value = _stored_bytes(frame.stored, content) if frame.stored else _own_bytes(dataset)
+        pixels = _plain(dataset, frame.index, value) if interpretation in _GREY and value else None
         if pixels is None:
+            if frame.stored and value:
+                dataset = copy(dataset)
+                dataset.PixelData = bytes(value)
             pixels = native(pixel_array(dataset, index=frame.index))
         if interpretation == "PALETTE COLOR":
             return _eight_bits(apply_color_lut(pixels, dataset))
@@ -104,19 +116,29 @@ def decode(frame: Frame) -> Array:
     return pixels
 
 
-def _plain(dataset: Dataset, index: int) -> Array | None:
-    """A frame of whole, little-endian greys as a view of the file; None for what pydicom must decode.
+def _own_bytes(dataset: Dataset) -> memoryview | None:
+    value = dataset.get_item(_PIXEL_DATA).value if _PIXEL_DATA in dataset else None
+    return memoryview(value) if isinstance(value, bytes) else None
+
+
+def _stored_bytes(stored: StoredPixels, content: bytes) -> memoryview:
+    if not content.startswith(stored.header):
+        raise CaseRejected(Reason.CORRUPT, "the file changed while it was read")
+    held = len(content) - stored.start
+    if held < stored.length:
+        measures = {"measure": held, "bound": stored.length}
+        raise CaseRejected(Reason.CORRUPT, "fewer pixel bytes than the header states", measures)
+    return memoryview(content)[stored.start : stored.start + stored.length]
+
+
+def _plain(dataset: Dataset, index: int, value: memoryview) -> Array | None:
+    """A frame of whole, little-endian greys as a view of ``value``; None for what pydicom must decode.
 
     Bits above Bits Stored are cleared, of signed pixels filled with the sign (PS3.5 8.1.1 leaves them open).
     """
     bits, stored = whole(dataset, _BITS_ALLOCATED), whole(dataset, _BITS_STORED)
-    value = dataset.get_item(_PIXEL_DATA).value if _PIXEL_DATA in dataset else None
     plain = bits in {8, 16, 32} and 0 < stored <= bits and whole(dataset, _SAMPLES, 1) == 1
-    if (
-        not plain
-        or not isinstance(value, bytes)
-        or text(dataset.file_meta, _TRANSFER_SYNTAX) not in _LITTLE_ENDIAN
-    ):
+    if not plain or text(dataset.file_meta, _TRANSFER_SYNTAX) not in _LITTLE_ENDIAN:
         return None
     rows, columns = whole(dataset, _ROWS), whole(dataset, _COLUMNS)
     dtype = np.dtype(f"<{'i' if whole(dataset, _SIGNED) else 'u'}{bits // 8}")
