@@ -144,7 +144,10 @@ def instance(canvas: Canvas, options: Options) -> Shown:
 def mask_per_class(canvas: Canvas, options: Options) -> Shown:
     """One file a strip of the key; a key that is not shown has none."""
     keys = dict.fromkeys(strip.key for strip in canvas.strips)
-    turned = {key: {**options, "inverted": True} for key in options.get("inverted_labels", ())}
+    turned = {
+        key: {**options, "inverted": not options.get("inverted")}
+        for key in options.get("inverted_labels", ())
+    }
     return {key: [_binary(mask, turned.get(key, options), 0.0) for mask in canvas.of(key)] for key in keys}
 
 
