@@ -16,6 +16,7 @@ from medcurate.format.keys import pseudonym
 from medcurate.lineage import shared_patient
 from medcurate.pairings.found import Found
 from medcurate.types import Case, Reject
+from medcurate.zips import inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,4 +123,4 @@ def _case(source: Source, entry: Found, identifier: str, group: str, split: str)
 
 def _size_bytes(root: Path, case: Case, shares: Mapping[Path, int]) -> int:
     """Bytes of the case's files, of a pack its share: cases are bundled by what they cost."""
-    return sum((root / path).stat().st_size // shares[path] for path in case.paths)
+    return sum(inside.facts(root / path).size_bytes // shares[path] for path in case.paths)

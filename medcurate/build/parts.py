@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -23,6 +22,8 @@ from medcurate.job.spec import (
     tar_path,
 )
 from medcurate.types import Reject
+from medcurate.zips import inside
+from medcurate.zips.volumes import BadMember
 
 # A worker can be killed from outside; only a case that was running at two deaths is condemned.
 _DEATHS = 2
@@ -85,12 +86,12 @@ def _whole(job: Job, record: PartRecord) -> bool:
 
 def _same(path: Path, digest: str, size_bytes: int, mtime_ns: int) -> bool:
     try:
-        status = os.stat(path)
-    except OSError:
+        facts = inside.facts(path)
+        if facts.size_bytes != size_bytes:
+            return False
+        return facts.mtime_ns == mtime_ns or inside.sha256(path) == digest
+    except (OSError, ValueError, BadMember):
         return False
-    if status.st_size != size_bytes:
-        return False
-    return status.st_mtime_ns == mtime_ns or sha256_file(path) == digest
 
 
 def _size(path: Path) -> int:

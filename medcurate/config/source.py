@@ -116,12 +116,19 @@ class Unpack(Strict):
     nested: tuple[str, ...] = ()  # patterns of members that are archives, unpacked where they lie
     parts: tuple[str, ...] = ()  # paths of the other [[files]] of a split archive, in order, before this one
     password: str = ""  # as its owner published it
+    in_place: bool = False  # a zip: leave it packed and read its members where they lie
     ratio: Annotated[float, Field(ge=1)] = 250.0  # most bytes out for one in, once more than 256 MiB came out
 
     @field_validator("into")
     @classmethod
     def _inside(cls, value: str) -> str:
         return below(value)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Unpack:
+        if self.in_place and (self.nested or self.password or self.format not in {"", "zip"}):
+            raise ValueError("in_place is for zip archives without nested archives and password")
+        return self
 
 
 class SourceFile(Strict):

@@ -9,9 +9,10 @@ from medcurate.types import LabelFiles, LabelLayer
 
 
 class Options(BinaryOptions):
-    """Foreground of a file is strictly above ``above``."""
+    """Foreground of a file is strictly above ``above``; of the classes ``inverted_labels`` it is the rest."""
 
     above: float = 0.0
+    inverted_labels: tuple[str, ...] = ()  # keys of [labels]
 
 
 def check(labels: Mapping[str, str]) -> None:
@@ -24,7 +25,11 @@ def check(labels: Mapping[str, str]) -> None:
 def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """Disjoint classes share a layer, overlapping ones keep all their voxels. Raises CaseRejected."""
     masks = (
-        (labels[file.label], foreground(volume, options.above, inverted=options.inverted))
+        (labels[file.label], foreground(volume, options.above, inverted=_inverted(options, file.label)))
         for file, volume in files
     )
     return pack(masks, len(files), union=options.several == "union")
+
+
+def _inverted(options: Options, label: str) -> bool:
+    return options.inverted != (label in options.inverted_labels)

@@ -17,6 +17,8 @@ PAIRINGS = {
     "flat-suffix": "medcurate.pairings.flat_suffix",
     "paired-folders": "medcurate.pairings.paired_folders",
     "pattern": "medcurate.pairings.pattern",
+    "sa-med2d-demo": "medcurate.pairings.sa_med2d_demo",
+    "sa-med2d-release": "medcurate.pairings.sa_med2d",
     "same-file": "medcurate.pairings.same_file",
     "table": "medcurate.pairings.table",
 }

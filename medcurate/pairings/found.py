@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.types import ImageFile, LabelFile
+from medcurate.zips import inside
 
 Paths = tuple[Path, ...]
 
@@ -46,7 +46,7 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
     images, labels = _images(files.images, names), _labels(files.labels, names)
     problem = _problem(files, names, several_labels=several_labels)
     series = [part.paths for part in images] + [part.paths for part in labels]
-    if not problem and not all(os.path.exists(f"{root}/{path}") for paths in series for path in paths):
+    if not problem and not all(inside.exists(f"{root}/{path}") for paths in series for path in paths):
         problem = "a link leads to a file that is not there"
     return Found(name, images, labels, problem)
 

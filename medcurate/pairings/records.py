@@ -12,6 +12,8 @@ from typing import Any
 
 from medcurate.config.table import Table
 from medcurate.errors import ConfigError, DataMissing
+from medcurate.zips import inside
+from medcurate.zips.volumes import BadMember
 
 Row = Mapping[str, str]
 MAX_TABLE_BYTES = 1 << 28
@@ -64,9 +66,11 @@ def _rows(path: Path, table: Table) -> Iterator[dict[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise ConfigError(f"{path.name}: a table of more than {MAX_TABLE_BYTES} bytes is not read")
-        return path.read_text(encoding="utf-8-sig")
+        return inside.read(path, MAX_TABLE_BYTES).decode("utf-8-sig")
+    except OverflowError as error:
+        raise ConfigError(f"{path.name}: a table of more than {MAX_TABLE_BYTES} bytes is not read") from error
+    except BadMember as error:
+        raise ConfigError(f"{path.name}: the table is damaged in its archive: {error}") from error
     except OSError as error:
         raise DataMissing(f"{path}: the table cannot be read: {error.strerror}. Put it there.") from error
     except UnicodeDecodeError as error:

@@ -5,19 +5,21 @@ of folders). Every other character is literal, brackets included, because public
 Names are compared case-sensitively. Hidden names are left out: dot files, the AppleDouble twins (``._x``)
 that macOS archivers add beside every file, and their ``__MACOSX`` folder. A name counts as a file only if
 it is, or links to, a regular file; FIFOs, sockets and devices are never offered. Links may lead outside
-the root: data stores such as DataLad keep every file behind one.
+the root: data stores such as DataLad keep every file behind one. A folder may be an archive that is read in
+place (``zips.inside``): its members are listed as if they were files.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 from medcurate.errors import DataMissing
+from medcurate.zips import inside
 
 _HIDDEN_FOLDERS = frozenset({"__MACOSX"})
 
@@ -74,11 +76,21 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
                     files.append(entry.name)
                 elif entry.is_dir():
                     below.append(entry.name)
+            if not files and not below and inside.is_mounted(folder):
+                return inside.listing(folder) or ([], [])
     except (FileNotFoundError, NotADirectoryError):
-        return [], []
+        return inside.listing(folder) or ([], [])
     except OSError as error:
         raise DataMissing(f"{folder}: cannot be listed: {error.strerror}. Make it readable.") from error
     return sorted(files), sorted(below)
+
+
+def names_in(folder: Path) -> Sequence[str]:
+    """``entries``' names of files, sorted; of an archive read in place looked up as they are asked for.
+
+    There, names of folders are among them.
+    """
+    return inside.names(folder) or entries(folder)[0]
 
 
 def _is_data_file(path: Path) -> bool:
@@ -123,7 +135,7 @@ def _step(root: Path, folder: Folder, part: str) -> Iterator[Folder]:
         yield from _any_depth(root, folder, folder.path)
     elif "*" not in part:
         path = folder.path / part
-        if (root / path).is_dir():
+        if inside.is_folder(root / path):
             yield Folder(path, folder.wildcards, folder.name)
     else:
         for name in entries(root / folder.path)[1]:

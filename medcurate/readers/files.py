@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from medcurate.errors import CaseRejected, Reason
+from medcurate.zips import inside
+from medcurate.zips.member import read_member
+from medcurate.zips.volumes import BadMember
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,12 @@ class CaseFiles:
     inputs: dict[Path, InputDigest] = field(default_factory=dict)
 
     def read(self, path: Path) -> bytes:
-        """The whole regular file at ``path``, relative to the root. Raises CaseRejected where it cannot."""
-        content, status = self._content(path, -1)
-        self.inputs[path] = InputDigest(hashlib.sha256(content).hexdigest(), len(content), status.st_mtime_ns)
+        """The whole regular file at ``path``, relative to the root, or member of an archive read in place.
+
+        Raises CaseRejected where it cannot be read.
+        """
+        content, mtime_ns = self._content(path, -1)
+        self.inputs[path] = InputDigest(hashlib.sha256(content).hexdigest(), len(content), mtime_ns)
         return content
 
     def head(self, path: Path, size_bytes: int) -> bytes:
@@ -50,17 +56,42 @@ class CaseFiles:
         """
         return self._content(path, size_bytes)[0]
 
-    def _content(self, path: Path, size_bytes: int) -> tuple[bytes, os.stat_result]:
-        with self.open(path) as stream:
+    def _content(self, path: Path, size_bytes: int) -> tuple[bytes, int]:
+        """(bytes, mtime in ns); ``size_bytes`` as for ``read`` of a stream."""
+        try:
+            stream = self.open(path)
+        except CaseRejected as error:
+            member = self._member(path) if error.reason == Reason.MISSING_FILE else None
+            if member is None:
+                raise
+            return member[0] if size_bytes < 0 else member[0][:size_bytes], member[1]
+        with stream:
             status = os.fstat(stream.fileno())
-            if status.st_size > self.volume_bytes:
-                raise CaseRejected(
-                    Reason.HEADER_SIZE, f"file of {status.st_size} bytes, limit {self.volume_bytes}"
-                )
+            self._check_size(status.st_size)
             try:
-                return stream.read(size_bytes), status
+                return stream.read(size_bytes), status.st_mtime_ns
             except OSError as error:
                 raise CaseRejected(Reason.UNREADABLE, f"file cannot be read: {error.strerror}") from error
+
+    def _member(self, path: Path) -> tuple[bytes, int] | None:
+        """What ``path`` is inside of an archive that is read in place; None where it leads into none."""
+        try:
+            found = inside.mount_at(self.root / path)
+            entry = found and found[0].index.entry(found[1])
+            if not found or not entry:
+                return None
+            self._check_size(entry.size_bytes)
+            return read_member(found[0].volumes, entry), found[0].mtime_ns
+        except BadMember as error:
+            raise CaseRejected(Reason.CORRUPT, f"a member of an archive is damaged: {error}") from error
+        except (OSError, ValueError) as error:
+            raise CaseRejected(
+                Reason.UNREADABLE, f"an archive or its index cannot be read ({type(error).__name__})"
+            ) from error
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self.volume_bytes:
+            raise CaseRejected(Reason.HEADER_SIZE, f"file of {size_bytes} bytes, limit {self.volume_bytes}")
 
     def open(self, path: Path) -> BinaryIO:
         """The regular file at ``path``, to be read in place; who opens it notes its digest in ``inputs``.

@@ -121,4 +121,4 @@ def damaged_members(folder: Path) -> tuple[Refused, ...]:
 def _rule(rule: Unpack) -> dict[str, Any]:
     """What of the rule decides the folder's content; never the password."""
     facts: dict[str, Any] = json.loads(rule.model_dump_json())
-    return {name: facts[name] for name in ("format", "strip", "include", "nested")}
+    return {name: facts[name] for name in ("format", "strip", "include", "nested", "in_place")}

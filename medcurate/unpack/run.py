@@ -15,6 +15,7 @@ from medcurate.config.source import Unpack
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.progress import progress
 from medcurate.unpack.formats import unpack_one
+from medcurate.unpack.in_place import index_archive
 from medcurate.unpack.limits import Budget, Limits, Stop
 from medcurate.unpack.record import DAMAGED, Unpacked, archive_facts, fits, read_record, write_record
 from medcurate.unpack.room import check_room
@@ -36,6 +37,8 @@ def unpack(
     folder without a record was placed by hand and is left alone. A folder whose archive or rule has changed
     is replaced. Members that are unsafe or damaged are left out and recorded (see ``damaged_members``).
 
+    With ``rule.in_place`` the folder holds an index, and the files are read inside of the archive.
+
     Raises ConfigError where the archive is cut, damaged, hostile or of an unknown kind, naming its last good
     member; DataMissing where it is not there; OutputError and DiskFull; and never leaves a part of a folder.
     """
@@ -45,7 +48,10 @@ def unpack(
         return there
     limits = limits or Limits(ratio=rule.ratio)
     with _fresh_folder(target) as folder:
-        tally = _fill(paths, folder, rule, limits)
+        if rule.in_place:
+            tally = _index(paths, folder, target, rule, limits)
+        else:
+            tally = _fill(paths, folder, rule, limits)
         unpacked = tally.unpacked(target)
         write_record(unpacked, folder, rule, archive_facts(paths, sha256))
         _commit(folder, target)
@@ -58,6 +64,8 @@ def _already(paths: Sequence[Path], target: Path, rule: Unpack, sha256: str) -> 
         found = read_record(target)
         if found is None:
             return Unpacked(folder=target, by_hand=True)
+        if missing and rule.in_place:
+            raise DataMissing(f"{missing[0]}: the archive is not there, and {target} reads it in place")
         if fits(found[1], rule, None if missing else archive_facts(paths, sha256)):
             return found[0]
     if missing:
@@ -103,6 +111,16 @@ def _remove_left_over(target: Path) -> None:
             os.close(lock)
 
 
+def _index(paths: Sequence[Path], folder: Path, target: Path, rule: Unpack, limits: Limits) -> Tally:
+    try:
+        tally = index_archive(paths, folder, target, rule, limits)
+    except Stop as stop:
+        raise ConfigError(_stop_text(paths[-1], "", stop)) from stop
+    if not tally.files:
+        raise ConfigError(_nothing_text(paths[-1], tally))
+    return tally
+
+
 def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits) -> Tally:
     stored_bytes = sum(path.stat().st_size for path in paths)
     check_room(folder, stored_bytes, 0)
@@ -114,7 +132,7 @@ def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits) -> 
             for nested in sink.nested:
                 _unpack_nested(nested, sink, depth=1)
         except Stop as stop:
-            raise ConfigError(_stop_text(paths[-1], sink, stop)) from stop
+            raise ConfigError(_stop_text(paths[-1], sink.last_good[1], stop)) from stop
     tally.settle(folder)
     shutil.rmtree(folder / NESTED_FOLDER, ignore_errors=True)
     if not tally.files:
@@ -139,8 +157,8 @@ def _unpack_nested(nested: Nested, outer: Sink, depth: int) -> None:
     nested.path.unlink(missing_ok=True)
 
 
-def _stop_text(archive: Path, sink: Sink, stop: Stop) -> str:
-    last = f'The last good member is "{sink.last_good[1]}". ' if sink.last_good[1] else ""
+def _stop_text(archive: Path, last_good: str, stop: Stop) -> str:
+    last = f'The last good member is "{last_good}". ' if last_good else ""
     remedy = (
         "Nothing was unpacked and the archive was left alone. Compare its size and digest with its publisher's, "
         "remove it and run the same command again."

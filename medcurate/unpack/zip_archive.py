@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from medcurate.unpack.limits import Stop
+from medcurate.unpack.limits import Limits, Stop
 from medcurate.unpack.names import zip_text
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.record import TOO_LARGE
@@ -14,7 +14,9 @@ from medcurate.zips.directory import Directory, Entry, entries, find_directory, 
 from medcurate.zips.member import WHOLE_BYTES, member_chunks, read_member
 from medcurate.zips.volumes import BadZip, Volumes
 
-_KINDS: dict[str, Kind] = {kind: kind for kind in ("file", "folder", "link", "device", "fifo", "socket")}
+MEMBER_KINDS: dict[str, Kind] = {
+    kind: kind for kind in ("file", "folder", "link", "device", "fifo", "socket")
+}
 
 
 def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], None]) -> None:
@@ -22,18 +24,19 @@ def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], N
 
     ``told``: how many stored bytes are done; called from threads.
     """
-    directory = _found(volumes)
+    directory = found_directory(volumes)
     _check(volumes, directory, sink)
     for entry in entries(volumes, directory):
         name = zip_text(entry.name, utf8=entry.utf8)
-        place = None if _is_bomb(entry, name, sink) else sink.take(name, _KINDS[entry.kind])
+        place = None if _is_bomb(entry, name, sink) else sink.take(name, MEMBER_KINDS[entry.kind])
         if place:
             pool.submit(_write, volumes, entry, place, sink.rule.password.encode(), told)
         else:
             told(entry.stored_bytes)
 
 
-def _found(volumes: Volumes) -> Directory:
+def found_directory(volumes: Volumes) -> Directory:
+    """Where the directory is. Raises Stop, naming the last whole member of an archive that is cut."""
     try:
         return find_directory(volumes)
     except BadZip as error:
@@ -46,7 +49,7 @@ def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
     """Judge what the directory declares before anything is written."""
     count, size_bytes, encrypted = 0, 0, False
     for entry in entries(volumes, directory):
-        if not _exceeds(entry, sink):
+        if not exceeds(entry, sink.budget.limits):
             count, size_bytes = count + 1, size_bytes + entry.size_bytes
         encrypted = encrypted or entry.encrypted
     if encrypted and not sink.rule.password:
@@ -55,14 +58,14 @@ def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
     check_room(sink.root, size_bytes, count)
 
 
-def _exceeds(entry: Entry, sink: Sink) -> bool:
-    limits = sink.budget.limits
+def exceeds(entry: Entry, limits: Limits) -> bool:
+    """Whether a member claims out of proportion to what is stored of it."""
     return entry.size_bytes > max(limits.grace_bytes, limits.ratio * entry.stored_bytes)
 
 
 def _is_bomb(entry: Entry, name: str, sink: Sink) -> bool:
     """Leave out a member that claims out of proportion: the others may be good."""
-    if not _exceeds(entry, sink):
+    if not exceeds(entry, sink.budget.limits):
         return False
     sink.refuse(name, TOO_LARGE, f"{entry.size_bytes:,} bytes out of {entry.stored_bytes:,}")
     return True

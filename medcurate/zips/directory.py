@@ -33,7 +33,7 @@ FLAG_ENCRYPTED, FLAG_DESCRIPTOR, FLAG_STRONG, FLAG_UTF8 = 0x1, 0x8, 0x2040, 0x80
 class Entry(NamedTuple):
     """One member. ``position``: of its local header, from the first volume's first byte."""
 
-    name: bytes  # as stored, but UTF-8 where ``utf8``
+    name: bytes  # as stored, or what its Unicode field says instead
     utf8: bool
     flags: int
     method: int  # of compression, also below encryption
@@ -42,6 +42,7 @@ class Entry(NamedTuple):
     size_bytes: int
     position: int
     mode: int  # st_mode of a Unix archiver, else 0
+    name_crc32: int  # of the name in its headers: both must have the same
     aes: int  # 0, or strength (1..3) + 256 times the version (1: CRC holds, 2: it is left out)
 
     @property
@@ -167,6 +168,7 @@ def _entry(fixed: tuple[int, ...], name: bytes, extra: bytes) -> tuple[Entry, in
     """The member with ``position`` still as stated, and the number of its disk."""
     _, made_by, _, flags, method, _, _, crc, stored, size, _, _, _, disk, _, attributes, offset = fixed
     mode = attributes >> 16 if made_by >> 8 in _UNIX else 0
+    name_crc = zlib.crc32(name)
     utf8, aes = bool(flags & FLAG_UTF8), 0
     if extra:
         fields = _extra_fields(extra)
@@ -175,9 +177,9 @@ def _entry(fixed: tuple[int, ...], name: bytes, extra: bytes) -> tuple[Entry, in
         if method == AES_METHOD and len(fields.get(_AES, b"")) >= 7:
             version, _, strength, method = struct.unpack_from("<H2sBH", fields[_AES])
             aes = version << 8 | strength
-        unicode_name = _unicode_path(fields.get(_UNICODE_PATH, b""), name)
+        unicode_name = _unicode_path(fields.get(_UNICODE_PATH, b""), name_crc)
         name, utf8 = (unicode_name, True) if unicode_name else (name, utf8)
-    return Entry(name, utf8, flags, method, crc, stored, size, offset, mode, aes), disk
+    return Entry(name, utf8, flags, method, crc, stored, size, offset, mode, name_crc, aes), disk
 
 
 def _extra_fields(extra: bytes) -> dict[int, bytes]:
@@ -208,9 +210,9 @@ def _widened(field: bytes, size: int, stored: int, offset: int, disk: int) -> tu
     return values[0], values[1], values[2], values[3]
 
 
-def _unicode_path(field: bytes, name: bytes) -> bytes:
-    """The UTF-8 name of a field that belongs to ``name`` (4.6.9), else nothing."""
-    if len(field) < 6 or field[0] != 1 or int.from_bytes(field[1:5], "little") != zlib.crc32(name):
+def _unicode_path(field: bytes, name_crc32: int) -> bytes:
+    """The UTF-8 name of a field that belongs to the name with that CRC (4.6.9), else nothing."""
+    if len(field) < 6 or field[0] != 1 or int.from_bytes(field[1:5], "little") != name_crc32:
         return b""
     return field[5:]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
 
@@ -92,7 +93,7 @@ def _data_start(block: bytes, entry: Entry) -> int:
         raise BadMember("its header is not where the directory says")
     fields = LOCAL.unpack_from(block)
     name = block[LOCAL.size : LOCAL.size + fields[9]]
-    if not entry.utf8 and name != entry.name:
+    if zlib.crc32(name) != entry.name_crc32:
         raise BadMember("its header has another name than the directory")
     return LOCAL.size + int(fields[9]) + int(fields[10])
 

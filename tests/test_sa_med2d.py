@@ -1,0 +1,273 @@
+"""The SA-Med2D-20M release as a source: from its folder, its zip and the parts of its zip."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import build_kit as kit
+import lab
+import numpy as np
+import pytest
+import sa_med2d_kit as release_kit
+from sa_med2d_kit import PICTURES, mask_of, release, source, write_png, zipped
+
+from medcurate.errors import ConfigError, DataMissing
+from medcurate.pairings import sa_med2d, sa_med2d_demo
+from medcurate.pairings.found import Names
+
+CT = {"modalities": ["ct_00"], "leave_out": ["*/union_*"]}
+CT_LABELS = {"liver": "liver", "AbdomenCT1K/kidney": "kidney"}
+ALL_LEFT_OUT = ["AbdomenCT1K", "ACDC", "CrossMoDA*", "BraTS*", "Brain_PTM", "ichallenge_adam_task2"]
+
+
+def found(root: Path, labels: dict[str, str], **options: object) -> list:
+    names = Names(labels=tuple(labels))
+    chosen = sa_med2d.Options(folder="SAMed2Dv1", **options)
+    return list(sa_med2d.find(root, chosen, names))
+
+
+def names_of(entries: list) -> list[str]:
+    return [entry.name for entry in entries]
+
+
+def test_every_picture_of_the_chosen_part_with_its_masks(tmp_path):
+    release(tmp_path)
+    entries = found(tmp_path, CT_LABELS, **CT)
+    assert names_of(entries) == [stem for stem, _ in PICTURES[:4] if not stem.endswith("z_0002")] + [
+        PICTURES[3][0]
+    ]
+    first = entries[0]
+    assert [label.label for label in first.labels] == ["liver", "AbdomenCT1K/kidney", "AbdomenCT1K/kidney"]
+    assert [path.name for label in first.labels for path in label.paths] == [
+        f"{first.name}--{end}.png" for end in ("0000_000", "0001_000", "0001_001")
+    ]
+    assert {entry.group for entry in entries} == {"AbdomenCT1K/Case_00011", "AbdomenCT1K/Case_00012"}
+    assert not any(entry.problem for entry in entries)
+
+
+def test_a_class_that_nobody_decided_on_is_told(tmp_path):
+    release(tmp_path)
+    with pytest.raises(ConfigError, match=r"1 classes .* neither .*: AbdomenCT1K/union_liver_kidney\."):
+        found(tmp_path, CT_LABELS, modalities=["ct_00"])
+    with pytest.raises(ConfigError, match="ACDC/#3, ACDC/rv"):  # 3 is in no map
+        found(tmp_path, {"myo": "myocardium"}, datasets=["ACDC"])
+
+
+def test_a_class_number_of_one_dataset_says_nothing_about_another(tmp_path):
+    release(tmp_path)
+    labels = {"ACDC/rv": "heart", "ACDC/myo": "myocardium", "liver": "liver", "AbdomenCT1K/kidney": "kidney"}
+    leave_out = ["*/union_*", "ACDC/#3", *ALL_LEFT_OUT[2:]]
+    entries = found(tmp_path, labels, leave_out=leave_out)
+    by_name = {entry.name: [label.label for label in entry.labels] for entry in entries}
+    assert by_name["mr_cmr--ACDC--patient001_frame01--z_0003"] == ["ACDC/rv", "ACDC/myo"]
+    assert by_name["ct_00--AbdomenCT1K--Case_00011--y_0007"] == ["liver"]
+    assert len(entries) == 4
+
+
+def test_patients_are_the_same_over_axes_sequences_and_years(tmp_path):
+    release(tmp_path)
+    pattern = {"pattern": r"Brats\d\d_(?P<group>.+)_t\d", "namespace": "brats"}
+    rules = {"BraTS2018": pattern, "BraTS2020": pattern} | {
+        f"CrossMoDA2{year}": {"pattern": r"crossmoda_(?P<group>\d+)", "namespace": "crossmoda"}
+        for year in (1, 2)
+    }
+    keep = {"whole_tumor": "brain", "cochlea": "cochlea"}
+    entries = found(tmp_path, keep, modalities=["mr_t1", "mr_t2"], leave_out=["Brain_PTM"], patients=rules)
+    assert [entry.group for entry in entries] == [
+        "brats/TCIA_1_1",
+        "crossmoda/1",
+        "crossmoda/1",
+        "brats/TCIA_1_1",
+    ]
+    with pytest.raises(
+        ConfigError, match=r'patients\.BraTS2018\.pattern .* does not match the case "Brats18'
+    ):
+        found(tmp_path, keep, datasets=["BraTS2018"], patients={"BraTS2018": {"pattern": "(?P<group>x)"}})
+
+
+def test_what_lacks_its_partner_is_told(tmp_path):
+    root = release(tmp_path)
+    stem = PICTURES[1][0]
+    (root / "images" / f"{stem}.png").unlink()
+    write_png(root / "images" / "ct_00--AbdomenCT1K--Case_00099--z_0001.png", np.zeros((9, 9), np.uint8))
+    write_png(root / "images" / "ct_00--AbdomenCT1K.png", np.zeros((9, 9), np.uint8))
+    write_png(root / "masks" / f"{PICTURES[0][0]}--odd.png", np.zeros((9, 9), np.uint8))
+    problems = {entry.name: entry.problem for entry in found(tmp_path, CT_LABELS, **CT) if entry.problem}
+    assert problems == {
+        stem: "label without image",
+        "ct_00--AbdomenCT1K--Case_00099--z_0001": "image without label",
+        PICTURES[0][0]: "a mask's name does not end in class and instance",
+        "ct_00--AbdomenCT1K": "its name has not the four parts that the release's names have",
+    }
+
+
+def test_an_empty_folder_and_a_damaged_map_are_told(tmp_path):
+    (tmp_path / "SAMed2Dv1").mkdir()
+    with pytest.raises(DataMissing, match="holds no pictures"):
+        found(tmp_path, CT_LABELS)
+    root = release(tmp_path)
+    (root / "SAMed2D_v1_class_mapping_id.json").write_text("[1, 2")
+    with pytest.raises(ConfigError, match="not a class map"):
+        found(tmp_path, CT_LABELS)
+
+
+IN_PLACE = {"into": "SAMed2Dv1", "strip": 1, "in_place": True}
+
+
+def files_of(unpack: dict) -> list[dict]:
+    return [{"path": "SA-Med2D-16M.zip", "origin": {"by_hand": "Get it."}, "unpack": unpack}]
+
+
+def built_from(tmp_path: Path, way: str) -> kit.Dataset:
+    """The CT part and the fundus part of the release, read in one of several ways."""
+    lab_folder = tmp_path / way
+    facts = {}
+    for part in ("release-ct", "release-fundus"):
+        data = lab_folder / part
+        data.mkdir(parents=True)
+        root = release(data)
+        if way != "folder":
+            zipped(root, data / "SA-Med2D-16M.zip")
+            shutil.rmtree(root)
+            facts = {"files": files_of(IN_PLACE | {"in_place": way == "in place"})}
+        if way == "parts":
+            facts = split(data)
+    source(lab_folder, "release-ct", CT, CT_LABELS, **facts)
+    inverted = {"reader": "raster", "decoder": "mask-per-class", "options": {"inverted_labels": ["disc"]}}
+    options = {"datasets": ["ichallenge_adam_task2"]}
+    labels = {"disc": "optic-disc"}
+    source(lab_folder, "release-fundus", options, labels, label=inverted, modality="fundus", **facts)
+    recipe = kit.write_recipe(lab_folder, ["release-ct", "release-fundus"])
+    return kit.built(recipe, lab_folder / "out", code=3)
+
+
+def split(data: Path) -> dict:
+    """The zip as parts, as Info-ZIP splits it."""
+    subprocess.run(["zip", "-q", "-s", "64k", "SA-Med2D-16M.zip", "--out", "s.zip"], cwd=data, check=True)
+    (data / "SA-Med2D-16M.zip").unlink()
+    (data / "s.zip").rename(data / "SA-Med2D-16M.zip")
+    parts = sorted(path.name for path in data.glob("s.z[0-9]*"))
+    by_hand = {"by_hand": "Get it."}
+    unpack = IN_PLACE | {"parts": parts}
+    return {"files": files_of(unpack) + [{"path": name, "origin": by_hand} for name in parts]}
+
+
+@pytest.fixture(scope="module")
+def from_folder(tmp_path_factory):
+    return built_from(tmp_path_factory.mktemp("release"), "folder")
+
+
+def test_a_build_keeps_overlaps_and_leaves_out_what_is_declared(from_folder):
+    assert from_folder.reasons("release-ct") == {PICTURES[3][0]: "GEOMETRY"}  # a mask of another shape
+    rows = [row for row in from_folder.of("release-ct") if row["case"] == PICTURES[0][0]]
+    assert [row["label"] for row in rows] == ["liver", "kidney", "kidney"]
+    masks = from_folder.masks(rows[0])
+    assert {mask.tobytes() for mask in masks} == {
+        mask_of(*place).tobytes() for place in ((0, 0), (1, 0), (1, 1))
+    }
+    assert (masks[0] & (masks[1] | masks[2])).any()
+    assert {row["group"] for row in rows} == {"sa-med2d:AbdomenCT1K/Case_00011"}
+
+
+def test_an_inverted_mask_is_turned_back(from_folder):
+    (row,) = from_folder.of("release-fundus")
+    assert (from_folder.masks(row)[0] == mask_of(0, 0)).all()
+
+
+def check_equal(dataset: kit.Dataset, other: kit.Dataset) -> None:
+    """All bytes but those of dataset.json, which names the files that were fetched."""
+    mine, theirs = (lab.digests(each.folder) for each in (dataset, other))
+    del mine["dataset.json"], theirs["dataset.json"]
+    assert mine == theirs
+
+
+def test_the_zip_read_in_place_gives_the_same_bytes_and_is_not_read_again(from_folder, tmp_path):
+    check_equal(built_from(tmp_path, "in place"), from_folder)
+    folder = tmp_path / "in place"
+    inner = folder / "release-ct" / "SAMed2Dv1"
+    assert sorted(path.name for path in inner.iterdir()) == [".unpacked.json", ".zip-index"]
+    before = lab.digests(folder / "out")
+    lab.build(folder / "recipe.toml", folder / "out", code=3)
+    assert lab.digests(folder / "out") == before
+    archive = folder / "release-ct" / "SA-Med2D-16M.zip"
+    damaged = bytearray(archive.read_bytes())
+    damaged[damaged.index(PICTURES[1][0].encode()) + 500] ^= 1
+    archive.write_bytes(damaged)
+    assert "SA-Med2D-16M.zip" in lab.build(folder / "recipe.toml", folder / "out", code=1).stderr
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+def test_its_parts_read_in_place_give_the_same_bytes(from_folder, tmp_path):
+    check_equal(built_from(tmp_path, "parts"), from_folder)
+
+
+def test_a_damaged_member_costs_its_case_alone(tmp_path):
+    folder = tmp_path / "lab"
+    data = folder / "release-ct"
+    root = release(data)
+    archive = zipped(root, data / "SA-Med2D-16M.zip")
+    shutil.rmtree(root)
+    content = bytearray(archive.read_bytes())
+    at = content.index(f"images/{PICTURES[1][0]}.png".encode())
+    content[at + 300] ^= 1
+    archive.write_bytes(content)
+    source(folder, "release-ct", CT, CT_LABELS, files=files_of(IN_PLACE))
+    dataset = kit.built(kit.write_recipe(folder, ["release-ct"]), tmp_path / "out", code=3)
+    assert dataset.reasons("release-ct") == {PICTURES[1][0]: "CORRUPT", PICTURES[3][0]: "GEOMETRY"}
+    assert "archive" in dataset.refused("release-ct", case=PICTURES[1][0])[0]["detail"]
+
+
+def demo(folder: Path) -> Path:
+    """The layout of SAM-Med2D's demo data."""
+    table, inverse = {}, {}
+    for number, stem in enumerate(["amos_0004_75", "s0114_111"]):
+        write_png(folder / "images" / f"{stem}.png", np.full((40, 50), number, np.uint8))
+        for name in ("liver_000", "liver_001", "left_kidney_000"):
+            write_png(folder / "masks" / f"{stem}_{name}.png", np.eye(40, 50, dtype=np.uint8) * 255)
+        masks = [
+            f"data_demo/masks/{stem}_{name}.png" for name in ("liver_001", "left_kidney_000", "liver_000")
+        ]
+        table[f"data_demo/images/{stem}.png"] = masks
+        inverse |= dict.fromkeys(masks, f"data_demo/images/{stem}.png")
+    (folder / "image2label_train.json").write_text(json.dumps(table))
+    (folder / "label2image_test.json").write_text(json.dumps(inverse))
+    return folder
+
+
+@pytest.mark.parametrize("table", ["image2label_train.json", "label2image_test.json"])
+def test_the_training_layout_by_either_of_its_tables(table, tmp_path):
+    demo(tmp_path)
+    names = Names(labels=("liver", "left_kidney"))
+    entries = list(sa_med2d_demo.find(tmp_path, sa_med2d_demo.Options(table=table), names))
+    assert names_of(entries) == ["amos_0004_75", "s0114_111"]
+    assert [label.label for label in entries[0].labels] == ["liver", "liver", "left_kidney"]
+    assert entries[0].labels[0].paths == (Path("masks/amos_0004_75_liver_000.png"),)
+    assert not entries[0].problem
+
+
+def test_the_training_layout_tells_of_classes_and_missing_files(tmp_path):
+    demo(tmp_path)
+    options = sa_med2d_demo.Options(leave_out=("left_*",))
+    names = Names(labels=("liver",))
+    (tmp_path / "masks" / "s0114_111_liver_000.png").unlink()
+    entries = list(sa_med2d_demo.find(tmp_path, options, names))
+    assert [len(entry.labels) for entry in entries] == [2, 2]
+    assert [bool(entry.problem) for entry in entries] == [False, True]
+    with pytest.raises(ConfigError, match=r"neither in \[labels\] nor in leave_out: left_kidney"):
+        list(sa_med2d_demo.find(tmp_path, sa_med2d_demo.Options(), names))
+
+
+@pytest.mark.parametrize("table", ['{"images/a.png": ["images/../../x"]}', '{"a": 3}', "[]", "{"])
+def test_a_bad_table_is_told(table, tmp_path):
+    (tmp_path / "image2label_train.json").write_text(table)
+    with pytest.raises(ConfigError):
+        list(sa_med2d_demo.find(tmp_path, sa_med2d_demo.Options(), Names(labels=("x",))))
+
+
+def test_only_a_source_without_channels_can_be_the_release(tmp_path):
+    with pytest.raises(ConfigError, match="channels"):
+        next(sa_med2d.find(tmp_path, sa_med2d.Options(), Names(channels=("t1",), components=(None,))))
+    assert release_kit.LABELS
