@@ -29,7 +29,6 @@ from medcurate.train.stream.reading import BadSampleError
 
 StartMethod = Literal["fork", "spawn"]
 _POLL_SECONDS = 5.0  # after which a waiting worker looks whether its parent is still there
-_END_SECONDS = 5.0
 _ERRORS: dict[str, type[MedcurateError]] = {error.__name__: error for error in (BadSampleError, StorageError)}
 
 
@@ -110,14 +109,12 @@ class Pool:
         self._ask()
 
     def close(self) -> None:
-        """End all workers."""
-        for link in self._links:
-            link.close()
+        """End all workers at once: they hold nothing that a kill could leave half done."""
         for process in self._processes:
-            process.join(_END_SECONDS)
-            if process.is_alive():
-                process.terminate()
-                process.join()
+            process.terminate()
+        for process, link in zip(self._processes, self._links, strict=True):
+            process.join()
+            link.close()
         self._links, self._processes = [], []
 
     def _start(self, context: BaseContext, arguments: tuple[Any, ...]) -> None:
@@ -126,9 +123,9 @@ class Pool:
             target=_serve, args=(theirs, ours, os.getpid(), *arguments), daemon=True, name="medcurate-stream"
         )
         process.start()
-        theirs.close()
         self._links.append(ours)
         self._processes.append(process)
+        theirs.close()
 
     def _ask(self) -> None:
         slot = self._asked % self._slots
