@@ -356,6 +356,16 @@ def test_a_folder_placed_by_hand_stands_for_its_archive(tmp_path, server, capfd)
     assert "by hand: source lab, folder set" in capfd.readouterr().err
 
 
+def test_an_archive_that_is_read_in_place_is_fetched_again_when_it_is_gone(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    wanted = source(server, unpack={"into": "set", "strip": 1, "in_place": True})
+    ready(wanted, tmp_path)
+    (tmp_path / "lab" / "set.zip").unlink()
+    ready(wanted, tmp_path)
+    assert (tmp_path / "lab" / "set.zip").read_bytes() == ARCHIVE
+    assert len(served.requests) == 2
+
+
 def test_parts_of_a_split_archive_are_not_fetched_for_a_folder_that_is_there(tmp_path, server):
     wanted = lab(
         {"path": "set.z01", "origin": {"url": f"{server.url}/set.z01"}},

@@ -167,13 +167,16 @@ def _needed(place: Place) -> list[SourceFile]:
 
 
 def _unpacked(file: SourceFile, folder: Path) -> bool:
-    """Whether the archive's folder is there: placed by hand, or unpacked by the rule that still stands."""
+    """Whether the archive's folder stands for it: placed by hand, or unpacked by the rule that still stands.
+
+    The folder of an archive that is read in place is only an index to it.
+    """
     assert file.unpack is not None
     target = folder / file.unpack.into
     if not target.is_dir():
         return False
     found = read_record(target)
-    return found is None or fits(found[1], file.unpack, None)
+    return found is None or (not file.unpack.in_place and fits(found[1], file.unpack, None))
 
 
 def _unpack(place: Place, file: SourceFile, sha256: str) -> None:
