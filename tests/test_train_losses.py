@@ -139,7 +139,7 @@ def _gradients(logits, iou, truth, weights, table, pieces):
     told: list[torch.Tensor] = []
 
     def tell(sums: torch.Tensor) -> torch.Tensor:
-        told.append(sums)
+        told.append(sums.clone())
         return sums
 
     for piece in pieces:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from medcurate.train.config.objective import LossTable
 
 Total = Callable[[torch.Tensor], torch.Tensor]
-"""Sums a detached vector over all ranks."""
+"""Sums a detached vector over all ranks; may do so in place."""
 
 _IOU_SMOOTH = 1e-7
 _LOGITS_AT = 4  # pixels of the image's square per low-resolution logit and side
@@ -140,7 +140,7 @@ def _pooled(
             )
         ]
     )  # fmt: skip
-    others = total(own.detach()) - own.detach()
+    others = total(own.detach().clone()) - own.detach()  # a copy, as collectives write in place
     focal, entropy, both, predicted, true, marked, marked_both, iou_sum, iou_squares, masks = own + others
     count = masks.clamp(min=1)
     real = _true_iou(marked_both, marked, true)
