@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import threading
 from pathlib import Path
 
 from medcurate.format.sample import digest
@@ -26,6 +27,7 @@ class Mirror:
         self._folder = folder
         self._cap_bytes = cap_bytes
         self._off = False
+        self._lock = threading.Lock()
 
     def read(self, shard: str, offset: int, size: int, expected: int) -> bytes | None:
         """A sample's bytes if they are here and whole, else None."""
@@ -80,8 +82,10 @@ class Mirror:
         return True
 
     def _stop(self, why: str) -> None:
-        self._off = True
-        _LOG.warning(why)
+        with self._lock:
+            if not self._off:
+                _LOG.warning(why)
+            self._off = True
 
 
 def _put(descriptor: int, used: int) -> None:
