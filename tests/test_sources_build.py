@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import layouts
@@ -12,6 +14,7 @@ from layouts.proof import built, check
 from layouts.registry import SHAPES
 from layouts.writers import WRITERS
 
+from medcurate.config.source import Source
 from medcurate.library import load_source, source_ids
 
 
@@ -24,15 +27,30 @@ def test_every_source_is_built_from_its_true_layout(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", source_ids())
 def test_what_a_source_reads_is_what_it_fetches(name: str, tmp_path: Path) -> None:
-    """Every file of the tree lies in a folder that an archive unpacks to, or is declared itself."""
+    """Every file of the tree lies in a folder that an archive unpacks to, or is declared itself.
+
+    Where a pairing has wildcards, archives unpack to some of the folders that these stand for.
+    """
     source = load_source(name)
     if not source.files or any(file.origin.generator or file.origin.package for file in source.files):
         return
     layouts.make(source, tmp_path)
     places = [Path(file.unpack.into if file.unpack else file.path) for file in source.files]
+    open_ended = [head for head in _heads(source) if any(place.is_relative_to(head) for place in places)]
     for path in (path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()):
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and not any(path.is_relative_to(head) for head in open_ended):
             assert any(place in {path, *path.parents} for place in places), path
+
+
+def _heads(source: Source) -> Iterator[str]:
+    """Of every path with wildcards that a pairing states: the folder before the first of them, if any."""
+    for pairing in source.pairings:
+        wild = r"[\[(\\*]" if pairing.kind == "pattern" else r"\*"
+        for text in (value for value in pairing.options.values() if isinstance(value, str)):
+            head = re.split(wild, text, maxsplit=1)
+            folder = head[0].rpartition("/")[0]
+            if len(head) == 2 and folder:
+                yield folder
 
 
 def test_every_cell_that_a_source_uses_has_a_layout() -> None:
