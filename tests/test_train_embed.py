@@ -28,10 +28,12 @@ from medcurate.train.embed.__main__ import embed
 from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
 from medcurate.train.geometry import frame_of, place_image
+from medcurate.train.loop.run import Options, train
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.model.sam import Sam
 from medcurate.train.stream.index import Index
+from medcurate.train.stream.open import open_stream
 from medcurate.train.stream.reading import Reader
 from medcurate.train.stream.select import open_index
 
@@ -105,6 +107,7 @@ def test_embeddings_are_those_of_the_encoder_in_any_order(sam, index, dataset, t
     torch.testing.assert_close(found[:13].float(), expected, rtol=2e-3, atol=2e-3)
     assert not found[13].any()
     assert torch.equal(found[14], found[0])
+    assert store(sam, tmp_path).read(["", ""]).shape == (2, 16, 4, 4)
 
 
 def test_shards_are_plain_tars_of_npy_files(sam, index, dataset, tmp_path) -> None:
@@ -264,3 +267,35 @@ def test_the_index_names_every_column(sam, index, dataset, tmp_path) -> None:
     table = pq.read_table(next(tmp_path.glob("*/index.parquet")))
     assert table.column_names == ["key", "sample_digest", "shard", "offset", "size", "digest"]
     assert sorted(table["sample_digest"].to_pylist()) == sorted(index.digest.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_stream_brings_embeddings_in_place_of_images(sam, index, dataset, tmp_path, workers) -> None:
+    embedding(sam, index, dataset, tmp_path).run(Share())
+    there = store(sam, tmp_path)
+    where = {"cache": tmp_path / "cache", "embeddings": there}
+    with open_stream(
+        dataset, RECIPE.data, side=SIDE, seed=1, batch_images=5, workers=workers, **where
+    ) as stream:
+        for _ in range(7):  # into the second epoch
+            batch = next(stream)
+            assert batch.images.shape[2:] == (0, 0)
+            assert torch.equal(batch.embeddings, there.read(batch.keys))
+
+
+def test_training_reads_the_cache_and_never_runs_the_encoder(sam, dataset, tmp_path, monkeypatch) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(dataset, copy)
+    weights = tmp_path / "weights.safetensors"
+    save_original(sam, weights)
+    model = {**VALUE["model"], "checkpoint": str(weights)}
+    recipe = check_model(
+        {**VALUE, "model": model, "run": {"batches": 3, "batch_images": 4}}, TrainRecipe, "test"
+    )
+    options = Options(data=str(copy), out=tmp_path / "run", workers=0, device="cpu")
+    with pytest.raises(ConfigError, match="no embeddings of this encoder"):
+        train(recipe, options)
+    whole = open_index(locate(copy), split="", where="", by=(), cache=tmp_path / "cache")
+    embedding(sam, whole, copy, default_folder(str(copy)).path).run(Share())
+    monkeypatch.setattr(Sam, "encode", lambda *_: pytest.fail("the encoder ran"))
+    assert train(recipe, options).batches == 3

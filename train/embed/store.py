@@ -24,6 +24,7 @@ import torch
 from medcurate.errors import ConfigError
 from medcurate.format.sample import digest
 from medcurate.storage import Location, MissingFileError, StorageError, locate
+from medcurate.train.config.model import PATCH
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.model.sam import Sam
 
@@ -51,16 +52,22 @@ Halves = npt.NDArray[np.float16]
 class Identity:
     """All that an embedding depends on beside the sample's bytes.
 
-    ``encoder``: SHA-256 of its weights. The rest as in the train recipe.
+    ``encoder``: SHA-256 of its weights. ``channels``: of an embedding. The rest as in the train recipe.
     """
 
     encoder: str
+    channels: int
     image_side: int
     fit: str
     interpolation: str
     channel_order: str
     precision: str
     version: int = VERSION
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one embedding: channels, rows, columns."""
+        return self.channels, self.image_side // PATCH, self.image_side // PATCH
 
     @property
     def id(self) -> str:
@@ -89,6 +96,7 @@ def identity_of(sam: Sam, recipe: TrainRecipe) -> Identity:
     """The identity of what ``sam``, with its weights as they are now, makes of images under ``recipe``."""
     return Identity(
         encoder=_weights_sha256(sam),
+        channels=recipe.model.numbers.prompt_width,
         image_side=recipe.model.image_side,
         fit=recipe.data.fit,
         interpolation=recipe.data.interpolation,
@@ -107,6 +115,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Location, identity: Identity) -> None:
         self._folder = folder.member(identity.id)
+        self._shape = identity.shape
         file = self._folder.member(INDEX_FILE)
         try:
             table = pq.read_table(io.BytesIO(file.read_range(0, file.size_bytes)), schema=SCHEMA)
@@ -147,8 +156,11 @@ class EmbeddingStore:
         found: dict[str, Halves] = {}
         for part in self._pool.map(self._joined, _neighbours(wanted)):
             found.update(part)
-        empty = np.zeros_like(next(iter(found.values()))) if found else np.zeros((0, 0, 0), np.float16)
-        return torch.from_numpy(np.stack([found[key] if key else empty for key in keys]))
+        out = np.zeros((len(keys), *self._shape), np.float16)
+        for at, key in enumerate(keys):
+            if key:
+                out[at] = found[key]
+        return torch.from_numpy(out)
 
     def _rows(self, keys: pa.Array) -> pa.Array:
         rows = pc.index_in(pc.cast(keys, pa.string()), value_set=self._index["key"])

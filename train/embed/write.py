@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -79,9 +80,7 @@ class Embedding:
 
     @property
     def _per_shard(self) -> int:
-        channels = self._sam.prompt_encoder.no_mask_embed.embedding_dim
-        grid = self._identity.image_side // 16
-        return max(SHARD_BYTES // (2 * channels * grid**2), 1)
+        return max(SHARD_BYTES // (2 * math.prod(self._identity.shape)), 1)
 
     def _begin(self) -> None:
         """Say what the folder holds; a folder of this name that says something else was changed by hand."""

@@ -16,6 +16,7 @@ from medcurate.commit import write_json
 from medcurate.errors import ConfigError, MedcurateError
 from medcurate.progress import Progress, progress
 from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
 from medcurate.train.loop.session import Length, Session
@@ -81,9 +82,17 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
             world=world.size,
             workers=options.workers,
             start=StreamState.from_dict(session.state.stream) if found else StreamState(seed=recipe.run.seed),
+            embeddings=_embeddings(session, options),
         )
         with stream:
             return _Run(session, stream, options, request, found).go()
+
+
+def _embeddings(session: Session, options: Options) -> EmbeddingStore | None:
+    """The cached embeddings of this encoder, where the recipe reads them. Raises ConfigError where there are none."""
+    if not session.recipe.data.embeddings:
+        return None
+    return EmbeddingStore(default_folder(options.data), identity_of(session.sam, session.recipe))
 
 
 def _resumed(session: Session, options: Options, world: World) -> Path | None:

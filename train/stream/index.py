@@ -105,6 +105,11 @@ class Index:
         """The sample's key."""
         return str(self._chunk("key")[sample].as_py())
 
+    @property
+    def keys(self) -> pa.Array:
+        """The samples' keys."""
+        return self._chunk("key")
+
     @cached_property
     def _table(self) -> pa.Table:
         with pa.memory_map(str(self.path)) as source:

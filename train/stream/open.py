@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from medcurate.errors import ConfigError
 from medcurate.places import cache_folder
 from medcurate.storage import Location, locate
@@ -18,7 +20,7 @@ from medcurate.train.stream.pool import StartMethod
 from medcurate.train.stream.select import open_index
 from medcurate.train.stream.share import Share
 from medcurate.train.stream.state import StreamState
-from medcurate.train.stream.stream import Stream
+from medcurate.train.stream.stream import Embeddings, Stream
 
 LOCAL_AHEAD_BYTES = 4 << 20  # a worker
 REMOTE_AHEAD_BYTES = 32 << 20  # a rank
@@ -38,6 +40,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
     start: StreamState | None = None,
     cache: Path | None = None,
     start_method: StartMethod = "fork",
+    embeddings: Embeddings | None = None,
 ) -> Stream:
     """Batches of ``dataset`` (folder or URL) as ``data`` says, for rank ``rank`` of ``world``.
 
@@ -45,12 +48,15 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
     ``workers``: processes of this rank; 0 makes batches in this one. ``start``: a state to go on from, by any
     ``world``, ``workers`` and ``batch_images``; its seed counts, and it must be of the same selection.
     ``cache``: folder of indexes and of the local copy of remote shards (default: the user's cache folder).
+    ``embeddings``: where ``data.embeddings`` says so, what batches bring in place of images.
     Raises ConfigError (no dataset, nothing selected, another dataset than the state's), StorageError.
     """
     where, folder = locate(dataset), cache or cache_folder() / "train"
     index = open_index(
         where, split=data.split, where=data.where, by=data.weights.by, cache=folder / "indexes"
     )
+    if embeddings:
+        embeddings.require(index.keys, pa.array(index.digest))
     state = _state_of(index, data, seed=seed, batch_images=batch_images, start=start)
     share = Share(
         batch_images=batch_images, lanes=state.lanes, rank=rank, world=world, drop_last=data.drop_last
@@ -69,7 +75,9 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
         on_bad_sample=data.on_bad_sample,
         reading=_reading(where, data, folder / "shards" / index.manifest, workers),
     )
-    return Stream(task, workers=workers, slots=data.prefetch, start_method=start_method)
+    return Stream(
+        task, workers=workers, slots=data.prefetch, start_method=start_method, embeddings=embeddings
+    )
 
 
 def _rules(data: DataTable, side: int, seed: int) -> Rules:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from medcurate.train.stream.course import Course
@@ -35,12 +38,31 @@ class StreamCounts:
     wait_seconds: float = 0.0  # the consumer's
 
 
+class Embeddings(Protocol):
+    """Where embeddings of images are kept, by the samples' keys."""
+
+    def require(self, keys: pa.Array, sample_digests: pa.Array) -> None:
+        """Raise ConfigError unless those of all samples are there."""
+
+    def read(self, keys: Sequence[str]) -> torch.Tensor:
+        """float16 (B, C, S/16, S/16), zeros for the key ""."""
+
+
 class Stream:
     """Batches of one rank, epoch after epoch, without end. Made by ``open_stream``; close it after use."""
 
-    def __init__(self, task: Task, *, workers: int, slots: int, start_method: StartMethod) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        workers: int,
+        slots: int,
+        start_method: StartMethod,
+        embeddings: Embeddings | None = None,
+    ) -> None:
         self._task, self._epoch_samples = task, len(task.index)
         self._slices = task.share.slices(task.state, self._epoch_samples)
+        self._coming = next(self._slices)
         self._state = task.state
         self._course = Course(task.index, temper=task.temper, seed=task.state.seed, lanes=task.share.lanes)
         share, rules = task.share, task.rules
@@ -54,6 +76,9 @@ class Stream:
             else None
         )
         self._pinned = workers > 0 and torch.cuda.is_available()
+        self._embeddings = embeddings
+        self._reader = ThreadPoolExecutor(1, "embeddings") if embeddings else None
+        self._embedded = self._ask(self._coming)
         self.counts = StreamCounts()
 
     @property
@@ -88,10 +113,13 @@ class Stream:
     def __next__(self) -> Batch:
         """This rank's share of the next global batch. Raises BadSampleError, StorageError, WorkerError."""
         started = time.perf_counter()
-        batch = next(self._slices)
+        batch, self._coming = self._coming, next(self._slices)
         arrays, made = self._make(batch)
         self._count(batch, made)
         ready = self._batch(batch, arrays)
+        if self._embedded:
+            ready.embeddings = self._embedded.result()
+            self._embedded = self._ask(self._coming)
         if self._pool:
             self._pool.release()
         self._state = self._after(batch)
@@ -104,6 +132,8 @@ class Stream:
             self._pool.close()
         if self._maker:
             self._maker.close()
+        if self._reader:
+            self._reader.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -127,22 +157,32 @@ class Stream:
     def _batch(self, batch: Slice, arrays: BatchArrays) -> Batch:
         share, rows = self._task.share, self._task.share.height(batch)
         positions = np.asarray(share.rows(batch), np.int64)
-        samples, _ = self._course.samples_at(batch.epoch, positions)
         padding = rows - len(positions)
         seeds = np.concatenate([self._course.seeds_at(batch.epoch, positions), np.zeros(padding, np.int64)])
-        keys = [self._task.index.key(sample) for sample in samples.tolist()]
         return Batch(
             images=self._tensor(arrays.images[:rows]),
             masks=self._tensor(arrays.masks[:rows]),
             valid=self._tensor(arrays.valid[:rows]),
             annotations=self._tensor(arrays.annotations[:rows]),
             seeds=torch.from_numpy(seeds),
-            keys=(*keys, *[""] * padding),
+            keys=self._keys(batch),
             frames=tuple(Frame(*fields) for fields in arrays.frames[:rows].tolist()),
             number=batch.start // share.batch_images,
             samples=batch.samples,
             seed=self._course.batch_seed(batch.epoch, batch.start),
         )
+
+    def _keys(self, batch: Slice) -> tuple[str, ...]:
+        share, index = self._task.share, self._task.index
+        samples, _ = self._course.samples_at(batch.epoch, np.asarray(share.rows(batch), np.int64))
+        return (*map(index.key, samples.tolist()), *[""] * (share.height(batch) - len(samples)))
+
+    def _ask(self, batch: Slice) -> Future[torch.Tensor] | None:
+        """Start to read the embeddings of ``batch``, where the recipe wants them."""
+        if not self._reader or not self._embeddings:
+            return None
+        read, keys = self._embeddings.read, self._keys(batch)
+        return self._reader.submit(lambda: read(keys).pin_memory() if self._pinned else read(keys))
 
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A tensor of its own; where there is a GPU, in pinned memory, so that its copy can overlap."""
