@@ -152,6 +152,7 @@ def _image(source: Source, name: Name, shown: Canvas, channel: str) -> np.ndarra
     raster = source.image.reader == "raster"
     coloured = raster and not options.get("stack") and source.modality in COLOURED
     coloured = coloured or (source.image.reader == "array" and "c" in options.get("axes", "hw"))
+    coloured = coloured or options.get("channels") == "k"
     extra = (3,) if coloured and not options.get("grey") else ()
     extra = (max(components) + 1,) if components else extra
     pixels = rng.integers(0, 120, (*shown.shape, *extra))

@@ -56,7 +56,7 @@ def _rule(source: Source) -> str:
     options = source.image.options
     raster = source.image.reader == "raster" and not options.get("stack")
     pictures = source.image.reader == "array" and "k" not in options.get("axes", "hw")
-    return "rgb" if raster or pictures else "minmax"
+    return "rgb" if raster or pictures or options.get("channels") == "k" else "minmax"
 
 
 def _without_none(value: Any) -> Any:

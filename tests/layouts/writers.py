@@ -79,10 +79,15 @@ def nifti(file: File) -> None:
 
 
 def itk(file: File) -> None:
-    """MetaImage and NRRD, as ITK writes them."""
-    array = np.ascontiguousarray(np.swapaxes(_voxels(file.pieces[0]), 0, 2))
-    image = SimpleITK.GetImageFromArray(array, isVector=array.ndim == 4)
-    image.SetSpacing(SPACING_MM)
+    """MetaImage and NRRD, as ITK writes them; pictures with red, green and blue as planes where asked."""
+    piece = file.pieces[0]
+    if piece.dimensions == 2:
+        planes = piece.array[0]
+        array = np.moveaxis(planes, 2, 0) if file.options.get("channels") == "k" else planes
+    else:
+        array = np.swapaxes(_voxels(piece), 0, 2)
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array), isVector=array.ndim == 4)
+    image.SetSpacing(SPACING_MM[: image.GetDimension()])
     SimpleITK.WriteImage(image, str(file.path))
 
 
