@@ -18,11 +18,15 @@ PATIENTS = 3
 
 @dataclass(frozen=True)
 class Name:
-    """A case as the pairing names it, and what the pattern makes of that: its id and its patient."""
+    """A case as the pairing names it, and what the pattern makes of that: its id and its patient.
+
+    ``own``: the patient that the name itself says, before any table and layout.
+    """
 
     text: str
     case: str
     patient: str
+    own: str = ""
 
 
 def read_name(source: Source, text: str, by_layout: str = "") -> Name:
@@ -31,7 +35,8 @@ def read_name(source: Source, text: str, by_layout: str = "") -> Name:
     assert match, f"{source.id}: {source.case.pattern!r} finds nothing in {text!r}"
     groups = {name: found for name, found in match.groupdict().items() if found}
     case = groups.get("case", text)
-    return Name(text, case, groups.get("group") or by_layout or case)
+    own = groups.get("group", "")
+    return Name(text, case, own or by_layout or case, own)
 
 
 def names(source: Source, shape: Shape, number: int, taken: set[str], selected: str = "") -> list[Name]:
@@ -41,6 +46,7 @@ def names(source: Source, shape: Shape, number: int, taken: set[str], selected: 
     """
     if shape.names:
         fixed = [read_name(source, text, shape.patient_of(text)) for text in shape.names]
+        fixed = [name for name in fixed if name.case not in taken]
         taken.update(name.case for name in fixed)
         return [name for name in fixed if re.search(selected, name.text)]
     seed = zlib.crc32(f"{source.id}/{number}".encode())

@@ -111,7 +111,8 @@ def pattern(source: Source, options: Options) -> Shape:
     key = sorted((name for name in groups if name != "channel"), key=groups.__getitem__)
     assert "label" not in key, "a folder a class: add it to tests/layouts/more_shapes.py"
     paths: dict[str, dict[str, str]] = {}
-    for path in islice(drawn("(?:[^/.][^/]*/)*[^/.][^/]*", image, zlib.crc32(source.id.encode())), 200):
+    seed = zlib.crc32(f"{source.id}/{image}".encode())
+    for path in islice(drawn("(?:[^/.][^/]*/)*[^/.][^/]*", image, seed), 200):
         if (match := re.fullmatch(image, path)) and all(match[name] for name in key):
             paths.setdefault("/".join(match[name] for name in key), {name: match[name] for name in key})
     names = tuple(name for name in paths if re.search(source.case.pattern, name))[:ROWS]

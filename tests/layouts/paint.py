@@ -7,6 +7,7 @@ a label that takes another's place is seen.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
     objects = files
     if source.label.decoder in OBJECT_DECODERS:
         objects = 3 if len(source.labels) == 1 else 2
-    keys = [key for key in source.labels for _ in range(objects)]
+    keys = [key for key in source.labels for _ in range(1 if _is_one_number(source, key) else objects)]
     shown = len(keys) if whole else min(len(keys), 3)
     planes = PLANES if source.dimensions == 3 or source.frames else 1
     strips = tuple(
@@ -76,6 +77,11 @@ def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
     )
     shape = (planes, max(4 * len(keys) + 4, LEAST_SIDE), max(len(keys) + 8, LEAST_SIDE))
     return Canvas(source, strips, shape, files)
+
+
+def _is_one_number(source: Source, key: str) -> bool:
+    """Whether a key of ``instance`` is a single value, which two objects cannot have."""
+    return source.label.decoder == "instance" and key != "*" and ".." not in key
 
 
 def _smallest(values: Sequence[float]) -> np.dtype[Any]:
@@ -134,10 +140,13 @@ def _colour(text: str) -> list[int]:
 
 
 def instance(canvas: Canvas, options: Options) -> Shown:
-    """A number an object, with gaps."""
+    """A number an object, with gaps; of a range, its first and every third."""
     values = np.zeros(canvas.shape, np.uint16)
+    used: Counter[str] = Counter()
     for number, strip in enumerate(canvas.strips):
-        values[strip.on(canvas.shape)] = 1 + 3 * number
+        first = 1 if strip.key == "*" else int(strip.key.partition("..")[0])
+        values[strip.on(canvas.shape)] = first + 3 * (number if strip.key == "*" else used[strip.key])
+        used[strip.key] += 1
     return {"": [values]}
 
 
