@@ -415,4 +415,15 @@ def test_side_by_side_streams_share_one_index(dataset, tmp_path):
     for process in starts:
         process.join()
     assert [process.exitcode for process in starts] == [0, 0]
-    assert len(list((tmp_path / "indexes").glob("*.arrow"))) == 1
+    found = [path for path in (tmp_path / "indexes").iterdir() if path.is_dir()]
+    assert len(found) == 1
+
+
+def test_a_damaged_index_is_made_again(dataset, tmp_path, uninterrupted):
+    taken(stream(dataset, tmp_path), 1)
+    (folder,) = (path for path in (tmp_path / "indexes").iterdir() if path.is_dir())
+    for name in ("offset", "about.json"):
+        os.truncate(folder / name, 100)
+        assert content(taken(stream(dataset, tmp_path), 1)[0]) == content(uninterrupted[0])
+    (folder / "keys").unlink()
+    assert content(taken(stream(dataset, tmp_path), 1)[0]) == content(uninterrupted[0])

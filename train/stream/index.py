@@ -1,7 +1,7 @@
-"""The samples of a dataset that a run selects: a table of a few columns, mapped into memory.
+"""The samples of a dataset that a run selects: a few columns in files, mapped into memory.
 
-One file a selection, in Arrow's IPC format without compression, so that all processes of a machine share its
-pages, whether they were forked or spawned. It is made once, by DuckDB, and kept in the user's cache folder.
+All processes of a machine share the columns' pages, whether they were forked or spawned. A folder of them
+appears under its name when it is complete, and is made by ``select.py``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-INDEX_VERSION = 2
-_NAMES = pa.dictionary(pa.int32(), pa.large_string())
-
-SCHEMA = pa.schema([
-    ("shard", _NAMES),
-    ("offset", pa.int64()),
-    ("size", pa.int64()),
-    ("digest", pa.uint64()),
-    ("stratum", _NAMES),  # values of the weights' columns
-    ("patient", _NAMES),  # the manifest's "group"
-    ("key", pa.large_string()),
-    ("annotations", pa.large_list(pa.uint16())),  # selected masks: their indices in the sample's JSON
-])
+INDEX_VERSION = 3
+ABOUT_FILE, PATIENTS_FILE = "about.json", "patients.json"
+COLUMNS = {
+    "shard": "<i4",  # number in the list of shards
+    "offset": "<i8",
+    "size": "<i8",
+    "digest": "<u8",
+    "stratum": "<i4",  # number in the list of strata
+    "key_bounds": "<i8",  # N + 1: in keys, where the sample's begins and the next one's
+    "mask_bounds": "<i8",  # N + 1: in masks
+    "keys": "<u1",
+    "masks": "<u2",  # selected annotations
+}
 
 
 @dataclass(frozen=True)
 class Index:
-    """Selected samples in storage order, N in all; pickled as the path of its file."""
+    """Selected samples in storage order, N in all; pickled as the path of its folder."""
 
     path: Path
 
@@ -41,92 +41,102 @@ class Index:
         return {"path": self.path}
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self.shard)
+
+    def is_whole(self) -> bool:
+        """Whether every file is there with its size."""
+        try:
+            return all(
+                (self.path / name).stat().st_size == count * np.dtype(COLUMNS[name]).itemsize
+                for name, count in self._about["counts"].items()
+            )
+        except (OSError, ValueError, KeyError):
+            return False
 
     @property
     def manifest(self) -> str:
         """SHA-256 of the manifest that this was selected from."""
-        return self._about["manifest"]
+        return str(self._about["manifest"])
 
     @property
     def selection(self) -> str:
         """Digest of the selected samples, masks and strata."""
-        return self._about["selection"]
+        return str(self._about["selection"])
 
     @cached_property
     def shards(self) -> tuple[str, ...]:
         """Shard files, relative to the dataset."""
-        return tuple(self._chunk("shard").dictionary.to_pylist())
+        return tuple(self._about["shards"])
 
     @cached_property
     def strata(self) -> tuple[str, ...]:
         """Names of the groups that weights are by."""
-        return tuple(self._chunk("stratum").dictionary.to_pylist())
+        return tuple(self._about["strata"])
 
     def patients(self) -> frozenset[str]:
         """Patients across sources, as the manifest's "group" names them, of the selected samples."""
-        return frozenset(self._chunk("patient").dictionary.to_pylist())
+        return frozenset(json.loads((self.path / PATIENTS_FILE).read_bytes()))
 
     @cached_property
     def shard(self) -> npt.NDArray[np.int32]:
         """int32 (N,): number of the sample's shard."""
-        return np.asarray(self._chunk("shard").indices.to_numpy())
+        return np.asarray(self._column("shard"))
 
     @cached_property
     def offset(self) -> npt.NDArray[np.int64]:
         """int64 (N,): bytes before the sample in its shard."""
-        return np.asarray(self._chunk("offset").to_numpy())
+        return np.asarray(self._column("offset"))
 
     @cached_property
     def size(self) -> npt.NDArray[np.int64]:
         """int64 (N,): bytes of the sample."""
-        return np.asarray(self._chunk("size").to_numpy())
+        return np.asarray(self._column("size"))
 
     @cached_property
     def digest(self) -> npt.NDArray[np.uint64]:
         """uint64 (N,): xxh3-64 of the sample's bytes."""
-        return np.asarray(self._chunk("digest").to_numpy())
+        return np.asarray(self._column("digest"))
 
     @cached_property
     def stratum(self) -> npt.NDArray[np.int32]:
         """int32 (N,): number of the sample's stratum."""
-        return np.asarray(self._chunk("stratum").indices.to_numpy())
-
-    @cached_property
-    def mask_counts(self) -> npt.NDArray[np.int64]:
-        """int64 (N,): number of selected masks of each sample, at least 1."""
-        return np.diff(self._bounds)
+        return np.asarray(self._column("stratum"))
 
     def annotations(self, sample: int) -> npt.NDArray[np.uint16]:
-        """uint16 (n,): selected masks of one sample, increasing."""
-        return self._masks[self._bounds[sample] : self._bounds[sample + 1]]
+        """uint16 (n,): selected masks of one sample, increasing, at least one."""
+        return self._masks[self._mask_bounds[sample] : self._mask_bounds[sample + 1]]
 
     def key(self, sample: int) -> str:
         """The sample's key."""
-        return str(self._chunk("key")[sample].as_py())
+        return self._keys[self._key_bounds[sample] : self._key_bounds[sample + 1]].tobytes().decode()
 
     @property
-    def keys(self) -> pa.Array:
+    def keys(self) -> pa.LargeStringArray:
         """The samples' keys."""
-        return self._chunk("key")
+        buffers = [pa.py_buffer(self._key_bounds), pa.py_buffer(self._keys)]
+        return pa.LargeStringArray.from_buffers(len(self), *buffers)
 
     @cached_property
-    def _table(self) -> pa.Table:
-        with pa.memory_map(str(self.path)) as source:
-            return pa.ipc.open_file(source).read_all()
-
-    @cached_property
-    def _about(self) -> dict[str, str]:
-        return dict(json.loads(self._table.schema.metadata[b"about"]))
-
-    @cached_property
-    def _bounds(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self._chunk("annotations").offsets.to_numpy(), np.int64)
+    def _about(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / ABOUT_FILE).read_bytes()))
 
     @cached_property
     def _masks(self) -> npt.NDArray[np.uint16]:
-        return np.asarray(self._chunk("annotations").values.to_numpy(), np.uint16)
+        return np.asarray(self._column("masks"))
 
-    def _chunk(self, name: str) -> Any:
-        """A column as one Arrow array: there is one batch in the file."""
-        return self._table.column(name).chunk(0)
+    @cached_property
+    def _mask_bounds(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self._column("mask_bounds"))
+
+    @cached_property
+    def _keys(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(self._column("keys"))
+
+    @cached_property
+    def _key_bounds(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self._column("key_bounds"))
+
+    def _column(self, name: str) -> Any:
+        if not self._about["counts"][name]:  # there is nothing to map
+            return np.zeros(0, COLUMNS[name])
+        return np.memmap(self.path / name, COLUMNS[name], "r")

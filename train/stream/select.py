@@ -6,24 +6,26 @@ import fcntl
 import glob
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import numpy as np
-import pyarrow as pa
 
-from medcurate.commit import committed, sha256_file
-from medcurate.condition import check_condition, condition_error
+from medcurate.commit import TEMP_PREFIX, committed, sha256_file
+from medcurate.condition import check_condition
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE
 from medcurate.storage import Location, MissingFileError
-from medcurate.train.stream.index import INDEX_VERSION, SCHEMA, Index
+from medcurate.train.stream.columns import write_columns
+from medcurate.train.stream.index import INDEX_VERSION, Index
 
 MEMORY_LIMIT = "1500MB"  # of DuckDB; larger intermediate results spill to a temporary folder
 _COPY_BYTES = 8 << 20
+_BATCH_ROWS = 1 << 18
 
 
 def open_index(dataset: Location, *, split: str, where: str, by: Sequence[str], cache: Path) -> Index:
@@ -38,14 +40,13 @@ def open_index(dataset: Location, *, split: str, where: str, by: Sequence[str], 
         _check(where)
     manifest, size_bytes = _manifest_facts(dataset)
     facts = json.dumps([INDEX_VERSION, manifest, split, where, list(by)])
-    path = cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.arrow"
-    if not path.exists():
-        with _alone(path.with_suffix(".lock")):
-            if not path.exists():
+    index = Index(cache / hashlib.sha256(facts.encode()).hexdigest()[:32])
+    if not index.is_whole():
+        with _alone(index.path.with_suffix(".lock")):
+            if not Index(index.path).is_whole():
                 with _local_manifest(dataset, manifest, size_bytes, cache) as file:
-                    table = _selected(file, _query(file, split, where, by), where)
-                _write(path, table, manifest)
-    index = Index(path)
+                    _write(index.path, file, _query(file, split, where, by), manifest)
+        index = Index(index.path)
     if not len(index):
         asked = f' with where = "{where}"' if where else ""
         raise ConfigError(f'{dataset}: no mask of split "{split}"{asked}; see medcurate stats {dataset}.')
@@ -102,19 +103,21 @@ def _local_manifest(dataset: Location, sha256: str, size_bytes: int, cache: Path
 
 
 def _query(manifest: Path, split: str, where: str, by: Sequence[str]) -> str:
+    """The selected masks in the manifest's order, which is that of storage; DuckDB keeps it."""
     conditions = ([f"split = {_literal(split)}"] if split else []) + ([f"(\n{where}\n)"] if where else [])
     chosen = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    stratum = f"arg_min(concat_ws('/', {', '.join(by)}), annotation)" if by else "''"
+    stratum = f"concat_ws('/', {', '.join(by)})" if by else "''"
     return (
-        'SELECT shard, "offset", any_value(size) AS size, any_value(digest) AS digest, '
-        f'{stratum} AS stratum, any_value("group") AS patient, any_value("key") AS "key", '
-        "list_sort(list(annotation)) AS annotations "
-        f"FROM read_parquet({_literal(glob.escape(str(manifest)))}, hive_partitioning = false) AS manifest "
-        f'{chosen} GROUP BY shard, "offset" ORDER BY shard, "offset"'
+        f'SELECT shard, "offset", size, digest, annotation, "key", "group" AS patient, {stratum} AS stratum '
+        f"FROM read_parquet({_literal(glob.escape(str(manifest)))}, hive_partitioning = false) AS manifest {chosen}"
     )
 
 
-def _selected(manifest: Path, sql: str, where: str) -> pa.Table:
+def _write(path: Path, manifest: Path, sql: str, sha256: str) -> None:
+    """Make the index under another name, and give it its own when it is complete."""
+    unfinished = path.with_name(f"{TEMP_PREFIX}{path.name}")
+    for leftover in (unfinished, path):  # of a killed process, or damaged
+        shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="medcurate-") as spill:
         config = {
             "memory_limit": MEMORY_LIMIT,
@@ -127,41 +130,12 @@ def _selected(manifest: Path, sql: str, where: str) -> pa.Table:
             connection.execute(f"SET allowed_paths = [{allowed}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
-            return connection.sql(sql).to_arrow_table()
+            write_columns(unfinished, connection.sql(sql).to_arrow_reader(_BATCH_ROWS), sha256)
         except duckdb.Error as error:
-            raise condition_error(where, error) from error
+            raise ConfigError(f"{manifest}: {' '.join(str(error).split())}") from error
         finally:
             connection.close()
-
-
-def _write(path: Path, found: pa.Table, manifest: str) -> None:
-    """Commit the index: one batch, so that every column is one stretch of the file."""
-    arrays = [_whole(found.column(field.name), field.type) for field in SCHEMA]
-    about = {"manifest": manifest, "selection": _selection(arrays)}
-    schema = SCHEMA.with_metadata({"about": json.dumps(about)})
-    with committed(path) as stream, pa.ipc.new_file(stream, schema) as writer:
-        if found.num_rows:
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
-def _whole(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
-    """The column as one array of type ``wanted``."""
-    if not pa.types.is_dictionary(wanted):
-        return pa.concat_arrays(column.cast(wanted).chunks or [pa.array([], wanted)])
-    coded = column.dictionary_encode().unify_dictionaries()
-    return pa.concat_arrays(
-        coded.cast(wanted).chunks or [pa.array([], pa.large_string()).dictionary_encode()]
-    )
-
-
-def _selection(arrays: Sequence[pa.Array]) -> str:
-    """Digest of the samples, their selected masks and their strata."""
-    values = dict(zip(SCHEMA.names, arrays, strict=True))
-    lists = values["annotations"]
-    found = hashlib.sha256()
-    for array in (values["digest"], values["stratum"].indices, lists.offsets, lists.values):
-        found.update(np.ascontiguousarray(array.to_numpy()).data)
-    return found.hexdigest()
+    os.rename(unfinished, path)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Even:
 
 
 class Tempered:
-    """Samples by weight of their group. Memory: 24 bytes a sample."""
+    """Samples by weight of their group. Memory: about 24 bytes a sample while an epoch is laid out."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class Tempered:
     def _seen(self, epoch: int, samples: Int64s | slice = slice(None)) -> Int64s:
         """How often each sample was shown before ``epoch``: how often the circle passed its place."""
         group = self._groups[samples]
-        behind = epoch * self._turns[group] - self._places[samples]
-        seen: Int64s = -(-behind // self._sizes[group])
+        rounds, rest = np.divmod(epoch * self._turns, np.maximum(self._sizes, 1))
+        seen: Int64s = rounds[group] + (self._places[samples] < rest[group])
         return seen
 
 
@@ -98,7 +98,7 @@ def _turns(sizes: Int64s, temper: float) -> Int64s:
     return turns
 
 
-def _places(groups: npt.NDArray[np.int32], sizes: Int64s, seed: int) -> Int64s:
+def _places(groups: npt.NDArray[np.int32], sizes: Int64s, seed: int) -> npt.NDArray[np.int32]:
     """A place on its group's circle for each sample, each place once: r -> (a r + b) mod n, a prime to n."""
     by_group = np.argsort(groups.astype(np.uint16) if len(sizes) <= 1 << 16 else groups, kind="stable")
     rank = np.empty(len(groups), np.int64)
@@ -106,7 +106,9 @@ def _places(groups: npt.NDArray[np.int32], sizes: Int64s, seed: int) -> Int64s:
     rank[by_group] = np.arange(len(groups)) - np.repeat(firsts, sizes)
     factors = np.array([_factor(size, seed, group) for group, size in enumerate(sizes.tolist())], np.int64)
     shifts = below(mixed(seed, _CIRCLES, np.arange(len(sizes)), 1), np.maximum(sizes, 1))
-    places: Int64s = (rank * factors[groups] + shifts[groups]) % sizes[groups]
+    places: npt.NDArray[np.int32] = ((rank * factors[groups] + shifts[groups]) % sizes[groups]).astype(
+        np.int32
+    )
     return places
 
 
