@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layouts import more_shapes, shapes
+from layouts import dicom_shapes, more_shapes, shapes
 from layouts.shapes import Shape
 from medcurate.config.source import Pairing, Source
 
@@ -13,6 +13,7 @@ SHAPES: dict[str, Callable[[Source, Mapping[str, Any]], Shape]] = {
     "array-pack": more_shapes.array_pack,
     "bids-derivatives": more_shapes.bids,
     "case-folder": shapes.case_folder,
+    "dicom-tree": dicom_shapes.dicom_tree,
     "flat-suffix": shapes.flat_suffix,
     "paired-folders": shapes.paired_folders,
     "pattern": more_shapes.pattern,

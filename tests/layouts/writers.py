@@ -221,12 +221,18 @@ def _save(pixels: np.ndarray, path: Path, ending: str) -> None:
 
 
 def dicom(file: File) -> None:
-    """A folder of one plane a file, an enhanced file of all planes, or one flat image."""
+    """A folder of one plane a file, an enhanced file of all planes, or one flat image.
+
+    An entry is what the headers of a series must say: modality, patient and UID.
+    """
     piece = file.pieces[0]
     uid = file.options.get("series_uid") or generate_uid(entropy_srcs=[str(file.path)])
+    said: dict[str, object] = {"SeriesInstanceUID": uid}
+    if piece.entry:
+        said = dict(zip(("Modality", "PatientID", "SeriesInstanceUID"), piece.entry.split("/"), strict=True))
     voxels = _voxels(piece)
     if file.is_folder:
-        for number, dataset in enumerate(series(voxels, SeriesInstanceUID=uid)):
+        for number, dataset in enumerate(series(voxels, **said)):
             # The file's name says nothing of the plane's place.
             (file.path / f"{9 - number:04d}.dcm").write_bytes(dicom_bytes(dataset))
     elif piece.dimensions == 3:
