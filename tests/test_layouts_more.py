@@ -151,6 +151,64 @@ SETS: dict[str, dict[str, Any]] = {
         "label": {"reader": "raster", "decoder": "bits"},
         "labels": {"0": "liver", "3..9": "spleen"},
     },
+    "patients and splits from a table": {
+        **MR,
+        "pairings": FLAT,
+        "label": INDEX,
+        "case": {
+            "pattern": r"^(?P<case>p\d{3}_v\d)$",
+            "table": {
+                "file": "about/info.csv",
+                "delimiter": ";",
+                "case": "p<number>_v<visit>",
+                "group": "<person>",
+                "split": "<part>",
+                "splits": {"trainval": "train", "test": "test", "val": "val"},
+                "capture": {"remark": "^(?P<person>[^-]+)-"},
+            },
+        },
+    },
+    "patients of rows": {
+        **PICTURE_ROWS,
+        "pairings": pairs("array-pack", images="images.npy", labels="labels.npy"),
+        "label": {"reader": "array", "decoder": "instance"},
+        "labels": {"*": "nucleus"},
+        "case": {"table": {"file": "rows.json", "records": "all", "case": "<row:06>", "group": "<slide>"}},
+    },
+    "a folder a class": {
+        **RASTER,
+        "modality": "endoscopy",
+        "pairings": pairs(
+            "pattern",
+            image=r"(?P<label>[a-z]+)/(?P<surgery>\d+)/image(?P<frame>\d+)\.png",
+            label=r"(?P<label>[a-z]+)/(?P<surgery>\d+)/mask(?P<frame>\d+)\.png",
+        ),
+        "label": {"reader": "raster", "decoder": "mask-per-class"},
+        "labels": {"colon": "colon", "liver": "liver", "spleen": "spleen"},
+        "case": {"pattern": r"^[^/]+/(?P<group>\d+)/"},
+    },
+    "a file an instrument, parts in each": {
+        **RASTER,
+        "modality": "endoscopy",
+        "pairings": pairs(
+            "pattern",
+            image=r"(?P<frame>f\d+)/left\.png",
+            label=r"(?P<frame>f\d+)/truth/[a-z]+\.png",
+            several_labels=True,
+        ),
+        "label": {"reader": "raster", "decoder": "value-map"},
+        "labels": {"10": "instrument-shaft", "20": "instrument-wrist"},
+        "case": {"identifiers": "keep"},
+    },
+    "pictures of MetaImage": {
+        "modality": "ultrasound",
+        "dimensions": 2,
+        "pairings": pairs("paired-folders", images="i", labels="l", image_suffix=".mha", label_suffix=".mha"),
+        "image": {"reader": "metaimage", "options": {"channels": "k"}},
+        "label": {"reader": "metaimage", "decoder": "index"},
+        "labels": {"1": "pubic-symphysis", "2": "fetal-head"},
+        "case": {"identifiers": "keep"},
+    },
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from layouts.cases import Name, names
 from layouts.paint import Canvas, canvas, painted
 from layouts.registry import shape
 from layouts.shapes import Place, Placed
+from layouts.tables import CaseSheet
 from layouts.writers import File, Piece, write
 from medcurate.config.source import Source
 from medcurate.format.keys import pseudonym
@@ -60,10 +61,12 @@ def make(source: Source, folder: Path) -> Expected:
     expected = Expected(tuple(channel.name for channel in source.channels) or ("",))
     taken: set[str] = set()
     writes: list[_Write] = []
+    sheet = CaseSheet(source.case.table) if source.case.table else None
     for number, pairing in enumerate(source.pairings):
         made = shape(source, pairing, rater=next(iter(source.label.raters), ""))
         for running, name in enumerate(names(source, made, number, taken, pairing.select)):
-            shown = canvas(source, whole=running == 0, files=made.several)
+            only = made.keys.get(name.text, "")
+            shown = canvas(source, whole=running == 0, files=made.several, only=only)
             for turn, rater in enumerate(source.label.raters or ("",)):
                 by_rater = shape(source, pairing, rater)
                 match = re.fullmatch(by_rater.structure, name.text)
@@ -72,13 +75,16 @@ def make(source: Source, folder: Path) -> Expected:
                 if turn == 0:
                     writes += _image_writes(source, name, shown, placed)
                 writes += _label_writes(source, shown, placed)
+            patient, split = sheet.add(name.case, name.own) if sheet else ("", "")
             expected.cases[_written(source, name.case)] = ExpectedCase(
-                group=_group(source, name.patient),
-                split=pairing.split,
+                group=_group(source, name.own or patient or name.patient),
+                split=split or pairing.split,
                 masks=_masks(source, shown),
                 slices=len({plane for strip in shown.strips for plane in strip.planes}),
             )
     _write_all(source, folder, writes)
+    if sheet:
+        sheet.write(folder)
     return expected
 
 

@@ -107,15 +107,10 @@ def bids(source: Source, options: Options) -> Shape:
 def pattern(source: Source, options: Options) -> Shape:
     """Paths drawn from the expression of images; those of labels with the same groups."""
     image, label = options["image"], options["label"]
-    groups = re.compile(image).groupindex
-    key = sorted((name for name in groups if name != "channel"), key=groups.__getitem__)
-    assert "label" not in key, "a folder a class: add it to tests/layouts/more_shapes.py"
-    paths: dict[str, dict[str, str]] = {}
-    seed = zlib.crc32(f"{source.id}/{image}".encode())
-    for path in islice(drawn("(?:[^/.][^/]*/)*[^/.][^/]*", image, seed), 200):
-        if (match := re.fullmatch(image, path)) and all(match[name] for name in key):
-            paths.setdefault("/".join(match[name] for name in key), {name: match[name] for name in key})
-    names = tuple(name for name in paths if re.search(source.case.pattern, name))[:ROWS]
+    paths = _paths(source, image, str(options.get("folder")))
+    by_class = "label" in re.compile(image).groupindex
+    names = tuple(name for name in paths if re.search(source.case.pattern, name))
+    names = names if by_class else names[:ROWS]
     folder = filled(options.get("folder", "."), ())
 
     def place(match: re.Match[str], number: int) -> Placed:
@@ -124,10 +119,12 @@ def pattern(source: Source, options: Options) -> Shape:
         several = 2 if options.get("several_labels") else 1
 
         def one(expression: str, **more: str) -> list[str]:
-            letters = alphabet(expression)
+            letters = alphabet(expression) | set("".join((*fixed.values(), *more.values())))
             whole = automaton(expression, letters, {**fixed, **more})
-            found = product(whole, automaton(".*", letters | set("".join(more.values()))))
-            return [found.draw(_rng(source, number, more, copy)) for copy in range(several)]
+            found = product(whole, automaton(".*", letters))
+            drawings = (found.draw(_rng(source, number, more, copy)) for copy in range(40))
+            fitting = dict.fromkeys(path for path in drawings if re.fullmatch(expression, path))
+            return [*fitting][:several]
 
         tokens = channels(source)
         return Placed(
@@ -137,14 +134,42 @@ def pattern(source: Source, options: Options) -> Shape:
             },
             {
                 token: [
-                    Place(_below(folder, path))
-                    for path in dict.fromkeys(one(label, **({"label": token} if token else {})))
+                    Place(_below(folder, path)) for path in one(label, **({"label": token} if token else {}))
                 ]
-                for token in (tuple(source.labels) if named else ("",))
+                for token in (_classes(source, fixed) if named else ("",))
             },
         )
 
-    return Shape(".*", place, names=names)
+    keys = {name: groups["label"] for name, groups in paths.items()} if by_class else {}
+    return Shape(".*", place, several=2 if options.get("several_labels") else 1, names=names, keys=keys)
+
+
+def _classes(source: Source, groups: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes with files: all, or the one in whose folder the picture lies."""
+    return (groups["label"],) if "label" in groups else tuple(source.labels)
+
+
+def _paths(source: Source, image: str, folder: str) -> dict[str, dict[str, str]]:
+    """Names of cases, with the groups that they are made of; where classes have folders, some of each.
+
+    The second class shows a picture with the first one's number: both are of one patient.
+    """
+    groups = re.compile(image).groupindex
+    key = sorted((name for name in groups if name != "channel"), key=groups.__getitem__)
+    found: dict[str, dict[str, str]] = {}
+    fixed: dict[str, str] = {}
+    for number, class_key in enumerate(source.labels if "label" in groups else ("",)):
+        if class_key:
+            fixed = {**(fixed if number == 1 else {}), "label": class_key}
+        seed = zlib.crc32(f"{source.id}/{folder}/{image}".encode()) + number
+        drawings = islice(drawn("(?:[^/.][^/]*/)*[^/.][^/]*", image, seed, fixed), 1 if class_key else 200)
+        for path in drawings:
+            if (match := re.fullmatch(image, path)) and all(match[name] for name in key):
+                fixed = {name: match[name] for name in key}
+                found.setdefault("/".join(fixed.values()), fixed)
+        if not class_key:
+            fixed = {}
+    return found
 
 
 def _rng(source: Source, number: int, more: Mapping[str, str], copy: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,13 +57,13 @@ class Canvas:
         return [strip.on(self.shape) for strip in self.strips if strip.key == key]
 
 
-def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
-    """The strips of a case: of all keys, or of the first three only."""
+def canvas(source: Source, *, whole: bool, files: int, only: str = "") -> Canvas:
+    """The strips of a case: of all keys, or of the first three only, or of the key ``only``."""
     objects = files
     if source.label.decoder in OBJECT_DECODERS:
         objects = 3 if len(source.labels) == 1 else 2
     keys = [key for key in source.labels for _ in range(1 if _is_one_number(source, key) else objects)]
-    shown = len(keys) if whole else min(len(keys), 3)
+    shown = len(keys) if whole or only else min(len(keys), 3)
     planes = PLANES if source.dimensions == 3 or source.frames else 1
     strips = tuple(
         Strip(
@@ -74,6 +74,7 @@ def canvas(source: Source, *, whole: bool, files: int) -> Canvas:
             planes=tuple(range(number % 2, number % 2 + 1 + number % 3)) if planes > 1 else (0,),
         )
         for number, key in enumerate(keys[:shown])
+        if not only or key == only
     )
     shape = (planes, max(4 * len(keys) + 4, LEAST_SIDE), max(len(keys) + 8, LEAST_SIDE))
     return Canvas(source, strips, shape, files)
@@ -250,4 +251,8 @@ def painted(canvas: Canvas) -> Shown:
     """The arrays of a case's label files."""
     decoder = canvas.source.label.decoder
     assert decoder in PAINTERS, f"decoder {decoder}: add its layout to tests/layouts/paint.py"
-    return PAINTERS[decoder](canvas, canvas.source.label.options)
+    paint, options = PAINTERS[decoder], canvas.source.label.options
+    if canvas.files == 1 or decoder in {"mask-per-class", "threshold", "structures"}:
+        return paint(canvas, options)
+    parts = [replace(canvas, strips=canvas.strips[start :: canvas.files]) for start in range(canvas.files)]
+    return {"": [array for part in parts for array in paint(part, options)[""]]}

@@ -38,6 +38,7 @@ class Shape:
     ``place`` is also given a running number, so that sets with several endings show each of them.
     ``several``: how many label files of one key a case may have. ``names``: all names, where they are not free.
     ``patients`` (by name), ``patient``: what the layout itself says of the patient.
+    ``keys`` (by name): the only class that a case shows, where classes have pictures of their own.
     """
 
     structure: str
@@ -46,6 +47,7 @@ class Shape:
     names: tuple[str, ...] = ()
     patients: Mapping[str, str] = field(default_factory=dict)
     patient: Callable[[re.Match[str]], str] | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def patient_of(self, name: str) -> str:
         """The patient by the layout, "" where it says nothing."""
