@@ -7,8 +7,11 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -325,6 +328,27 @@ def test_a_killed_worker_ends_the_stream_with_its_signal(dataset, cache):
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="-9"):
             list(islice(source, 20))
+
+
+def test_a_schedulers_signal_to_all_processes_does_not_end_workers(dataset, cache, uninterrupted):
+    """The trainer still wants its batch, and then writes a checkpoint."""
+    with stream(dataset, cache, workers=2) as source:
+        found = [next(source)]
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signal.SIGINT)
+        found += islice(source, 14)
+    assert [content(batch) for batch in found] == [content(batch) for batch in uninterrupted[:15]]
+
+
+def test_a_program_that_forgets_to_close_ends(dataset, cache):
+    script = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from pathlib import Path\nfrom stream_kit import stream\n"
+        f"source = stream({str(dataset)!r}, Path({str(cache)!r}), workers=2)\nnext(source)\n"
+    )
+    root = Path(__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, timeout=60, check=False).returncode == 0
 
 
 def test_workers_end_with_their_parent(dataset, cache):

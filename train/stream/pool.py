@@ -7,6 +7,7 @@ a batch is ready when its slowest rows are, and memory is what the slots hold. W
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -85,6 +86,7 @@ class Pool:
         self._links: list[Connection] = []
         self._processes: list[Any] = []
         self._asked = self._taken = 0
+        atexit.register(self.close)  # before multiprocessing's own, which would wait for workers for ever
         try:
             with _forkable():
                 for worker in range(workers):
@@ -110,8 +112,9 @@ class Pool:
 
     def close(self) -> None:
         """End all workers at once: they hold nothing that a kill could leave half done."""
+        atexit.unregister(self.close)
         for process in self._processes:
-            process.terminate()
+            process.kill()
         for process, link in zip(self._processes, self._links, strict=True):
             process.join()
             link.close()
@@ -154,8 +157,9 @@ class Pool:
 def _serve(theirs: Connection, ours: Connection, parent: int, *arguments: Any) -> None:
     """A worker's life: fill one slot after another until the parent closes its end."""
     ours.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the link
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Terminals and schedulers signal all processes of a job; only the parent knows what is to be saved first.
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     task, layout, buffer, worker, workers = arguments
     maker = Maker(task, worker, workers)
