@@ -151,11 +151,14 @@ def _put_back(
     by_name = dict(_of(optimiser, model))
     for key, value in tensors.items():
         state, _, name = key.partition("/")
-        optimiser.state[by_name[name]][state] = value.to(by_name[name].device)
+        parameter = by_name[name]
+        # In the parameter's own memory format: fused kernels walk both in storage order.
+        optimiser.state[parameter][state] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     for key, number in scalars.items():
         state, _, name = key.partition("/")
-        # Adam keeps its step count as a float32 tensor on the CPU unless it is fused or capturable.
-        optimiser.state[by_name[name]][state] = torch.tensor(number, dtype=torch.float32)
+        # Fused Adam keeps its step count beside the parameter.
+        device = by_name[name].device
+        optimiser.state[by_name[name]][state] = torch.tensor(number, dtype=torch.float32, device=device)
 
 
 def _of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from medcurate.errors import ConfigError
 
@@ -69,7 +71,10 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
         return
     limit = timedelta(seconds=timeout_s)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=limit)
+    store, rank, _ = next(rendezvous("env://", timeout=limit))
+    # torchrun keeps one store for all its attempts: without a prefix, ranks may find the addresses of the dead.
+    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
     try:
         control = dist.new_group(backend="gloo", timeout=limit)
         yield World(dist.get_rank(), size, chosen, dist.group.WORLD, control)

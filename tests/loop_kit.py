@@ -1,0 +1,131 @@
+"""What the tests of the training loop share: a recipe of seconds, runs in own processes, what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+BATCHES = 10
+
+RECIPE = f"""
+name = "tiny"
+title = "Seconds"
+[model]
+image_side = 64
+adapter = "sam-med2d"
+trainable = ["adapters", "prompt-encoder", "mask-decoder"]
+[model.dims]
+width = 32
+depth = 2
+heads = 2
+global_blocks = [1]
+window = 2
+prompt_width = 32
+mask_channels = 8
+decoder_heads = 4
+decoder_mlp = 32
+iou_hidden = 16
+[data]
+masks_per_image = 2
+[steps]
+method = "interactive"
+rounds = 2
+[run]
+batches = {BATCHES}
+batch_images = 4
+seed = 7
+checkpoint_every = 3
+log_every = 1
+"""
+
+
+def write_recipe(folder: Path, text: str = RECIPE) -> Path:
+    """A recipe file in ``folder``."""
+    path = folder / "tiny.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def start(
+    recipe: Path, data: Path, out: Path, *extra: str, launcher: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """Begin a run, by ``python -m medcurate.train`` or under ``launcher``."""
+    entry = (
+        [sys.executable, "-m", *launcher, "medcurate.train"] if not launcher else [sys.executable, *launcher]
+    )
+    command = [*entry, str(recipe), "--data", str(data), "--out", str(out), "--device", "cpu", *extra]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(out.parent / "cache")}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def torchrun(processes: int, restarts: int = 0) -> tuple[str, ...]:
+    """A launcher for ``start``."""
+    return (
+        "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        f"--max-restarts={restarts}", "-m", "medcurate.train",
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait for the end with exit code ``code``; what was written to standard error."""
+    try:
+        _, error = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == code, error
+    return error
+
+
+def wait_for(out: Path, batches: int, process: subprocess.Popen[str]) -> None:
+    """Return when the log of the run tells of ``batches`` finished batches."""
+    limit = time.monotonic() + 120
+    while not any(line["batches"] >= batches for line in losses_lines(out)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def losses_lines(out: Path) -> list[dict[str, Any]]:
+    """The log's lines about training, in order; a line that is being written is left out."""
+    path = out / "log.jsonl"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if line["event"] == "train"]
+
+
+def losses(out: Path) -> list[float]:
+    """The loss of every batch, in order; of a batch that was done twice the last."""
+    return [loss for _, loss in sorted({line["batches"]: line["loss"] for line in losses_lines(out)}.items())]
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Folders of checkpoints, oldest first."""
+    return sorted((out / "checkpoints").glob("step-*"))
+
+
+def last_state(out: Path) -> dict[str, Any]:
+    """The record of the last checkpoint, without what depends on the machine."""
+    state: dict[str, Any] = json.loads((checkpoints(out)[-1] / "state.json").read_text(encoding="utf-8"))
+    del state["facts"]
+    return state
+
+
+def weights(out: Path) -> dict[str, Any]:
+    """Tensors of the last checkpoint's model."""
+    return load_file(checkpoints(out)[-1] / "model.safetensors")
