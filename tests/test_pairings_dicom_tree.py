@@ -130,6 +130,22 @@ def test_readings_of_lidc(root):
     assert problems == {"069.xml": "", "070.xml": "label without image"}
 
 
+def test_copies_of_a_label_count_once(root):
+    store(root, "a", *ct("LIDC-IDRI-0101", "thin"))
+    series_uid = uid("LIDC-IDRI-0101", "thin")
+    reading = (
+        f'<LidcReadMessage xmlns="http://www.nih.gov"><SeriesInstanceUid>{series_uid}</SeriesInstanceUid>'
+    )
+    for name in ("157/069.xml", "185/069.xml"):
+        (root / name).parent.mkdir()
+        (root / name).write_text(reading)
+    (case,) = find(root, labels="lidc-xml")
+    assert (case.problem, case.labels[0].paths, len(case.labels)) == ("", (Path("157/069.xml"),), 1)
+    (root / "correction.xml").write_text(reading + "<!-- another -->")
+    (case,) = find(root, labels="lidc-xml")
+    assert case.problem == "2 label files where one is expected"
+
+
 def test_files_named_after_the_patient(root):
     store(root, "dicom/a", *ct("PANCREAS_0001", "thin"))
     store(root, "dicom/b", *ct("PANCREAS_0002", "thin"))

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from medcurate.commit import sha256_file
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings.dicom_headers import Facts, scan
@@ -98,7 +99,9 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             "Put the collection there, or mend the [[pairings]] options of the source."
         )
     found = (
-        _with_files(root, images, options, names) if options.label else _with_objects(facts, images, options)
+        _with_files(root, images, options, names)
+        if options.label
+        else _with_objects(root, facts, images, options)
     )
     yield from sorted(found, key=lambda entry: entry.name)
 
@@ -121,7 +124,7 @@ def _series(facts: Mapping[Path, Facts], options: Options) -> dict[str, _Series]
 
 
 def _with_objects(
-    facts: Mapping[Path, Facts], images: Mapping[str, _Series], options: Options
+    root: Path, facts: Mapping[Path, Facts], images: Mapping[str, _Series], options: Options
 ) -> Iterator[Found]:
     """Cases whose labels are objects that name their series."""
     wanted, kind = wildcard_pattern(options.label_description), _KINDS[options.labels]
@@ -138,9 +141,19 @@ def _with_objects(
         elif not present.intersection(fact.refers_to) and not targets and options.unlabelled == "reject":
             yield _lost(path, fact, "label without image")
     for uid, series in images.items():
-        files = tuple(LabelFile(paths=(path,)) for path in labels.get(uid, ()))
+        files = tuple(LabelFile(paths=(path,)) for path in _distinct(root, labels.get(uid, ())))
         if files or options.unlabelled == "reject":
             yield _found(series, files, options)
+
+
+def _distinct(root: Path, paths: Sequence[Path]) -> Iterator[Path]:
+    """``paths`` without copies: collections hold the same label under several names (LIDC-IDRI's readings)."""
+    seen: set[str] = set()
+    for path in paths:
+        digest = sha256_file(root / path) if len(paths) > 1 else ""
+        if digest not in seen:
+            seen.add(digest)
+            yield path
 
 
 def _lost(path: Path, facts: Facts, problem: str) -> Found:

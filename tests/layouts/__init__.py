@@ -20,10 +20,11 @@ import numpy as np
 
 from layouts.cases import Name, names
 from layouts.paint import Canvas, canvas, painted
+from layouts.pieces import File, Piece
 from layouts.registry import shape
 from layouts.shapes import Place, Placed
 from layouts.tables import CaseSheet
-from layouts.writers import File, Piece, write
+from layouts.writers import write
 from medcurate.config.source import Source
 from medcurate.format.keys import pseudonym
 from medcurate.library import lineage
@@ -145,6 +146,7 @@ def _label_writes(source: Source, shown: Canvas, placed: Placed) -> Iterator[_Wr
                 source.label.reader_options,
                 strips=[strip for strip in shown.strips if key in {"", strip.key}],
                 turned=source.label.axes or "",
+                on_dicom=source.image.reader == "dicom" and source.label.geometry == "file",
                 frames=source.frames,
             )
             yield _Write(source.label.reader, place, piece)

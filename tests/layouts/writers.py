@@ -6,7 +6,6 @@ Arrays are (planes, rows, columns), colour with three more, channels of one file
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -19,43 +18,11 @@ from dicom_kit import dicom_bytes, enhanced, instance, series
 from PIL import Image
 from pydicom.uid import generate_uid
 
+from layouts import readings
 from layouts.paint import Strip
+from layouts.pieces import File, Piece
 
 SPACING_MM = (1.0, 1.0, 3.0)  # column, row, plane
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One image or label that goes to a file; ``entry``: which one, where the file holds many."""
-
-    array: np.ndarray
-    is_label: bool
-    entry: str = ""
-    key: str = ""  # of [labels] where every class has its own file, or the channel
-    dimensions: int = 3
-    options: Mapping[str, Any] = field(default_factory=dict)  # of its reader
-    strips: Sequence[Strip] = ()  # of a drawing
-    turned: str = ""  # the directions that the axes of a label grow to, where not LPS
-    frames: str = ""  # the stored axis that counts planes, where not the last
-    is_text: bool = False  # says something of a row, as it stands
-
-
-@dataclass(frozen=True)
-class File:
-    """All that one file holds, and the options of the reader of the first piece."""
-
-    path: Path  # of the file, or of the folder of a series
-    is_folder: bool
-    pieces: Sequence[Piece]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        return self.pieces[0].options
-
-    @property
-    def array(self) -> np.ndarray:
-        (piece,) = self.pieces
-        return piece.array
 
 
 def _voxels(piece: Piece) -> np.ndarray:
@@ -74,6 +41,8 @@ def nifti(file: File) -> None:
     voxels = _voxels(file.pieces[0])
     voxels = voxels.astype(np.int32) if voxels.dtype == np.int64 else voxels
     affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1])
+    if file.pieces[0].on_dicom:
+        affine = np.array([[-0.6, 0, 0, 10], [0, -0.8, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])  # dicom_kit
     kind = nib.Nifti1Pair if file.path.name.endswith((".hdr", ".img")) else nib.Nifti1Image
     nib.save(kind(np.ascontiguousarray(voxels), affine), file.path)
 
@@ -249,6 +218,7 @@ def dicom(file: File) -> None:
 WRITERS: dict[str, Callable[[File], None]] = {
     "array": array,
     "dicom": dicom,
+    "lidc-xml": readings.lidc_xml,
     "metaimage": itk,
     "nifti": nifti,
     "nrrd": itk,
