@@ -59,6 +59,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": BASE | {"commit", "engines", "format", "progress"},
     "inspection": BASE | {"config", "decoders", "pairings", "readers", "registry", "types"},
 }  # fmt: skip
+# Prediction from files joins both sides: a trained model, and what a build makes of an image.
+MAY_IMPORT["prediction"] = BASE | {
+    "commit", "config", "format", "progress", "readers", "registry", "stages", "tables", "train", "types",
+}  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"train"}
 MAY_IMPORT["train"] = BASE | {
@@ -144,6 +148,7 @@ HEAVY = (
         ["sources"],
         ["inspect"],
         ["download"],
+        ["evaluate"],
     ],
 )
 def test_help_loads_no_heavy_library(verb: list[str]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from medcurate.train.command import train
+from medcurate.train.command_evaluate import evaluate
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this group."""
     app.command()(train)
+    app.command()(evaluate)

@@ -1,7 +1,8 @@
 """Read-only SQL over a dataset's tables, on a folder or a URL, by DuckDB.
 
-Two tables, ``manifest`` and ``rejects`` (columns: ``medcurate.format.columns``). A connection is closed in
-both senses of safety: SQL can reach these two files and nothing else, and no setting can be changed.
+Two tables, ``manifest`` and ``rejects`` (columns: ``medcurate.format.columns``); in the folder of an evaluation
+``scores``, ``volumes``, ``predictions`` and ``prompts``. A connection is closed in both senses of safety: SQL can
+reach these files and nothing else, and no setting can be changed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fsspec import AbstractFileSystem
 
 from medcurate.engines.allotted import allotted_cpus
 from medcurate.errors import ConfigError
-from medcurate.format import MANIFEST_FILE, REJECTS_FILE
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SCORE_FILES
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import read_record
 from medcurate.storage import Location, RangeFile, StorageError, locate
@@ -106,12 +107,17 @@ def _tables(dataset: str | Path) -> dict[str, Location]:
     """Table name to file. Raises ConfigError when the manifest is not there."""
     where = locate(dataset)
     if where.url.endswith(".parquet"):
-        name = "rejects" if where.url.endswith("/" + REJECTS_FILE) else "manifest"
+        known = (REJECTS_FILE, *SCORE_FILES)
+        file = where.url.rsplit("/", 1)[-1]
+        name = file.removesuffix(".parquet") if file in known else "manifest"
         if not where.exists():
             raise ConfigError(f"{where}: no such file")
         return {name: where}
     manifest, rejects = where.member(MANIFEST_FILE), where.member(REJECTS_FILE)
     if not manifest.exists():
+        if where.member(SCORE_FILES[0]).exists():
+            scores = {name.removesuffix(".parquet"): where.member(name) for name in SCORE_FILES}
+            return {name: file for name, file in scores.items() if file.exists()}
         if where.is_local:
             read_record(where.path)
         raise ConfigError(f"{where}: no dataset here ({MANIFEST_FILE} is missing).")
@@ -220,7 +226,7 @@ def _hint(error: Exception, text: str, sql: str) -> str:
         near = difflib.get_close_matches(unknown[1], known, 3)
         return f" (did you mean {' or '.join(near)}?)" if near else f"; columns: {', '.join(known)}"
     if "Table with name" in text:
-        return " (tables: manifest, rejects)"
+        return " (tables: manifest, rejects; of an evaluation: scores, volumes, predictions, prompts)"
     return ""
 
 

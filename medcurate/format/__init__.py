@@ -14,5 +14,7 @@ DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
 REJECTS_FILE = "rejects.parquet"
 CLAIM_FILE = "build.json"  # stands in an unfinished output; says what is being built there
+SCORE_FILES = ("scores.parquet", "volumes.parquet", "predictions.parquet", "prompts.parquet")
+"""What an evaluation writes into a folder of its own; the first is always there."""
 SHARD_FOLDER = "shards"
 SPLITS = ("train", "val", "test")

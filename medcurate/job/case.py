@@ -114,6 +114,7 @@ def _image_info(cut: _Cut) -> dict[str, Any]:
         "axis": found.axis or "",
         "slice_count": found.slice_count,
         "spacing_mm": found.spacing_mm,
+        "slice_spacing_mm": cut.grid.slice_spacing_mm(found.axis),
         "intensity": None
         if picture.intensity_low is None
         else (picture.intensity_low, picture.intensity_high),

@@ -56,6 +56,11 @@ class Grid:
             return self.image_spacing_mm
         return plane_spacing_mm(spacing_mm, axis)
 
+    def slice_spacing_mm(self, axis: Axis | None) -> float | None:
+        """Distance of neighbouring planes of ``axis``; None where unknown."""
+        spacing_mm = self.spacing_mm()
+        return None if spacing_mm is None or axis is None else spacing_mm["xyz".index(axis)]
+
 
 def grid_of(volume: Volume, source: Source) -> Grid:
     """The grid of ``volume``. Raises CaseRejected for a singular affine, or a picture from a 3D source."""

@@ -97,7 +97,7 @@ def write_records(path: Path, records: Iterable[PromptRecord]) -> None:
     rows = [asdict(record) for record in records]
     with committed(path) as stream:
         if path.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), stream, compression="zstd")
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), stream, compression="zstd")
         else:
             stream.writelines(json.dumps(row).encode() + b"\n" for row in rows)
 
@@ -128,7 +128,7 @@ def _record(row: dict[str, Any]) -> PromptRecord:
     return PromptRecord(**{**row, **lists})
 
 
-_SCHEMA = pa.schema([
+SCHEMA = pa.schema([
     ("key", pa.string()),
     ("annotation", pa.int64()),
     ("slot", pa.int64()),

@@ -1,0 +1,1 @@
+"""Prediction from files: read as a dataset build reads them, written with their geometry."""

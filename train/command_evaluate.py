@@ -1,0 +1,106 @@
+"""The ``evaluate`` verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medcurate.errors import ConfigError
+from medcurate.progress import configure
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL (https, s3) of a dataset.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="Run or checkpoint folder; or .pth, .safetensors of SAM, SAM-Med2D, MedSAM.")
+    ],
+    prompts: Annotated[
+        str, typer.Option(help="box, and after how many points masks are scored.")
+    ] = "box,1,3,5",
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    where: Annotated[str, typer.Option(help="SQL condition on the manifest.")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of scores; medcurate query reads it.", show_default="scores/ and the split"
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Train recipe that names the model of a .pth or .safetensors file.")
+    ] = "",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another checkpoint, untrained, or filled-box, in the same tables; may be repeated."
+        ),
+    ] = None,
+    against_recipe: Annotated[
+        str, typer.Option(help="Train recipe of --against files.", show_default="that of --recipe")
+    ] = "",
+    replay: Annotated[
+        Path | None, typer.Option(help="Give the prompts of this prompts.parquet again.")
+    ] = None,
+    allow_leaks: Annotated[
+        bool,
+        typer.Option("--allow-leaks", help="Score patients that were trained on; the report counts them."),
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw predictions beside the truth to this PNG file.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Masks that the decoder sees together.")] = 32,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of the surface distance, mm.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other points.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    log_format: Annotated[
+        str, typer.Option(help="Progress on standard error: auto, plain or json.")
+    ] = "auto",
+) -> None:
+    """Score a checkpoint on a dataset: Dice, IoU and NSD by prompt, source, modality and organ, in 2D and 3D."""
+    configure(log_format)
+    run = _module()
+    if split not in {"train", "val", "test", "all"}:
+        raise ConfigError(f'--split "{split}" is unknown; known: train, val, test, all')
+    folder = out or Path("scores") / split
+    found = run.evaluate(
+        run.Options(
+            data=dataset,
+            checkpoint=checkpoint,
+            out=folder,
+            recipe=recipe,
+            prompts=prompts,
+            split="" if split == "all" else split,
+            where=where,
+            against=tuple(against or ()),
+            against_recipe=against_recipe,
+            replay=replay,
+            allow_leaks=allow_leaks,
+            picture=picture,
+            masks_at_once=batch,
+            tolerance_mm=tolerance,
+            seed=seed,
+            device=device,
+        )
+    )
+    run.show_evaluation(found)
+    typer.echo(
+        f'{folder}: scores of every mask; medcurate query {folder} "SELECT * FROM scores ORDER BY dice"'
+    )
+    if picture:
+        typer.echo(f"written: {picture}", err=True)
+
+
+def _module() -> ModuleType:
+    try:
+        from medcurate.train.evaluation import run
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("medcurate"):
+            raise
+        raise ConfigError(
+            f'evaluation needs the package "{error.name}": pip install "medcurate[train]"'
+        ) from error
+    return run
