@@ -148,7 +148,7 @@ def instance(canvas: Canvas, options: Options) -> Shown:
         first = 1 if strip.key == "*" else int(strip.key.partition("..")[0])
         values[strip.on(canvas.shape)] = first + 3 * (number if strip.key == "*" else used[strip.key])
         used[strip.key] += 1
-    return {"": [values]}
+    return {"": [values.astype(_smallest([0, int(values.max())]))]}
 
 
 def mask_per_class(canvas: Canvas, options: Options) -> Shown:
