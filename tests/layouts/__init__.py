@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from layouts.cases import Name, names
-from layouts.paint import Canvas, canvas, painted
+from layouts.paint import Canvas, canvas, numbered, painted
 from layouts.pieces import File, Piece
 from layouts.registry import shape
 from layouts.shapes import Place, Placed
-from layouts.tables import CaseSheet
+from layouts.tables import CaseSheet, Sheets
 from layouts.writers import write
 from medcurate.config.source import Source
 from medcurate.format.keys import pseudonym
@@ -63,6 +63,7 @@ def make(source: Source, folder: Path) -> Expected:
     taken: set[str] = set()
     writes: list[_Write] = []
     sheet = CaseSheet(source.case.table) if source.case.table else None
+    sheets = Sheets()
     for number, pairing in enumerate(source.pairings):
         made = shape(source, pairing, rater=next(iter(source.label.raters), ""))
         for running, name in enumerate(names(source, made, number, taken, pairing.select)):
@@ -76,16 +77,19 @@ def make(source: Source, folder: Path) -> Expected:
                 if turn == 0:
                     writes += _image_writes(source, name, shown, placed)
                 writes += _label_writes(source, shown, placed)
+            sheets.add(made.table, made.rows.get(name.text, {}))
+            sheets.add_classes(source.label.classes, name.case, numbered(shown))
             patient, split = sheet.add(name.case, name.own) if sheet else ("", "")
             expected.cases[_written(source, name.case)] = ExpectedCase(
                 group=_group(source, name.own or patient or name.patient),
-                split=split or pairing.split,
+                split=split or made.splits.get(name.text, "") or pairing.split,
                 masks=_masks(source, shown),
                 slices=len({plane for strip in shown.strips for plane in strip.planes}),
             )
     _write_all(source, folder, writes)
     if sheet:
         sheet.write(folder)
+    sheets.write(folder)
     return expected
 
 

@@ -21,6 +21,7 @@ Shown = dict[str, list[np.ndarray]]  # by key ("" for all), one array (planes, r
 
 PLANES = 4
 LEAST_SIDE = 24
+NO_STRUCTURE = 200  # the number of an object that is background
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,23 @@ def _numbered(canvas: Canvas) -> list[tuple[int, Strip]]:
     return [(1 + 3 * number, strip) for number, strip in enumerate(canvas.strips)]
 
 
+def numbered(canvas: Canvas) -> list[tuple[int, str]]:
+    """Numbers of objects and their keys; where words are background, one object of the first of them."""
+    words = canvas.source.label.options.get("background", ())[:1]
+    return [(number, strip.key) for number, strip in _numbered(canvas)] + [
+        (NO_STRUCTURE, word) for word in words
+    ]
+
+
+def instance_table(canvas: Canvas, options: Options) -> Shown:
+    """A number an object; a corner holds one that a table calls background."""
+    values = np.zeros(canvas.shape, np.uint16)
+    for number, strip in _numbered(canvas):
+        values[strip.on(canvas.shape)] = number
+    values[:, 0, : len(options.get("background", ())[:1])] = NO_STRUCTURE
+    return {"": [values]}
+
+
 def instance_channels(canvas: Canvas, options: Options) -> Shown:
     """A channel a key, objects numbered over all of them; what is ignored holds numbers too."""
     keys = [int(key) for key in canvas.source.labels]
@@ -231,7 +249,7 @@ def structures(canvas: Canvas, options: Options) -> Shown:
     return {"": [np.zeros(canvas.shape, np.uint8)]}
 
 
-OBJECT_DECODERS = {"instance", "instance-channels", "instance-class", "colour-instance"}
+OBJECT_DECODERS = {"instance", "instance-table", "instance-channels", "instance-class", "colour-instance"}
 PAINTERS: dict[str, Callable[[Canvas, Options], Shown]] = {
     "bits": bits,
     "colour-instance": colour_instance,
@@ -240,6 +258,7 @@ PAINTERS: dict[str, Callable[[Canvas, Options], Shown]] = {
     "instance": instance,
     "instance-channels": instance_channels,
     "instance-class": instance_class,
+    "instance-table": instance_table,
     "mask-per-class": mask_per_class,
     "structures": structures,
     "threshold": threshold,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layouts import dicom_shapes, more_shapes, shapes
+from layouts import dicom_shapes, more_shapes, shapes, table_shapes
 from layouts.shapes import Shape
 from medcurate.config.source import Pairing, Source
 
@@ -18,6 +18,7 @@ SHAPES: dict[str, Callable[[Source, Mapping[str, Any]], Shape]] = {
     "paired-folders": shapes.paired_folders,
     "pattern": more_shapes.pattern,
     "same-file": more_shapes.same_file,
+    "table": table_shapes.table,
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from medcurate.config.source import Source
+from medcurate.config.table import Table
 
 FIRST = "[^/.]"  # of a visible name
 CHANNEL, LABEL = "{channel}", "{label}"
@@ -39,6 +40,7 @@ class Shape:
     ``several``: how many label files of one key a case may have. ``names``: all names, where they are not free.
     ``patients`` (by name), ``patient``: what the layout itself says of the patient.
     ``keys`` (by name): the only class that a case shows, where classes have pictures of their own.
+    ``table``, ``rows`` (by name), ``splits`` (by name): what a table that names the cases must say.
     """
 
     structure: str
@@ -48,6 +50,9 @@ class Shape:
     patients: Mapping[str, str] = field(default_factory=dict)
     patient: Callable[[re.Match[str]], str] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
+    table: Table | None = None
+    rows: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
 
     def patient_of(self, name: str) -> str:
         """The patient by the layout, "" where it says nothing."""

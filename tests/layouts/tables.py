@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from layouts.automaton import drawn
-from medcurate.config.table import CaseTable, Table
+from medcurate.config.table import CaseTable, ClassTable, Table
 
 Row = dict[str, str]
 SPLITS = ("train", "val", "test")
@@ -44,6 +44,33 @@ class CaseSheet:
 
     def write(self, folder: Path) -> None:
         write(self.table, self.rows, folder)
+
+
+@dataclass
+class Sheets:
+    """The other tables of a set: those that name cases, and those that say what values mean."""
+
+    tables: dict[str, tuple[Table, list[Row]]] = field(default_factory=dict)
+
+    def add(self, table: Table | None, row: Row) -> None:
+        """A row, once."""
+        if table:
+            rows = self.tables.setdefault(table.file, (table, []))[1]
+            rows += [row] if row not in rows else []
+
+    def add_classes(self, table: ClassTable | None, case: str, objects: Iterable[tuple[int, str]]) -> None:
+        """A row an object of ``case``: the value in its label file, and the key of [labels]."""
+        for value, key in objects if table else ():
+            assert table
+            said = {table.case: case, table.value: str(value), table.key: key}
+            self.add(
+                table,
+                {name: text for template, of in said.items() for name, text in columns(template, of).items()},
+            )
+
+    def write(self, folder: Path) -> None:
+        for table, rows in self.tables.values():
+            write(table, rows, folder)
 
 
 def columns(template: str, text: str) -> Row:

@@ -38,13 +38,21 @@ def _voxels(piece: Piece) -> np.ndarray:
 
 def nifti(file: File) -> None:
     """.nii, .nii.gz, or .hdr with .img; RAS+ from LPS axes."""
-    voxels = _voxels(file.pieces[0])
+    voxels = _frames(file.pieces) if file.pieces[0].entry else _voxels(file.pieces[0])
     voxels = voxels.astype(np.int32) if voxels.dtype == np.int64 else voxels
     affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1])
     if file.pieces[0].on_dicom:
         affine = np.array([[-0.6, 0, 0, 10], [0, -0.8, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1]])  # dicom_kit
     kind = nib.Nifti1Pair if file.path.name.endswith((".hdr", ".img")) else nib.Nifti1Image
     nib.save(kind(np.ascontiguousarray(voxels), affine), file.path)
+
+
+def _frames(pieces: Sequence[Piece]) -> np.ndarray:
+    """One file of several images on its fourth axis, where entries say; between them lie empty frames."""
+    by_number = {int(piece.entry): _voxels(piece) for piece in pieces}
+    first = next(iter(by_number.values()))
+    empty = np.zeros_like(first)
+    return np.stack([by_number.get(at, empty) for at in range(max(by_number) + 2)], axis=-1)
 
 
 def itk(file: File) -> None:
