@@ -185,6 +185,12 @@ def test_nested_archives_are_unpacked_where_they_lie(tmp_path):
     }
 
 
+def test_compressed_members_keep_their_names(tmp_path):
+    tree = {f"a/im{n}.ppm.gz": gzip.compress(b"P6 %d" % n) for n in (1, 2)}
+    result = unpacked(tar(tmp_path / "a.tar", tree), tmp_path, nested=["**/*.gz"])
+    assert content(result.folder) == {"a/im1.ppm": b"P6 1", "a/im2.ppm": b"P6 2"}
+
+
 def test_modes_are_fixed_whatever_archive_and_umask_say(tmp_path):
     info = tar_info("a/tool.sh", 2)
     info.mode = 0o6777

@@ -85,6 +85,7 @@ class Sink:
         self.budget = budget
         self.tally = tally
         self.nested: list[Nested] = []
+        self.archive_name = ""  # of a nested archive, which waits under another name
         self.last_good = (0, "")  # (number, name) of the last member in the archive's order that is whole
         self._base: tuple[str, ...] = ()
         self._base_name: tuple[str, ...] = ()
@@ -96,6 +97,7 @@ class Sink:
         rule = self.rule.model_copy(update={"strip": 0, "include": ()})
         sink = Sink(self.root, rule, self.budget, self.tally)
         sink._base, sink._base_name, sink._made = nested.folder, nested.name[:-1], []
+        sink.archive_name = nested.name[-1]
         return sink
 
     def take(self, name: str, kind: Kind) -> Place | None:
