@@ -54,6 +54,30 @@ ORDERS: dict[str, tuple[str, ...]] = {  # in the order of their values, from 1 o
     ),
     # BraTS 2016 and 2017 under other numbers than BraTS itself.
     "msd-task01-braintumour": ("brain-tumor-edema", "brain-tumor-nonenhancing", "brain-tumor-enhancing"),
+    # From 2023 on enhancing tumor is 3; before, 4 (below).
+    "brats-2023-gli": ("brain-tumor-necrotic", "brain-tumor-edema", "brain-tumor-enhancing"),
+    # Heart: two challenges of cine MR that number the same three structures the other way round, and others.
+    "acdc": ("heart-ventricle-right", "myocardium-left-ventricle", "heart-ventricle-left"),
+    "mnms-1": ("heart-ventricle-left", "myocardium-left-ventricle", "heart-ventricle-right"),
+    "camus": ("heart-ventricle-left", "myocardium-left-ventricle", "heart-atrium-left"),
+    "emidec": ("heart-ventricle-left", "myocardium-normal", "myocardial-infarct", "no-reflow"),
+    "hvsmr-2-0": (
+        "heart-ventricle-left", "heart-ventricle-right", "heart-atrium-left", "heart-atrium-right", "aorta",
+        "pulmonary-artery", "superior-vena-cava", "inferior-vena-cava",
+    ),
+    # Hips: the usual listing has right before left; the files have 2 on the patient's left.
+    "ctpelvic1k": ("sacrum", "hip-bone-left", "hip-bone-right", "vertebra-lumbar"),
+    "segthor": ("esophagus", "heart", "trachea", "aorta"),
+    "covid19-ct-seg": ("lung-left", "lung-right", "covid-lesion"),
+    "bhsd": (
+        "epidural-hemorrhage", "intraparenchymal-hemorrhage", "intraventricular-hemorrhage",
+        "subarachnoid-hemorrhage", "subdural-hemorrhage",
+    ),
+    "feta": (
+        "cerebrospinal-fluid", "gray-matter", "white-matter", "brain-ventricle", "cerebellum",
+        "deep-gray-matter", "brainstem",
+    ),
+    "oasis-neurite": ("cerebral-cortex", "deep-gray-matter", "white-matter", "cerebrospinal-fluid"),
     # dataset.json: PZ first; some code has it second.
     "msd-task05-prostate": ("prostate-peripheral-zone", "prostate-transition-zone"),
 }  # fmt: skip
@@ -112,3 +136,68 @@ def test_versions_of_totalsegmentator_differ_in_one_vertebra() -> None:
     second, third = (load_source(f"totalsegmentator-ct-{version}").labels for version in ("v2", "v3"))
     assert second.items() - third.items() == {("vertebrae_S1", "vertebra-s1")}
     assert third.items() - second.items() == {("vertebrae_L6", "vertebra-l6")}
+
+
+@pytest.mark.parametrize("name", ["brats-2018", "brats-2021"])
+def test_brats_up_to_2021_skips_3(name: str) -> None:
+    assert dict(load_source(name).labels) == {
+        "1": "brain-tumor-necrotic",
+        "2": "brain-tumor-edema",
+        "4": "brain-tumor-enhancing",
+    }
+
+
+@pytest.mark.parametrize("name", ["brats-2018", "brats-2021", "brats-2023-gli"])
+def test_nested_regions_of_brats(name: str) -> None:
+    """Whole tumor is all three parts, the core all but edema."""
+    necrotic, edema, enhancing = load_source(name).labels.values()
+    assert dict(load_source(name).regions) == {
+        "brain-tumor": (necrotic, edema, enhancing),
+        "brain-tumor-core": (necrotic, enhancing),
+    }
+
+
+@pytest.mark.parametrize(("name", "left_atrium"), [("mm-whs-ct", "420"), ("mm-whs-mr", "420..421")])
+def test_grey_values_of_mm_whs(name: str, left_atrium: str) -> None:
+    assert dict(load_source(name).labels) == {
+        "205": "myocardium-left-ventricle",
+        left_atrium: "heart-atrium-left",
+        "500": "heart-ventricle-left",
+        "550": "heart-atrium-right",
+        "600": "heart-ventricle-right",
+        "820": "aorta-ascending",
+        "850": "pulmonary-artery",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("ctspine1k", {}), ("verse19", {"28": "vertebra-t13"}), ("verse20", {"28": "vertebra-t13"})],
+)
+def test_vertebrae_are_counted_from_the_head(name: str, more: dict[str, str]) -> None:
+    levels = [
+        *(f"c{n}" for n in range(1, 8)),
+        *(f"t{n}" for n in range(1, 13)),
+        *(f"l{n}" for n in range(1, 7)),
+    ]
+    numbered = {str(value): f"vertebra-{level}" for value, level in enumerate(levels, start=1)}
+    assert dict(load_source(name).labels) == numbered | more
+
+
+def test_vertebrae_of_spider_are_counted_from_below_and_have_no_level() -> None:
+    assert dict(load_source("spider").labels) == {
+        "1..25": "vertebra",
+        "100": "spinal-canal",
+        "101..125": "vertebra",
+        "201..225": "intervertebral-disc",
+    }
+
+
+def test_luna16_has_the_left_lung_first() -> None:
+    assert dict(load_source("luna16").labels) == {"3": "lung-left", "4": "lung-right", "5": "trachea"}
+
+
+def test_sides_of_han_seg_are_those_of_its_file_names() -> None:
+    for key, label in load_source("han-seg").labels.items():
+        side = {"L": "left", "R": "right"}.get(key[-1]) if key[-2] in "_AP" else None
+        assert label.endswith(side) if side else not label.endswith(("left", "right")), key
