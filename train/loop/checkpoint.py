@@ -1,8 +1,9 @@
 """Checkpoints: a folder each, committed by one rename, the last few kept.
 
 ``<run>/checkpoints/step-00000120/`` holds ``model.safetensors`` (all parameters and buffers by their original SAM
-names), ``optimiser.safetensors`` (its tensors, named "<state>/<parameter>") and ``state.json`` (everything else).
-Files hold no pickle.
+names), ``optimiser.safetensors`` (its tensors, named "<state>/<parameter>") and ``state.json`` (everything else), and
+copies of the run's own records (recipe, patients): a checkpoint that travels alone still says what it is. Files hold
+no pickle.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ FOLDER = "checkpoints"
 MODEL_FILE = "model.safetensors"
 OPTIMISER_FILE = "optimiser.safetensors"
 STATE_FILE = "state.json"
+RUN_FILE = "run.json"
+GROUPS_FILE = "groups.json"
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -77,7 +80,7 @@ def save(
         rng = torch.get_rng_state().numpy().tobytes().hex()
         record = asdict(state) | {"optimiser": counts, "torch_rng": rng, "facts": dict(facts)}
         write_json(temporary / STATE_FILE, record)
-        _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE)
+        _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE, *_copied(run, temporary))
         sync_folder(temporary)
         if folder.exists():  # a run that was restored and came here again: the same bytes
             shutil.rmtree(folder)
@@ -164,6 +167,12 @@ def _put_back(
 def _of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in trained]
+
+
+def _copied(run: Path, folder: Path) -> list[Path]:
+    """Copies of the run's records."""
+    there = [run / name for name in (RUN_FILE, GROUPS_FILE) if (run / name).is_file()]
+    return [Path(shutil.copyfile(path, folder / path.name)) for path in there]
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -18,7 +18,9 @@ from medcurate.progress import Progress, progress
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
 from medcurate.train.loop import checkpoint
+from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
+from medcurate.train.loop.origin import intensity_rules
 from medcurate.train.loop.session import Length, Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
 from medcurate.train.loop.world import World, joined
@@ -28,8 +30,6 @@ from medcurate.train.stream.state import StreamState
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
 
-RUN_FILE = "run.json"
-GROUPS_FILE = "groups.json"
 FAILED_FOLDER = "failed-batch"
 
 
@@ -124,6 +124,7 @@ class _Run:
         self._session = session
         self._stream = stream
         self._out = options.out
+        self._data = options.data
         self._tools = options.tools
         self._request = request
         self._found = found
@@ -149,7 +150,7 @@ class _Run:
 
     def _begin(self, logs: Logs) -> None:
         session = self._session
-        _write_run(self._out, session.recipe, self._stream)
+        _write_run(self._out, session.recipe, self._stream, self._data)
         if self._found:
             logs.event("resumed", checkpoint=self._found.name, batches=session.state.batches)
         elif session.loaded:
@@ -265,11 +266,12 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return replace(batch, **tensors)
 
 
-def _write_run(out: Path, recipe: TrainRecipe, stream: Stream) -> None:
+def _write_run(out: Path, recipe: TrainRecipe, stream: Stream, data: str) -> None:
     """What this run is, for people and for the evaluation: the recipe, the dataset, the patients trained on."""
     facts: Mapping[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
         "manifest_sha256": stream.state.manifest,
+        "intensity": intensity_rules(data),
     }
     write_json(out / RUN_FILE, facts)
     write_json(out / GROUPS_FILE, sorted(stream.groups))

@@ -16,7 +16,7 @@ from medcurate.train.config.load import load_recipe
 from medcurate.train.config.model import ModelTable
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop import checkpoint
-from medcurate.train.loop.run import GROUPS_FILE, RUN_FILE
+from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import load_checkpoint, read_state
 from medcurate.train.model.sam import Sam
