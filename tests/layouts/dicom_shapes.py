@@ -9,7 +9,7 @@ from typing import Any
 from layouts.shapes import FIRST, LABEL, Place, Placed, Shape, filled, tokens_of
 from medcurate.config.source import Source
 
-ENDINGS = {"lidc-xml": ".xml"}  # of labels that name their series
+ENDINGS = {"lidc-xml": ".xml", "rtstruct": ".dcm", "seg": ".dcm"}  # of labels that name their series
 _UID = r"2\.25\.[1-9]\d{8}"
 
 

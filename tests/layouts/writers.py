@@ -206,7 +206,7 @@ def dicom(file: File) -> None:
     uid = file.options.get("series_uid") or generate_uid(entropy_srcs=[str(file.path)])
     said: dict[str, object] = {"SeriesInstanceUID": uid}
     if piece.entry:
-        said = dict(zip(("Modality", "PatientID", "SeriesInstanceUID"), piece.entry.split("/"), strict=True))
+        said = dict(readings.headers(piece.entry))
     voxels = _voxels(piece)
     if file.is_folder:
         for number, dataset in enumerate(series(voxels, **said)):
@@ -226,6 +226,7 @@ def dicom(file: File) -> None:
 WRITERS: dict[str, Callable[[File], None]] = {
     "array": array,
     "dicom": dicom,
+    "dicom-seg": readings.dicom_seg,
     "lidc-xml": readings.lidc_xml,
     "metaimage": itk,
     "nifti": nifti,
@@ -233,6 +234,7 @@ WRITERS: dict[str, Callable[[File], None]] = {
     "polygon-text": polygon_text,
     "polygon-xml": polygon_xml,
     "raster": raster,
+    "rtstruct": readings.rtstruct,
 }
 
 
