@@ -201,3 +201,49 @@ def test_sides_of_han_seg_are_those_of_its_file_names() -> None:
     for key, label in load_source("han-seg").labels.items():
         side = {"L": "left", "R": "right"}.get(key[-1]) if key[-2] in "_AP" else None
         assert label.endswith(side) if side else not label.endswith(("left", "right")), key
+
+
+KEYS: dict[str, dict[str, str]] = {  # of pictures
+    "psfhs": {"1": "pubic-symphysis", "2": "fetal-head"},
+    "jnu-ifm": {"1": "pubic-symphysis", "2": "fetal-head"},
+    "jsrt": {"255": "lung", "85": "heart"},
+    "retouch": {"1": "intraretinal-fluid", "2": "subretinal-fluid", "3": "pigment-epithelial-detachment"},
+    "refuge": {"0": "optic-cup", "128": "optic-disc-rim"},  # inverted: 255 is background
+    "fundus-avseg": {"#FF0000": "retinal-artery", "#0000FF": "retinal-vein", "#00FF00": "retinal-vessel-crossing"},
+    "oimhs": {"#FFFF00": "choroid", "#00FF00": "retina", "#0000FF": "intraretinal-cyst", "#FF0000": "macular-hole"},
+    "bkai-igh-neopolyp": {"#FF0000": "polyp-neoplastic", "#00FF00": "polyp-nonneoplastic"},
+    "endovis-2017-ris": {"10": "instrument-shaft", "20": "instrument-wrist", "30": "instrument-clasper"},
+    "endovis-2018-rss": {
+        "#00FF00": "instrument-shaft", "#00FFFF": "instrument-clasper", "#7DFF0C": "instrument-wrist",
+        "#FF3700": "kidney", "#18377D": "kidney", "#BB9B19": "suture", "#00FF7D": "clamp", "#FFFF7D": "needle",
+        "#7B0FAF": "irrigator", "#7C9B05": "small-bowel", "#0CFF8D": "ultrasound-probe",
+    },
+    "cholecseg8k": {
+        "11": "abdominal-wall", "21": "liver", "13": "gastrointestinal-tract", "12": "fat", "31": "grasper",
+        "23": "connective-tissue", "24": "blood", "25": "cystic-duct", "32": "hook-electrocautery",
+        "22": "gallbladder", "33": "hepatic-vein", "5": "liver-ligament",
+    },
+    "pengwin-ct": {"1..10": "sacrum", "11..20": "hip-bone-left", "21..30": "hip-bone-right"},
+    "pengwin-xray": {"1..10": "sacrum", "11..20": "hip-bone-left", "21..30": "hip-bone-right"},
+    "pannuke": {
+        "0": "nucleus-neoplastic", "1": "nucleus-inflammatory", "2": "nucleus-connective", "3": "nucleus-dead",
+        "4": "nucleus-epithelial",
+    },
+    "conic-lizard": {
+        "1": "nucleus-neutrophil", "2": "nucleus-epithelial", "3": "nucleus-lymphocyte", "4": "nucleus-plasma",
+        "5": "nucleus-eosinophil", "6": "nucleus-connective",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_keys_mean_what_the_set_says(name: str) -> None:
+    assert dict(load_source(name).labels) == KEYS[name]
+
+
+def test_what_is_left_out_of_pictures_is_named() -> None:
+    assert load_source("jsrt").label.options["ignore"] == [170]  # the body around lungs and heart
+    assert load_source("refuge").label.options["background"] == ["255"]
+    assert load_source("cholecseg8k").label.options["ignore"] == [50, 255]
+    assert load_source("pannuke").label.options["ignore"] == [5]  # the channel of the background
+    assert load_source("palm").label.options["inverted"] is True
