@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from medcurate.errors import ConfigError
 from medcurate.tables import check_model
-from medcurate.train.config.data import DataTable
+from medcurate.train.config.data import DataTable, Weights
 from medcurate.train.config.load import load_recipe, recipe_names, recipe_path
-from medcurate.train.config.model import KINDS, ModelTable
+from medcurate.train.config.model import KINDS, Dims, ModelTable
+from medcurate.train.config.objective import DecoderOnly, Interactive, LossTable
+from medcurate.train.config.prompts import (
+    BoxRule,
+    FirstPrompt,
+    NoJitter,
+    Outward,
+    PromptTable,
+    Scribble,
+    Shift,
+)
 from medcurate.train.config.recipe import TrainRecipe, digest
+from medcurate.train.config.run import OptimiserTable, RunTable, ScheduleTable
 
 SMALL = """
 name = "mine"
@@ -231,3 +246,83 @@ def test_every_kind_has_numbers_and_own_numbers_win() -> None:
 def test_drawing_with_replacement_must_say_that_masks_repeat() -> None:
     with pytest.raises(ConfigError, match="say repeat_masks = true"):
         check_model({"masks": "with-replacement"}, DataTable, "data")
+
+
+# --- docs/train.md ---------------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")
+REFERENCE: dict[str, type[BaseModel]] = {
+    "The recipe's top level": TrainRecipe,
+    "`[model]`": ModelTable,
+    "`dims`": Dims,
+    "`[data]`": DataTable,
+    "`weights`": Weights,
+    "`[prompts]`": PromptTable,
+    "`first`": FirstPrompt,
+    "`box`": BoxRule,
+    "`shift`": Shift,
+    "`outward`": Outward,
+    "`scribble`": Scribble,
+    "`interactive`": Interactive,
+    "`decoder-only`": DecoderOnly,
+    "`[loss]`": LossTable,
+    "`[optimiser]`": OptimiserTable,
+    "`[schedule]`": ScheduleTable,
+    "`[run]`": RunTable,
+}
+
+
+def section(heading: str) -> str:
+    (text,) = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", DOCUMENT, re.M | re.S)
+    return text
+
+
+@pytest.mark.parametrize("heading", REFERENCE)
+def test_the_reference_lists_every_key_with_its_default(heading: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", section(heading), re.M)
+    assert len(rows) == len(dict(rows))
+    assert dict(rows) == {name: default(info) for name, info in REFERENCE[heading].model_fields.items()}
+
+
+def default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    if info.default is None:
+        return "none"
+    return "its defaults" if isinstance(info.default, BaseModel) else f"`{json.dumps(info.default)}`"
+
+
+def test_the_reference_leaves_no_table_out() -> None:
+    used = set(re.findall(r"#/\$defs/(\w+)", json.dumps(TrainRecipe.model_json_schema())))
+    assert used - {model.__name__ for model in REFERENCE.values()} == {NoJitter.__name__}
+
+
+def test_the_example_of_the_reference_fits(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", section("The train recipe"), re.S)
+    recipe = load_recipe(written(tmp_path, example))
+    assert recipe.prompts.first.scribble == 0.2
+    assert recipe.model.adapter == "sam-med2d"
+
+
+def test_the_document_tells_every_quirk_with_both_values() -> None:
+    told = section("Habits of the published code")
+    rows = re.findall(r"^\| [^|]+ \| `([\w.]+)` \| `([^`]+)` \| `([^`]+)` \|$", told, re.M)
+    for key, published, here in rows:
+        name = "medsam" if key == "loss.cross_entropy" else "sam-med2d"
+        for recipe, value in ((f"{name}-published", published), (name, here)):
+            node: object = load_recipe(recipe)
+            for part in key.split("."):
+                node = getattr(node, part)
+            assert json.dumps(node) == value, f"{recipe}: {key}"
+    assert {tuple(key.split(".")) for key, _, _ in rows} == set(QUIRKS) | {("loss", "cross_entropy")}
+
+
+def test_medsams_first_version_is_the_published_one_in_numbers() -> None:
+    recipe = load_recipe("medsam")
+    jitter = recipe.prompts.box.jitter.model_dump()
+    assert (jitter["rule"], jitter["pixels"], jitter["at"]) == ("outward", 20, 256)
+    assert (recipe.loss.dice, recipe.loss.cross_entropy, recipe.loss.focal, recipe.loss.iou) == (1, 1, 0, 0)
+    assert (recipe.loss.dice_squared, recipe.loss.dice_smooth, recipe.loss.at) == (True, 1e-5, "logits")
+    assert (recipe.optimiser.lr, recipe.model.trainable) == (1e-5, ("mask-decoder",))
+    theirs = load_recipe("medsam-published")
+    assert (theirs.loss.cross_entropy, theirs.prompts.box.jitter.model_dump()["half_open"]) == (0, True)
