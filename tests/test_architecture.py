@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }  # fmt: skip
 # Prediction from files joins both sides: a trained model, and what a build makes of an image.
 MAY_IMPORT["prediction"] = BASE | {
-    "commit", "config", "format", "progress", "readers", "registry", "stages", "tables", "train", "types",
+    "commit", "config", "format", "inspection", "progress", "readers", "registry", "stages", "tables", "train", "types",
 }  # fmt: skip
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"train"}
@@ -149,6 +149,7 @@ HEAVY = (
         ["inspect"],
         ["download"],
         ["evaluate"],
+        ["predict"],
     ],
 )
 def test_help_loads_no_heavy_library(verb: list[str]) -> None:

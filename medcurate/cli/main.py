@@ -12,7 +12,18 @@ import typer
 from medcurate import __version__
 from medcurate.errors import MedcurateError
 
-GROUPS = ("build", "catalogue", "check", "download", "explore", "dataset", "inspect", "plan", "train")
+GROUPS = (
+    "build",
+    "catalogue",
+    "check",
+    "download",
+    "explore",
+    "dataset",
+    "inspect",
+    "plan",
+    "predict",
+    "train",
+)
 
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 

@@ -1,0 +1,109 @@
+"""An image or volume from a file or a DICOM folder, as a build would make samples of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.errors import CaseRejected, ConfigError
+from medcurate.inspection.survey import reader_of
+from medcurate.prediction.intensity import choose_rule
+from medcurate.readers import READERS
+from medcurate.readers.files import CaseFiles
+from medcurate.registry import load
+from medcurate.stages.intensity import scaled
+from medcurate.stages.orient import Orientation, canonical, canonical_spacing_mm, orientation, stored
+from medcurate.stages.planes import Axis, place_back, planes, resolve_axes
+from medcurate.types import Volume
+
+VOLUME_BYTES = 4 << 30  # of one decoded array
+AXES: tuple[Axis, ...] = ("x", "y", "z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is predicted on.
+
+    ``stack``: uint8 (n, H, W) or (n, H, W, 3), a view: planes along ``axis`` as a dataset shows them, or one picture
+    (``axis`` None). ``affine`` (4, 4): of the file's own voxels to RAS+ mm, None for pictures.
+    """
+
+    stack: npt.NDArray[np.uint8]
+    axis: Axis | None
+    affine: npt.NDArray[np.float64] | None = None
+    axes: Orientation | None = None
+
+    def as_stored(self, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Labels (n, H, W) of ``stack`` on the file's own grid: (I, J, K), or (H, W) of a picture."""
+        if self.axis is None or self.axes is None:
+            return np.asarray(labels[0])
+        return np.ascontiguousarray(stored(place_back(labels, self.axis), self.axes))
+
+
+def read_subject(
+    path: Path, *, axis: str = "", intensity: str = "", modality: str = "", of_training: Mapping[str, Any]
+) -> Subject:
+    """Read ``path``: a picture, NIfTI, NRRD or MetaImage file, or a folder of one DICOM series.
+
+    ``axis``: x, y or z of the volume's canonical axes, "" for the one of the largest spacing. ``intensity``,
+    ``modality`` and ``of_training`` as for ``choose_rule``. Raises ConfigError, naming the file.
+    """
+    try:
+        volume = _read(path)
+        picture = volume.affine is None
+        rule = choose_rule(
+            intensity, modality, of_training, picture=picture and volume.voxels.dtype == np.uint8
+        )
+        pixels = scaled(volume, rule).voxels
+    except CaseRejected as error:
+        raise ConfigError(f"{path}: {error.detail} ({error.reason}).") from error
+    if volume.affine is None:
+        return Subject(stack=pixels[np.newaxis], axis=None)
+    return _placed(path, pixels, volume.affine, axis)
+
+
+def _placed(path: Path, pixels: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], axis: str) -> Subject:
+    try:
+        axes = orientation(affine)
+    except CaseRejected as error:
+        raise ConfigError(f"{path}: {error.detail} ({error.reason}).") from error
+    chosen = _axis(axis) or resolve_axes(("out-of-plane",), canonical_spacing_mm(affine, axes))[0]
+    return Subject(stack=planes(canonical(pixels, axes), chosen), axis=chosen, affine=affine, axes=axes)
+
+
+def _axis(text: str) -> Axis | None:
+    for known in AXES:
+        if text == known:
+            return known
+    if text:
+        raise ConfigError(f'--axis "{text}" is unknown; known: {", ".join(AXES)}')
+    return None
+
+
+def _read(path: Path) -> Volume:
+    """The whole image. Raises CaseRejected, ConfigError."""
+    if path.is_dir():
+        kind, root = "dicom", path
+        paths = [Path(found.name) for found in sorted(path.iterdir()) if _is_dicom(found)]
+        if not paths:
+            raise ConfigError(f"{path}: no DICOM file in this folder; give the folder of one series.")
+    else:
+        kind, root, paths = reader_of(path.name), path.parent, [Path(path.name)]
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+    if not kind:
+        raise ConfigError(
+            f"{path}: no reader knows this ending; give NIfTI, NRRD, MetaImage, DICOM or a picture."
+        )
+    reader = load(READERS, kind, "reader")
+    volume: Volume = reader.read(CaseFiles(root, VOLUME_BYTES), paths, reader.Options())
+    return volume
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and reader_of(path.name) == "dicom"

@@ -1,0 +1,62 @@
+"""Predicted labels as files: PNG for pictures, NIfTI with the input's affine for volumes, and a picture to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from medcurate.commit import committed, committed_path
+from medcurate.errors import ConfigError
+from medcurate.format import png
+from medcurate.prediction.inputs import Subject
+from medcurate.train.prediction.overlay import colours, overlaid
+
+NIFTI = (".nii", ".nii.gz")
+_OVERLAY_PX = 768  # a smaller image is enlarged to about this
+
+
+def default_name(path: Path, subject: Subject) -> str:
+    """``<name>-mask.png``, or .nii.gz for volumes."""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0] if not path.is_dir() else path.name
+    return f"{stem}-mask{'.png' if subject.axis is None else '.nii.gz'}"
+
+
+def check_name(path: Path, subject: Subject) -> None:
+    """Raise ConfigError unless the ending fits what will be written."""
+    endings = (".png",) if subject.axis is None else NIFTI
+    if not path.name.lower().endswith(endings):
+        raise ConfigError(f"{path}: the mask of this input is written as {' or '.join(endings)}")
+
+
+def write_labels(path: Path, labels: npt.NDArray[np.uint8], subject: Subject) -> None:
+    """Commit labels (n, H, W) of ``subject``: 0 background, 1, 2, … objects; a picture's one object is 255."""
+    own = subject.as_stored(labels)
+    if subject.affine is None:
+        with committed(path) as stream:
+            stream.write(
+                png.encode(np.ascontiguousarray(own * np.uint8(255) if own.max(initial=0) == 1 else own))
+            )
+        return
+    image = nibabel.Nifti1Image(own, subject.affine)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    with committed_path(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def write_overlay(path: Path, image: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+    """Commit a PNG of ``image``, uint8 (H, W) or (H, W, 3), with every label of (H, W) in its colour."""
+    values = [int(value) for value in np.unique(labels) if value]
+    scale = max(round(_OVERLAY_PX / max(image.shape[:2])), 1)
+    palette = colours(max(values, default=0))
+    picture = overlaid(
+        image, [labels == value for value in values], [palette[value - 1] for value in values], scale
+    )
+    encoded, content = cv2.imencode(".png", picture[..., ::-1])
+    if not encoded:
+        raise ConfigError(f"{path}: the picture could not be encoded")
+    with committed(path) as stream:
+        stream.write(content.tobytes())
