@@ -24,6 +24,8 @@ class _Net(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 8))
         self.decoder = nn.Linear(8, 4)
         self.first = nn.Parameter(torch.ones(4))
+        kernel = torch.arange(96.0).view(4, 6, 2, 2).contiguous(memory_format=torch.channels_last)
+        self.kernel = nn.Parameter(kernel)  # of the first sample only, and not in row-major order
         self.never = nn.Parameter(torch.ones(3))
 
     def loss(self, inputs: torch.Tensor, numbers: list[int], *, detach: bool = False) -> torch.Tensor:
@@ -32,11 +34,13 @@ class _Net(nn.Module):
             hidden = self.encoder(inputs[number])
             out = self.decoder(hidden.detach() if detach else hidden)
             total = total + (out * self.first if number == 0 else out).square().sum()
+            if number == 0:
+                total = total + (self.kernel * self.kernel.detach().sin()).sum()
         return total
 
 
 def _reducer(net: _Net, world: World) -> GradientReducer:
-    others = [*net.decoder.parameters(), net.first, net.never]
+    others = [*net.decoder.parameters(), net.first, net.kernel, net.never]
     return GradientReducer(world, list(net.encoder.parameters()), others, bucket_bytes=256)
 
 
@@ -50,7 +54,11 @@ def _inputs() -> torch.Tensor:
 
 def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
     net, inputs = _Net(), _inputs()
@@ -65,6 +73,8 @@ def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
             with reducer.reduced(with_encoder=not detach):
                 net.loss(inputs, parts[-1], detach=detach).backward()
             found.append(_gradients(net))
+            assert net.kernel.grad is not None
+            assert net.kernel.grad.stride() == net.kernel.stride()  # what fused optimisers take for granted
             net.zero_grad(set_to_none=True)
         assert world.total([rank, 1]) == [sum(range(size)), size]
     torch.save(found, out / f"{rank}.pt")

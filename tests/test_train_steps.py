@@ -15,6 +15,7 @@ from torch import nn
 
 from medcurate.tables import check_model
 from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.loop.accumulate import micro_batches
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.sam import Sam
 from medcurate.train.prompts.record import Turn, read_records, to_records, to_turn, write_records
@@ -304,6 +305,17 @@ def test_cached_embeddings_take_the_place_of_the_encoder(monkeypatch: pytest.Mon
     cached = replace(given, embeddings=embeddings, images=given.images[:, :, :0, :0])
     monkeypatch.setattr(sam.image_encoder, "forward", lambda _: pytest.fail("the encoder ran"))
     assert played(sam, cached, DECODER_ONLY)[0] == pytest.approx(losses, rel=1e-3)
+
+
+def test_pieces_of_a_batch_take_their_own_cached_embeddings() -> None:
+    sam, given = model(DECODER_ONLY), batch()
+    with torch.no_grad():
+        embeddings = sam.encode(given.images).half()
+    cached = replace(given, embeddings=embeddings, images=given.images[:, :, :0, :0])
+    (whole,) = played(sam, cached, DECODER_ONLY)[0]
+    pieces = [played(sam, piece, DECODER_ONLY)[0][0] for piece in micro_batches(cached, 1)]
+    assert len(pieces) == 4
+    assert sum(pieces) == pytest.approx(whole, rel=1e-5)
 
 
 def test_invalid_masks_neither_count_nor_break() -> None:

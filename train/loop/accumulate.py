@@ -30,6 +30,7 @@ def _piece(batch: Batch, part: slice) -> Batch:
         seeds=batch.seeds[part],
         keys=batch.keys[part],
         frames=batch.frames[part],
+        embeddings=None if batch.embeddings is None else batch.embeddings[part],
     )
 
 

@@ -116,7 +116,8 @@ def _spread(bucket: _Bucket, used: Sequence[bool]) -> None:
         if not some:
             parameter.grad = None
         elif parameter.grad is None:
-            parameter.grad = piece.view_as(parameter).clone()
+            # In the parameter's own memory format: fused kernels walk both in storage order.
+            parameter.grad = torch.empty_like(parameter, requires_grad=False).copy_(piece.view_as(parameter))
         else:
             parameter.grad.copy_(piece.view_as(parameter))
     bucket.flat = bucket.work = None
