@@ -58,14 +58,19 @@ class CaseFiles:
 
     def _content(self, path: Path, size_bytes: int) -> tuple[bytes, int]:
         """(bytes, mtime in ns); ``size_bytes`` as for ``read`` of a stream."""
-        try:
-            stream = self.open(path)
-        except CaseRejected as error:
-            member = self._member(path) if error.reason == Reason.MISSING_FILE else None
-            if member is None:
-                raise
-            return member[0] if size_bytes < 0 else member[0][:size_bytes], member[1]
-        with stream:
+        known = inside.is_inside(f"{self.root}/{path}")
+        member = self._member(path) if known else None
+        if member is None:
+            try:
+                return self._on_disk(path, size_bytes)
+            except CaseRejected as error:
+                member = self._member(path) if error.reason == Reason.MISSING_FILE and not known else None
+                if member is None:
+                    raise
+        return member[0] if size_bytes < 0 else member[0][:size_bytes], member[1]
+
+    def _on_disk(self, path: Path, size_bytes: int) -> tuple[bytes, int]:
+        with self.open(path) as stream:
             status = os.fstat(stream.fileno())
             self._check_size(status.st_size)
             try:
@@ -76,7 +81,7 @@ class CaseFiles:
     def _member(self, path: Path) -> tuple[bytes, int] | None:
         """What ``path`` is inside of an archive that is read in place; None where it leads into none."""
         try:
-            found = inside.mount_at(self.root / path)
+            found = inside.mount_at(f"{self.root}/{path}")
             entry = found and found[0].index.entry(found[1])
             if not found or not entry:
                 return None

@@ -19,6 +19,7 @@ import numpy as np
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers.guard import refusing
 from medcurate.readers.inflate import DEFLATE_RATIO
+from medcurate.readers.raster_png import plain
 from medcurate.types import Array
 
 CheckClaim = Callable[[int, int], None]
@@ -57,7 +58,8 @@ def _png(content: bytes, check_claim: CheckClaim, indices: bool) -> Array:
     size = width * height * _PNG_CHANNELS.get(colour, 4) * (2 if depth == 16 else 1)
     check_claim(size, len(content) * DEFLATE_RATIO * 32)  # one-bit indices decode to four bytes each
     if not indices or colour != _PNG_PALETTE:
-        return _decoded(imagecodecs.png_decode(content), height, width)
+        pixels = plain(header, chunks)
+        return _decoded(imagecodecs.png_decode(content) if pixels is None else pixels, height, width)
     ramp = bytes(grey for index in range(1 << depth) for grey in (index, index, index))
     indexed = [(k, ramp if k == b"PLTE" else data) for k, data in chunks if k != b"tRNS"]
     return _decoded(imagecodecs.png_decode(_png_joined(indexed)), height, width)[..., 0].copy()

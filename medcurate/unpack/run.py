@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from medcurate.commit import TEMP_PREFIX, output_error, sync_folder
@@ -48,12 +49,12 @@ def unpack(
         return there
     limits = limits or Limits(ratio=rule.ratio)
     with _fresh_folder(target) as folder:
-        if rule.in_place:
-            tally = _index(paths, folder, target, rule, limits)
-        else:
-            tally = _fill(paths, folder, rule, limits)
+        make = partial(_index, target=target) if rule.in_place else _fill
+        tally = make(paths, folder, rule=rule, limits=limits)
         unpacked = tally.unpacked(target)
         write_record(unpacked, folder, rule, archive_facts(paths, sha256))
+        if not rule.in_place:  # an index is durable already
+            sync_tree(folder)
         _commit(folder, target)
     return unpacked
 
@@ -177,9 +178,8 @@ def _nothing_text(archive: Path, tally: Tally) -> str:
 
 
 def _commit(folder: Path, target: Path) -> None:
-    """Make everything durable, then visible. An older folder that a record proves ours is replaced."""
+    """Make a durable folder visible. An older folder that a record proves ours is replaced."""
     os.chmod(folder, FOLDER_MODE)
-    sync_tree(folder)
     if target.is_dir() and read_record(target) is not None:
         old = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
         os.rename(target, old)

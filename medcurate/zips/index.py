@@ -175,6 +175,7 @@ class Index:
             raise ValueError("not an index of this version")
         tail = len(self._map) - _TAIL.size
         self._keys_at, self._records_at, facts_at, self.count = _TAIL.unpack_from(self._map, tail)
+        self._next: dict[bytes, int] = {}  # by folder: the record after the last one looked up
         self.facts: dict[str, Any] = json.loads(self._map[facts_at:tail])
 
     def entry(self, parts: Sequence[str]) -> Entry | None:
@@ -226,8 +227,14 @@ class Index:
         return self._bisect(prefix + _SEPARATOR), self._bisect(prefix + b"\1")
 
     def _number(self, key: bytes) -> int | None:
-        number = self._bisect(key)
-        return number if number < self.count and self.key(number) == key else None
+        folder = key.partition(_SEPARATOR)[0]
+        number = self._next.get(folder, 0)  # most reads go through a folder in order
+        if number >= self.count or self.key(number) != key:
+            number = self._bisect(key)
+            if number == self.count or self.key(number) != key:
+                return None
+        self._next[folder] = number + 1
+        return number
 
     def _bisect(self, key: bytes) -> int:
         low, high = 0, self.count

@@ -32,7 +32,8 @@ class Facts(NamedTuple):
 class Mount:
     """An archive read in place, open as long as the process lives; safe for threads and after a fork."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stamp: tuple[int, int]) -> None:
+        self.stamp = stamp  # of the index file: inode, time
         self.index = Index(folder / INDEX_FILE)
         self.volumes = Volumes([folder / name for name in self.index.facts["parts"]])
         self.mtime_ns = max(path.stat().st_mtime_ns for path in self.volumes.paths)
@@ -47,7 +48,14 @@ class Mount:
         return read_member(self.volumes, entry)
 
 
-_mounts: dict[str, tuple[tuple[int, int], Mount]] = {}
+_Inner = tuple[str, Mount, tuple[str, ...]]  # index file, archive, components of a folder inside of it
+_mounts: dict[str, Mount] = {}  # by folder on disk
+_inner: dict[str, _Inner] = {}  # by folder, on disk or not
+
+
+def is_inside(path: str) -> bool:
+    """Whether the folder of ``path`` is known to be inside of an archive; False says nothing."""
+    return known_at(os.path.dirname(path)) is not None
 
 
 def mount_at(path: Path | str) -> tuple[Mount, tuple[str, ...]] | None:
@@ -65,6 +73,27 @@ def mount_at(path: Path | str) -> tuple[Mount, tuple[str, ...]] | None:
 
 def _mounted(folder: str) -> tuple[Mount, tuple[str, ...]] | None:
     """The archive that ``folder`` is or lies in."""
+    found = known_at(folder)
+    if found is None and (found := _searched(folder)):
+        _inner[folder] = found
+    return found and (found[1], found[2])
+
+
+def known_at(folder: str) -> _Inner | None:
+    """What was found for ``folder`` before, if its index is still the same."""
+    found = _inner.get(folder)
+    return found if found and _stamp(found[0]) == found[1].stamp else None
+
+
+def _stamp(index: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(index)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _searched(folder: str) -> _Inner | None:
     inner: list[str] = []
     while folder and not os.path.isdir(folder):
         above, name = os.path.split(folder)
@@ -72,16 +101,14 @@ def _mounted(folder: str) -> tuple[Mount, tuple[str, ...]] | None:
             return None
         inner.append(name)
         folder = above
-    try:
-        status = os.stat(os.path.join(folder, INDEX_FILE))
-    except OSError:
+    index = os.path.join(folder, INDEX_FILE)
+    stamp = _stamp(index)
+    if stamp is None:
         return None
-    stamp = (status.st_ino, status.st_mtime_ns)
-    known = _mounts.get(folder)
-    if known is None or known[0] != stamp:
-        known = stamp, Mount(Path(folder))
-        _mounts[folder] = known
-    return known[1], tuple(reversed(inner))
+    mount = _mounts.get(folder)
+    if mount is None or mount.stamp != stamp:
+        mount = _mounts[folder] = Mount(Path(folder), stamp)
+    return index, mount, tuple(reversed(inner))
 
 
 def is_folder(path: Path) -> bool:
