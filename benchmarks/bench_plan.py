@@ -1,11 +1,13 @@
 """``medcurate plan`` over every packaged source, as a user runs it: process start, checks, tables and all.
 
-Goal: under 2 s. Run: python benchmarks/bench_plan.py [--runs N]
+Goal: under 2 s. Processor time stands beside it, because other processes stretch the clock.
+Run: python benchmarks/bench_plan.py [--runs N]
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,15 +33,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "all.toml"
         recipe.write_text(RECIPE.format(sources=", ".join(f'"{name}"' for name in source_ids())))
-        times = []
-        for _ in range(runs):
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "medcurate", "plan", "--recipe", str(recipe), "--data", folder]
-            subprocess.run([*command, "--json"], check=False, stdout=subprocess.DEVNULL)
-            times.append(time.perf_counter() - started)
-    median = statistics.median(times)
-    print("| sources | median, s | worst, s | goal, s |\n|---|---|---|---|")
-    print(f"| {len(source_ids())} | {median:.2f} | {max(times):.2f} | {GOAL_SECONDS:.1f} |")
+        command = [sys.executable, "-m", "medcurate", "plan", "--recipe", str(recipe), "--data", folder]
+        times, busy = zip(*(_run([*command, "--json"]) for _ in range(runs)), strict=True)
+    print("| sources | median, s | worst, s | of the processor, s | goal, s |\n|---|---|---|---|---|")
+    print(
+        f"| {len(source_ids())} | {statistics.median(times):.2f} | {max(times):.2f} "
+        f"| {statistics.median(busy):.2f} | {GOAL_SECONDS:.1f} |"
+    )
+
+
+def _run(command: list[str]) -> tuple[float, float]:
+    """Seconds of the clock and of the processor. A disk that is too small for all sets is no failure here."""
+    before = _busy()
+    started = time.perf_counter()
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started, _busy() - before
+
+
+def _busy() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -181,7 +181,9 @@ def _recipes() -> Path:
     return Path(str(files("medcurate.recipes")))
 
 
+@cache
 def _stems(folder: Path) -> tuple[str, ...]:
+    """Packaged files do not come and go while a process runs; a recipe of 100 sources asks 200 times."""
     return tuple(sorted(path.stem for path in folder.glob("*.toml")))
 
 

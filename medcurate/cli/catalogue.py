@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from medcurate.cli.listing import list_sources
+from medcurate.cli.tables import echo_json, echo_table
 
 if TYPE_CHECKING:
     from medcurate.config.source import Origin, Source, SourceFile
     from medcurate.config.terms import Term
     from medcurate.errors import ConfigError
     from medcurate.library import Resolved
-
-PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
 
 
 class TermKind(StrEnum):
@@ -44,23 +45,6 @@ def register(app: typer.Typer) -> None:
     app.command("terms")(list_terms)
 
 
-def list_sources(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the known sources, or show one: sources show ID."""
-    if context.invoked_subcommand:
-        return
-    from medcurate.library import load_source, source_ids
-
-    sources = [load_source(name) for name in source_ids()]
-    if as_json:
-        _echo_json([_summary(source) for source in sources])
-        return
-    rows = [
-        (s.id, f"{s.modality} {s.dimensions}D", s.licence.id, s.licence.commercial, s.title) for s in sources
-    ]
-    _echo_table(("source", "images", "licence", "commercial", "title"), rows)
-    typer.echo("Details: medcurate sources show ID")
-
-
 def show_source(
     name: Annotated[str, typer.Argument(metavar="ID", help="A source's id, or the path of a source's file.")],
     as_json: AsJson = False,
@@ -71,13 +55,13 @@ def show_source(
     source = load_source(name)
     if as_json:
         labels = {value: _label_facts(label) for value, label in source.labels.items()}
-        _echo_json(source.model_dump(mode="json") | {"labels": labels})
+        echo_json(source.model_dump(mode="json") | {"labels": labels})
         return
     _echo_facts(source)
     head = ("value", "label", "side", "organ", "region", "group", "lesion", "SNOMED CT")
-    _echo_table(head, [_label_row(value, label) for value, label in source.labels.items()])
+    echo_table(head, [_label_row(value, label) for value, label in source.labels.items()])
     if source.files:
-        _echo_table(("file", "bytes", "sha256", "from"), [_file_row(file) for file in source.files])
+        echo_table(("file", "bytes", "sha256", "from"), [_file_row(file) for file in source.files])
 
 
 def list_recipes(context: typer.Context, as_json: AsJson = False) -> None:
@@ -88,10 +72,10 @@ def list_recipes(context: typer.Context, as_json: AsJson = False) -> None:
 
     recipes = [load_recipe(name) for name in recipe_names()]
     if as_json:
-        _echo_json([{"name": r.name, "title": r.title, "sources": r.sources} for r in recipes])
+        echo_json([{"name": r.name, "title": r.title, "sources": r.sources} for r in recipes])
         return
     rows = [(recipe.name, str(len(recipe.sources)), recipe.title) for recipe in recipes]
-    _echo_table(("recipe", "sources", "title"), rows)
+    echo_table(("recipe", "sources", "title"), rows)
     typer.echo("Details: medcurate recipes show NAME")
 
 
@@ -109,7 +93,7 @@ def show_recipe(
 
     resolved = resolve(name)
     if as_json:
-        _echo_json(canonical(resolved) | {"sha256": recipe_sha256(resolved)})
+        echo_json(canonical(resolved) | {"sha256": recipe_sha256(resolved)})
         return
     for line in _recipe_text(resolved, recipe_sha256(resolved)):
         typer.echo(line)
@@ -128,11 +112,11 @@ def list_terms(
 
     found = matching(ontology(), kind.value, word)
     if as_json:
-        _echo_json([_term_facts(kind, name, term) for name, term in found.items()])
+        echo_json([_term_facts(kind, name, term) for name, term in found.items()])
         return
     if not found:
         raise _nothing_found(kind, word)
-    _echo_table(TERM_COLUMNS[kind], [_term_row(kind, name, term) for name, term in found.items()])
+    echo_table(TERM_COLUMNS[kind], [_term_row(kind, name, term) for name, term in found.items()])
 
 
 TERM_COLUMNS = {
@@ -167,20 +151,6 @@ def _nothing_found(kind: TermKind, word: str) -> ConfigError:
     others = [other for other in TermKind if matching(ontology(), other.value, word)]
     elsewhere = "".join(f"; found with --kind {other.value}" for other in others)
     return ConfigError(f'none of the {kind.value} has "{word}" in its id, title or synonyms{hint}{elsewhere}')
-
-
-def _summary(source: Source) -> dict[str, Any]:
-    return {
-        "id": source.id,
-        "title": source.title,
-        "modality": source.modality,
-        "sequence": source.sequence,
-        "dimensions": source.dimensions,
-        "synthetic": source.synthetic,
-        "licence": source.licence.id,
-        "commercial": source.licence.commercial,
-        "labels": sorted(set(source.labels.values())),
-    }
 
 
 def _label_facts(label: str) -> dict[str, Any]:
@@ -270,24 +240,3 @@ def _toml(table: dict[str, Any], path: str = "") -> Iterator[str]:
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _toml(value, f"{path}.{key}" if path else key)
-
-
-def _echo_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _echo_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(head):
-        table.add_column(name, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    console.print(table)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
+from medcurate.cli.tables import PIPE_WIDTH
 
-PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
+if TYPE_CHECKING:
+    from medcurate.forecast.against import Against
+    from medcurate.library import Resolved
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +34,10 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option(help="Another recipe, say the one trained on: name what the two share."),
+    ] = "",
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
@@ -47,12 +54,13 @@ def plan(
     resolved = resolve(recipe, licence.value)
     target = out or Path(resolved.recipe.name)
     found = forecast(resolved, data or default_data_folder(), target, workers or allotted_cpus())
+    other = _against(resolved, against)
     if as_json:
         import json
 
         from medcurate.forecast.show import facts
 
-        typer.echo(json.dumps(facts(found), indent=1))
+        typer.echo(json.dumps(facts(found, other), indent=1))
     else:
         from rich.console import Console
 
@@ -62,6 +70,17 @@ def plan(
         if not console.is_terminal:
             console.width = PIPE_WIDTH
         console.print(table(found))
-        for line in lines(found):
+        for line in lines(found, other):
             console.print(line, soft_wrap=True)
     found.check()
+
+
+def _against(resolved: Resolved, recipe: str) -> Against | None:
+    if not recipe:
+        return None
+    from medcurate.forecast.against import compare
+    from medcurate.library import resolve
+
+    theirs = [source.id for source in resolve(recipe).sources]
+    mine = [source.id for source in resolved.sources]
+    return compare(resolved.lineage, mine, recipe, theirs)

@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from medcurate.forecast.against import Against
 from medcurate.forecast.plan import Forecast, SourceForecast, beaten_by
+from medcurate.lineage import Overlap
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def table(found: Forecast) -> Table:
-    """One row a source."""
+    """One row a source. copies: whether they may be passed on."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("source", "images", "licence"):
+    for name in ("source", "images", "licence", "copies"):
         made.add_column(name, overflow="fold")
     for name in ("fetch", "digests", "by hand", "there", "cases", "images out", "masks", "out"):
         made.add_column(name, justify="right", no_wrap=True)
@@ -29,11 +31,11 @@ def table(found: Forecast) -> Table:
 
 def _row(row: SourceForecast) -> tuple[str, ...]:
     source, inputs, outputs = row.source, row.inputs, row.outputs
-    licence = source.licence.id + ("" if source.licence.redistribute == "yes" else " (not to be passed on)")
     return (
         source.id,
         f"{source.modality} {source.dimensions}D",
-        licence,
+        source.licence.id,
+        source.licence.redistribute,
         _files(len(inputs.fetch), inputs.fetch_bytes),
         f"{inputs.digests} of {inputs.travelling}" if inputs.travelling else "-",
         _files(len(inputs.by_hand), inputs.by_hand_bytes),
@@ -74,17 +76,18 @@ def time_text(seconds: float) -> str:
     return f"{seconds:,.0f} s"
 
 
-def lines(found: Forecast) -> Iterator[str]:
-    """What stands under the table."""
+def lines(found: Forecast, against: Against | None = None) -> Iterator[str]:
+    """What stands under the table; ``against``: the recipe that it is compared with."""
     yield from _choices(found)
+    yield from against.lines() if against else ()
     yield from _hands(found)
     rows = found.sources
     unknown = sum(row.inputs.unknown_sizes for row in rows)
     fetch = sum(row.inputs.fetch_bytes for row in rows)
+    known = f", {size_text(fetch)}, {time_text(found.download_seconds)} at 100 Mbit/s" if fetch else ""
     yield (
-        f"to fetch: {sum(len(row.inputs.fetch) for row in rows)} files, {size_text(fetch)}"
-        + (f" and {unknown} files of unknown size" if unknown else "")
-        + f"; at 100 Mbit/s {time_text(found.download_seconds)}"
+        f"to fetch: {sum(len(row.inputs.fetch) for row in rows)} files{known}"
+        + (f"; not counting {unknown} files of unknown size" if unknown else "")
     )
     counted = [row for row in rows if row.outputs.cases is not None]
     rest = len(rows) - len(counted)
@@ -124,26 +127,39 @@ def _hands(found: Forecast) -> Iterator[str]:
             )
 
 
-def facts(found: Forecast) -> dict[str, Any]:
-    """Plain JSON values."""
+def facts(found: Forecast, against: Against | None = None) -> dict[str, Any]:
+    """Plain JSON values; ``against``: the recipe that it is compared with."""
     return {
         "recipe": found.resolved.recipe.name,
         "sources": [_source_facts(found, row) for row in found.sources],
         "left_out": [asdict(entry) for entry in found.resolved.left_out],
-        "overlaps": [
-            {
-                "relation": overlap.rule.relation,
-                "sources": overlap.sources,
-                "losers": overlap.losers,
-                "joined_by_ids": overlap.by_ids,
-                "evidence": overlap.rule.evidence,
-            }
-            for overlap in found.resolved.overlaps
-        ],
+        "overlaps": [_overlap_facts(overlap) for overlap in found.resolved.overlaps],
+        "against": against_facts(against),
         "disks": [asdict(disk) | {"path": str(disk.path), "short": disk.short} for disk in found.disks],
         "download_seconds": found.download_seconds,
         "build_seconds": found.build_seconds,
         "workers": found.workers,
+    }
+
+
+def against_facts(against: Against | None) -> dict[str, Any] | None:
+    """What the recipe shares with another one; None where it is compared with none."""
+    if against is None:
+        return None
+    return {
+        "recipe": against.recipe,
+        "in_both": against.in_both,
+        "overlaps": [_overlap_facts(overlap) for overlap in against.overlaps],
+    }
+
+
+def _overlap_facts(overlap: Overlap) -> dict[str, Any]:
+    return {
+        "relation": overlap.rule.relation,
+        "sources": overlap.sources,
+        "losers": overlap.losers,
+        "joined_by_ids": overlap.by_ids,
+        "evidence": overlap.rule.evidence,
     }
 
 
