@@ -17,6 +17,9 @@ from medcurate.decoders import (
     instance_table,
 )
 from medcurate.errors import CaseRejected, Reason
+from medcurate.job.grid import Grid
+from medcurate.job.labels import masks_by_axis
+from medcurate.library import load_recipe
 from medcurate.types import LabelFile, LabelLayer, Volume
 
 Objects = dict[tuple[str, int], np.ndarray]
@@ -34,7 +37,7 @@ def objects(layers: tuple[LabelLayer, ...]) -> Objects:
     """(term, id) -> mask, as the mask stage would find them."""
     found: Objects = {}
     for layer in layers:
-        assert layer.instances
+        assert layer.instances or not layer.labels.any()
         for value in np.unique(layer.labels[layer.labels != 0]).tolist():
             assert (layer.terms[0], value) not in found
             found[layer.terms[0], value] = layer.labels == value
@@ -50,6 +53,26 @@ def refused(decode, *args) -> CaseRejected:
         decode(*args)
     assert caught.value.reason is Reason.BAD_LABEL
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("decode", "options", "label"),
+    [
+        (bits.decode, bits.Options(), np.zeros((3, 4), np.uint8)),
+        (instance_table.decode, instance_table.Options(), np.zeros((3, 4), np.uint8)),
+        (instance_class.decode, instance_class.Options(), np.zeros((3, 4, 2), np.uint8)),
+        (instance_class.decode, instance_class.Options(ignore=(7,)), np.full((3, 4, 2), 7, np.uint8)),
+    ],
+    ids=["bits", "table", "class", "ignored class"],
+)
+def test_a_label_without_objects_still_has_a_shape(decode, options, label):
+    """A tile without nuclei is an empty case, not a build that stops: its axes are cut like any other's."""
+    layers = decode(files(picture(label)), {"1": "nucleus"}, options)
+    assert [layer.labels.shape for layer in layers] == [(3, 4)]
+    assert not any(layer.labels.any() for layer in layers if layer.instances)
+    grid = Grid((3, 4), None, None, None)
+    (found,) = masks_by_axis(grid, layers, load_recipe("quickstart"))
+    assert (found.height, found.width, len(found.table)) == (3, 4, 0)
 
 
 IDS = hnp.arrays(st.sampled_from([np.uint8, np.int32, np.float64]), (6, 7), elements=st.integers(0, 30))

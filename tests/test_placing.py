@@ -130,7 +130,12 @@ def test_what_is_not_resampled():
     reference = Reference(shape=(2, 2, 2), affine=AFFINE)
     scaled = Volume(voxels=np.zeros((2, 2, 2)), affine=AFFINE, slope=2.0)
     flat = Volume(voxels=np.zeros((2, 2)))
-    for volume, reason in ((scaled, Reason.BAD_LABEL), (flat, Reason.GEOMETRY)):
+    singular = Volume(voxels=np.zeros((2, 2, 2)), affine=np.diag([1.0, 0.0, 1.0, 1.0]))
+    for volume, reason in (
+        (scaled, Reason.BAD_LABEL),
+        (flat, Reason.GEOMETRY),
+        (singular, Reason.GEOMETRY),
+    ):
         with pytest.raises(CaseRejected) as caught:
             placed(volume, reference, rule(geometry="nearest"))
         assert caught.value.reason is reason

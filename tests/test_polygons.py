@@ -205,8 +205,23 @@ OUTSIDE = b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><Annotations><
         xml(annotation(*NUCLEI))[:-40],
         xml(annotation(*NUCLEI)).replace(b'X="12', b'X="CANARY', 1),
         b"\xff\xfe<",
+        b"<Annotations><Annotation><Region><Vertices><Vertex X='1' Y='1'/></Vertices></Region></Annotation>"
+        b"</Annotations>",
+        b"<LidcReadMessage><unblindedReadNodule><roi/></unblindedReadNodule></LidcReadMessage>",
     ],
-    ids=["bomb", "outside", "deep", "nested", "empty", "html", "cut", "text", "binary"],
+    ids=[
+        "bomb",
+        "outside",
+        "deep",
+        "nested",
+        "empty",
+        "html",
+        "cut",
+        "text",
+        "binary",
+        "no regions",
+        "no session",
+    ],
 )
 @pytest.mark.parametrize("reader", [polygon_xml, lidc_xml])
 def test_hostile_xml(tmp_path, content, reader):

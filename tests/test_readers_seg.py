@@ -155,6 +155,9 @@ def test_fractions_need_a_threshold(tmp_path):
     ]
     expected = stored.pixel_array[np.argsort(planes)] >= 50
     assert np.array_equal(mask, expected.transpose(2, 1, 0))
+    del stored.MaximumFractionalValue
+    with refused(Reason.CORRUPT):
+        draw(dicom_seg, reference, store(tmp_path / "without.dcm", stored), at_least=0.25)
 
 
 def test_codes_with_a_modifier_come_first(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from medcurate.config.source import Strict
-from medcurate.decoders.instance_parts import check_disjoint, ids, undeclared, whole
+from medcurate.decoders.instance_parts import blank, check_disjoint, ids, undeclared, whole
 from medcurate.types import LabelFiles, LabelLayer
 
 MOST = 32  # bits of a value
@@ -27,15 +27,17 @@ def check(labels: Mapping[str, str]) -> None:
 
 
 def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
-    """One layer a file and bit that is set anywhere; the object's id is the bit's number plus 1.
+    """One layer a file and bit that is set anywhere, a blank one where none is; ids are bits' numbers plus 1.
 
     Raises CaseRejected (BAD_LABEL) for bits that no key names.
     """
     terms = {bit: term for key, term in labels.items() for bit in whole(key)}
-    layers = []
+    layers: list[LabelLayer] = []
     for _, volume in files:
         found = ids(volume).astype(np.uint32)
         used = int(np.bitwise_or.reduce(found, axis=None))
+        if not used:
+            layers.append(blank(found))
         for bit in (bit for bit in range(MOST) if used >> bit & 1):
             drawn = (found >> np.uint32(bit) & np.uint32(1)).astype(np.bool_)
             if bit not in terms:

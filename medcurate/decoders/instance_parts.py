@@ -57,12 +57,20 @@ def channels(volume: Volume) -> list[Volume]:
 
 
 def by_term(found: Array, terms: Mapping[int, str]) -> tuple[LabelLayer, ...]:
-    """One layer a term: the ids of ``found`` that mean it, as they are; ids outside ``terms`` are background."""
+    """One layer a term: the ids of ``found`` that mean it, as they are; ids outside ``terms`` are background.
+
+    At least one layer, which is blank where no id means anything: whoever cuts it needs its shape.
+    """
     found = dense(found)
     return tuple(
         LabelLayer(labels=_only(found, values), terms={0: term}, instances=True)
         for term, values in _values(terms)
-    )
+    ) or (blank(found),)
+
+
+def blank(found: Array) -> LabelLayer:
+    """A layer of the shape of ``found`` that shows nothing."""
+    return LabelLayer(labels=np.zeros_like(found, np.uint8), terms={})
 
 
 def _values(terms: Mapping[int, str]) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:

@@ -37,6 +37,8 @@ def _resampled(volume: Volume, reference: Reference) -> Volume:
         raise CaseRejected(Reason.GEOMETRY, "labels of pictures are not resampled: they state no geometry")
     if (volume.slope, volume.intercept) != (1, 0) or volume.voxels.ndim != 3:
         raise CaseRejected(Reason.BAD_LABEL, "labels with slope, intercept or channels are not resampled")
+    for affine in (volume.affine, reference.affine):
+        orientation(affine)  # raises where it is singular
     step = np.round(np.linalg.solve(volume.affine, reference.affine), _DECIMALS)
     voxels = np.asfortranarray(np.zeros(reference.shape, volume.voxels.dtype))
     ndimage.affine_transform(

@@ -230,7 +230,7 @@ class _Stored:
         self._bits = np.frombuffer(dataset.PixelData, np.uint8) if packed else None
 
     def foreground(self, index: int, number: int) -> npt.NDArray[np.bool_]:
-        """(rows, columns): where frame ``index`` holds segment ``number``."""
+        """(rows, columns): where frame ``index`` holds segment ``number``. Raises whatever pydicom does."""
         if self._kind == "FRACTIONAL":
             if self._at_least is None:
                 raise CaseRejected(Reason.BAD_LABEL, 'fractions; state the reader\'s option "at_least"')
@@ -246,8 +246,7 @@ class _Stored:
 
     def _values(self, index: int) -> Array:
         if self._bits is None:
-            with refusing(Reason.CORRUPT, "the pixels of the segmentation do not decode"):
-                return pixel_array(self._dataset, index=index)
+            return pixel_array(self._dataset, index=index)
         count = self.shape_hw[0] * self.shape_hw[1]
         first, last = index * count, (index + 1) * count  # frames do not start at whole bytes
         bits = np.unpackbits(self._bits[first // 8 : (last + 7) // 8], bitorder="little")
@@ -263,7 +262,7 @@ def _paint(stored: _Stored, places: Sequence[_Place], number: int, reference: Re
     low = starts.min(axis=0)
     width, height, depth = (starts.max(axis=0) - low + (columns, rows, 1)).tolist()
     mask = np.zeros((depth, height, width), np.bool_)
-    with dicom_parse.quiet():
+    with dicom_parse.quiet(), refusing(Reason.CORRUPT, "the pixels of the segmentation do not decode"):
         for place in places:
             i, j, k = (np.array(place.start) - low).tolist()
             mask[k, j : j + rows, i : i + columns] = stored.foreground(place.index, number)

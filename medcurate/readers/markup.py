@@ -19,8 +19,9 @@ def walk(content: bytes, on_start: OnStart, on_end: OnEnd) -> None:
     """Call ``on_start(path, attributes)`` and ``on_end(path, text)`` for every element, in document order.
 
     ``path``: names from the root to the element, without namespace prefixes; ``text``: what stands directly in
-    the element since its last child, stripped. Raises CaseRejected: CORRUPT for what is not well-formed,
-    UNREADABLE for a document that declares entities or nests deeper than 64 elements.
+    the element since its last child, stripped. A handler's IndexError tells that the element which should hold
+    this one is not there. Raises CaseRejected: CORRUPT for what is not well-formed or out of place, UNREADABLE for
+    a document that declares entities or nests deeper than 64 elements.
     """
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -34,6 +35,10 @@ def walk(content: bytes, on_start: OnStart, on_end: OnEnd) -> None:
     except expat.ExpatError as error:
         raise CaseRejected(
             Reason.CORRUPT, f"not well-formed XML (line {error.lineno}: {expat.errors.messages[error.code]})"
+        ) from error
+    except IndexError as error:  # of a handler: there is no parent to add the element to
+        raise CaseRejected(
+            Reason.CORRUPT, f"an XML element lies outside of its parent (line {parser.CurrentLineNumber})"
         ) from error
 
 
