@@ -298,6 +298,20 @@ def test_one_damaged_nested_archive_is_left_out_whole(tmp_path):
     assert result.files == 1
 
 
+def test_of_a_cut_nested_tar_no_member_stays_that_waited_for_a_thread(tmp_path, capfd):
+    """Members of more than a quarter of a MiB are copied by threads; those in the queue are given up."""
+    whole = tar(tmp_path / "b", {f"{n:02d}.bin": os.urandom(300_000) for n in range(24)}).read_bytes()
+    cut = whole[:-200_000]
+    archive = zip_archive(tmp_path / "a.zip", {"good.txt": b"1", **{f"{n}/bad.tar": cut for n in range(4)}})
+    before = len(os.listdir("/proc/self/fd"))
+    result = unpacked(archive, tmp_path, nested=["**/*.tar"])
+    assert content(result.folder) == {"good.txt": b"1"}
+    assert result.files == 1
+    assert set(reasons(result).values()) == {"DAMAGED"}
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_two_headers_of_different_names_are_not_believed(tmp_path):
     path = zip_archive(tmp_path / "a.zip", {"good.txt": b"1", "case.txt": b"2"})
     damaged = bytearray(path.read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -20,16 +21,20 @@ class Pool:
         self._slots = threading.Semaphore(_WAITING)
         self._error: BaseException | None = None
 
-    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Run ``work(*arguments)`` in a thread, as soon as few enough wait."""
+    def submit(self, work: Callable[..., None], *arguments: Any, dropped: Callable[[], None]) -> None:
+        """Run ``work(*arguments)`` in a thread, as soon as few enough wait; ``dropped()`` where it never runs."""
         self._slots.acquire()
         if self._error:
             self._slots.release()
+            dropped()
             raise self._error
-        self._executor.submit(work, *arguments).add_done_callback(self._done)
+        self._executor.submit(work, *arguments).add_done_callback(partial(self._done, dropped))
 
-    def _done(self, future: Future[None]) -> None:
-        self._error = self._error or future.exception()
+    def _done(self, dropped: Callable[[], None], future: Future[None]) -> None:
+        if future.cancelled():
+            dropped()
+        else:
+            self._error = self._error or future.exception()
         self._slots.release()
 
     def join(self) -> None:

@@ -103,7 +103,8 @@ class Plain(Forward):
             place.fill([self._volumes.read_at(self.position, size)])
             self._told(size)
         else:
-            self._pool.submit(_copy_span, self._volumes, self.position, size, place, self._told)
+            span = (self._volumes, self.position, size, place, self._told)
+            self._pool.submit(_copy_span, *span, dropped=place.abandon)
         self.position += size
 
 

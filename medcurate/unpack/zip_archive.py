@@ -30,7 +30,8 @@ def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], N
         name = zip_text(entry.name, utf8=entry.utf8)
         place = None if _is_bomb(entry, name, sink) else sink.take(name, MEMBER_KINDS[entry.kind])
         if place:
-            pool.submit(_write, volumes, entry, place, sink.rule.password.encode(), told)
+            member = (volumes, entry, place, sink.rule.password.encode(), told)
+            pool.submit(_write, *member, dropped=place.abandon)
         else:
             told(entry.stored_bytes)
 
