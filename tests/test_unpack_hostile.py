@@ -130,11 +130,11 @@ def test_a_header_that_claims_gigabytes_is_not_read(tmp_path):
 ZEROS = b"\0" * (1 << 20)
 
 
-def bomb_gz(path: Path, mebibytes: int, *, as_tar: bool) -> Path:
+def bomb_gz(path: Path, mebibytes: int, *, as_tar: bool, name: str = "bomb.bin") -> Path:
     press = zlib.compressobj(9, zlib.DEFLATED, 31)
     with open(path, "wb") as out:
         if as_tar:
-            out.write(press.compress(tar_info("bomb.bin", mebibytes << 20).tobuf()))
+            out.write(press.compress(tar_info(name, mebibytes << 20).tobuf()))
         for _ in range(mebibytes):
             out.write(press.compress(ZEROS))
         out.write(press.compress(b"\0" * 1024) + press.flush())
@@ -193,6 +193,13 @@ def test_bombs_stop_before_they_fill_disk_or_memory(make, tmp_path):
     assert int(done.stdout.split("RSS")[1]) < 300_000  # kB
     assert not (tmp_path / "data").exists()
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_what_is_passed_over_counts_too(tmp_path):
+    """A member that nobody wants costs the time to inflate it."""
+    archive = bomb_gz(tmp_path / "a.tar.gz", 350, as_tar=True, name=".hidden")
+    with pytest.raises(ConfigError, match="TOO_LARGE"):
+        unpacked(archive, tmp_path)
 
 
 def test_members_that_share_their_data_stop_at_the_ratio(tmp_path):

@@ -55,7 +55,7 @@ def _unpack_by_position(volumes: Volumes, kind: str, sink: Sink, told: Told) -> 
 
 
 def _unpack_stream(volumes: Volumes, compression: str, sink: Sink, form: str, told: Told) -> None:
-    stream = opened(compression, volumes, told)
+    stream = opened(compression, volumes, told, sink.budget.passing)
     head = _head(stream)
     if form == "gz" or (form != "tar" and not (len(head) == BLOCK and is_tar(head))):
         _unpack_single(volumes, SUFFIXES[compression], stream, head, sink)

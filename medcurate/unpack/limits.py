@@ -53,8 +53,7 @@ class Budget:
         self._members += 1
         if self._members > self.limits.members:
             raise Stop(f"more than {self.limits.members:,} members", damage=False)
-        if time.monotonic() > self._deadline:
-            raise Stop(f"it took more than {self.limits.seconds:,.0f} s", damage=False)
+        self._check_time()
         return self._members
 
     def spend(self, size_bytes: int) -> None:
@@ -62,7 +61,14 @@ class Budget:
         with self._lock:
             self._out_bytes += size_bytes
             total = self._out_bytes
-        self.check(total)
+        self.passing(total)
+
+    def passing(self, total_bytes: int) -> None:
+        """Judge ``total_bytes`` that came out of a stream, written or passed over, and the time, without counting."""
+        self.check(total_bytes)
+        self._check_time()
+
+    def _check_time(self) -> None:
         if time.monotonic() > self._deadline:
             raise Stop(f"it took more than {self.limits.seconds:,.0f} s", damage=False)
 

@@ -33,13 +33,19 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def opened(compression: str, volumes: Volumes, on_read: Callable[[int], None] = lambda size: None) -> Stream:
+def opened(
+    compression: str,
+    volumes: Volumes,
+    on_read: Callable[[int], None] = lambda size: None,
+    judge: Callable[[int], None] = lambda total: None,
+) -> Stream:
     """The plain bytes of a compressed file; ``on_read`` is told how many stored bytes were used.
 
-    Its ``read`` raises Stop where the stream is damaged or cut.
+    Its ``read`` raises Stop where the stream is damaged or cut, and what ``judge`` raises of all bytes that came
+    out so far, wanted or not.
     """
     raw = io.BufferedReader(_Counted(volumes, on_read), BLOCK_BYTES)
-    return _Checked(_OPENERS[compression](raw))
+    return _Checked(_OPENERS[compression](raw), judge)
 
 
 class _Counted(VolumeFile):
@@ -56,8 +62,8 @@ class _Counted(VolumeFile):
 class _Checked:
     """Whatever a decompressor raises is damage."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, judge: Callable[[int], None]) -> None:
+        self._stream, self._judge = stream, judge
         self._done_bytes = 0
 
     def read(self, size: int) -> bytes:
@@ -70,6 +76,7 @@ class _Checked:
                 f"its compressed data are damaged after {self._done_bytes:,} unpacked bytes"
             ) from error
         self._done_bytes += len(data)
+        self._judge(self._done_bytes)
         return data
 
 
