@@ -158,6 +158,18 @@ def test_files_named_after_the_patient(root):
     assert (second.group, second.problem) == ("PANCREAS_0002", "image without label")
 
 
+@pytest.mark.parametrize("patient", ["../../other", "*", "..", "a/../p1"])
+def test_a_patient_s_id_leads_to_no_other_folder_and_to_no_other_patient(root, patient):
+    store(root, "dicom", *ct(patient, "thin"))
+    (root / "labels" / "p1").mkdir(parents=True)
+    (root / "labels" / "p1" / "label.nii").touch()
+    for folder in (root, root.parent / "other"):
+        folder.mkdir(exist_ok=True)
+        (folder / "label.nii").touch()
+    (case,) = find(root, folder="dicom", labels="files", label="labels/{id}/label.nii")
+    assert (case.labels, case.problem) == ((), "image without label")
+
+
 def test_a_class_a_file(root):
     store(root, "dicom", *ct("p1", "thin"))
     for name in ("p1_1_reader.nii", "p1_2_reader.nii", "p10_1_reader.nii"):

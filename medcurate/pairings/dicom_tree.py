@@ -175,14 +175,24 @@ def _targets(fact: Facts, images: Mapping[str, _Series]) -> list[str]:
 def _with_files(root: Path, images: Mapping[str, _Series], options: Options, names: Names) -> Iterator[Found]:
     """Cases whose labels are files named after the patient."""
     for series in images.values():
-        match = re.search(options.patient, series.facts.patient)
+        patient = _file_id(series.facts, options)
         keys = names.labels if _LABEL in options.label else ("",)
         files: list[LabelFile] = []
-        for key in keys if match else ():
-            template = options.label.replace(_ID, match["id"] if match else "").replace(_LABEL, key)
+        for key in keys if patient else ():
+            template = options.label.replace(_LABEL, key).replace(_ID, patient)
             files += [LabelFile(paths=(path,), label=key) for path in _matches(root, template)]
         if files or options.unlabelled == "reject":
             yield _found(series, files, options)
+
+
+def _file_id(facts: Facts, options: Options) -> str:
+    """What stands for the patient in names of files, "" where nothing does.
+
+    A Patient ID is free text of a header: it may neither lead to another folder nor stand for several patients.
+    """
+    match = re.search(options.patient, facts.patient)
+    found = (match["id"] or "") if match else ""
+    return "" if found in {".", ".."} or any(letter in found for letter in "/\\*") else found
 
 
 def _matches(root: Path, template: str) -> list[Path]:
