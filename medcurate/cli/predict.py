@@ -47,7 +47,7 @@ def predict(
     one_slice: Annotated[bool, typer.Option("--one-slice", help="Do not go on to the other slices.")] = False,
     margin: Annotated[
         int, typer.Option(min=0, help="Pixels by which a slice's box is widened for its neighbour.")
-    ] = 4,
+    ] = 2,
     stop_iou: Annotated[
         float, typer.Option(min=0, max=1, help="End where the predicted IoU of a slice is below.")
     ] = 0.5,

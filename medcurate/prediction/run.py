@@ -35,7 +35,7 @@ class Options:
     slice_index: int | None = None
     axis: str = ""
     one_slice: bool = False
-    margin_px: int = 4
+    margin_px: int = 2
     stop_iou: float = 0.5
     intensity: str = ""
     modality: str = ""

@@ -73,7 +73,7 @@ def _cell(row: Row | VolumeRow) -> str:
 
 
 def _table(title: str, names: Sequence[str], figures: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, min_width=len(title))
     for name in names:
         table.add_column(name, no_wrap=True)
     for name in figures:

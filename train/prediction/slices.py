@@ -18,7 +18,7 @@ def through_slices(
     start: int,
     first: Bools,
     *,
-    margin_px: int = 4,
+    margin_px: int = 2,
     min_iou: float = 0.5,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Bools:
