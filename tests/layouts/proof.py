@@ -17,28 +17,8 @@ from medcurate.config.source import Source
 
 
 def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected], Dataset]:
-    """Trees of ``sources``, what is expected of each, and one dataset of all of them.
-
-    Their ``files`` are left out: a tree is what they unpack to.
-    """
-    expected = {source.id: layouts.make(source, folder / "data" / source.id) for source in sources}
-    for source in sources:
-        facts = source.model_dump(mode="json", exclude_defaults=True, exclude={"files"})
-        write_toml(folder / f"{source.id}.toml", _without_none(facts))
-    recipe = write_toml(
-        folder / "recipe.toml",
-        {
-            "name": "layout",
-            "title": "True layouts",
-            "sources": [f"{source.id}.toml" for source in sources],
-            "slices": {"axes": ["z"]},
-            "intensity": {
-                modality: {"rule": _rule(source)} for source in sources for modality in modalities(source)
-            },
-            "masks": {"components": "2d"},
-            "shards": {"size_bytes": 1 << 20},
-        },
-    )
+    """Trees of ``sources``, what is expected of each, and one dataset of all of them."""
+    expected, recipe = trees(sources, folder)
     options = BuildOptions(
         data=folder / "data",
         out=folder / "out",
@@ -52,7 +32,31 @@ def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected],
     return expected, Dataset(folder / "out")
 
 
-def _rule(source: Source) -> str:
+def trees(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected], Path]:
+    """Trees of ``sources`` below ``folder``/data, what is expected of each, and a recipe of all of them.
+
+    Their ``files`` are left out: a tree is what they unpack to.
+    """
+    expected = {source.id: layouts.make(source, folder / "data" / source.id) for source in sources}
+    for source in sources:
+        facts = source.model_dump(mode="json", exclude_defaults=True, exclude={"files"})
+        write_toml(folder / f"{source.id}.toml", _without_none(facts))
+    recipe = {
+        "name": "layout",
+        "title": "True layouts",
+        "sources": [f"{source.id}.toml" for source in sources],
+        "slices": {"axes": ["z"]},
+        "intensity": {
+            modality: {"rule": rule(source)} for source in sources for modality in modalities(source)
+        },
+        "masks": {"components": "2d"},
+        "shards": {"size_bytes": 1 << 20},
+    }
+    return expected, write_toml(folder / "recipe.toml", recipe)
+
+
+def rule(source: Source) -> str:
+    """The intensity rule that fits what the kit writes for ``source``."""
     options = source.image.options
     raster = source.image.reader == "raster" and not options.get("stack")
     pictures = source.image.reader == "array" and "k" not in options.get("axes", "hw")
