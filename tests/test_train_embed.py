@@ -25,7 +25,7 @@ from medcurate.tables import check_model
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.embed import write
 from medcurate.train.embed.__main__ import embed
-from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
+from medcurate.train.embed.store import SCHEMA, EmbeddingStore, default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
 from medcurate.train.geometry import frame_of, place_image
 from medcurate.train.loop.run import Options, train
@@ -170,6 +170,19 @@ def test_more_samples_are_added_and_nothing_is_made_twice(sam, index, dataset, t
     assert embedding(sam, some, dataset, folder).run(Share()) == len(some)
     assert embedding(sam, index, dataset, folder).run(Share()) == COUNT - len(some)
     assert len(store(sam, folder).read(keys_of(index))) == COUNT
+
+
+def test_a_changed_sample_is_embedded_anew_and_then_there(sam, index, dataset, tmp_path) -> None:
+    embedding(sam, index, dataset, tmp_path).run(Share())
+    file = next(tmp_path.glob("*/index.parquet"))
+    rows = pq.read_table(file).to_pylist()
+    rows[3]["sample_digest"] ^= 1  # as if the sample had been another one then
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
+    with pytest.raises(ConfigError, match="1 of 22 images have no embedding, or have changed since"):
+        store(sam, tmp_path).require(index.keys, pa.array(index.digest))
+    assert embedding(sam, index, dataset, tmp_path).run(Share()) == 1
+    store(sam, tmp_path).require(index.keys, pa.array(index.digest))
+    assert len(pq.read_table(file)) == COUNT
 
 
 def test_a_damaged_embedding_is_found_and_named(sam, index, dataset, tmp_path) -> None:

@@ -156,9 +156,9 @@ class Embedding:
         done = self._done()
         if not records or self._missing(range(len(self._index)), _pairs(done)):
             return
-        # Of a sample that was embedded twice, by another selection and this one, the first.
-        _, first = np.unique(np.asarray(done["key"].to_pylist()), return_index=True)
-        _write_table(self._folder / INDEX_FILE, done.take(pa.array(first)))
+        # Of a sample that was embedded twice, because another selection had it too or it has changed, the last.
+        _, last = np.unique(np.asarray(done["key"].to_pylist())[::-1], return_index=True)
+        _write_table(self._folder / INDEX_FILE, done.take(pa.array(len(done) - 1 - last)))
         for record in records:
             record.unlink(missing_ok=True)
 
