@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from loop_kit import (
@@ -17,13 +20,19 @@ from loop_kit import (
     finish,
     last_state,
     losses,
+    losses_lines,
     start,
     torchrun,
     wait_for,
     weights,
     write_recipe,
 )
-from stream_kit import small_dataset
+from stream_kit import joined_keys, small_dataset, stream, taken
+
+from medcurate.train.config.load import load_recipe
+from medcurate.train.loop.logs import Clock
+from medcurate.train.loop.session import Session
+from medcurate.train.loop.world import World
 
 TOLERANCE = 2e-4  # relative, of a loss: sums over ranks are taken in another order
 
@@ -133,17 +142,95 @@ def test_accumulation_equals_the_large_batch(tmp_path, dataset, alone):
     assert losses(run) == pytest.approx(losses(alone), rel=TOLERANCE)
 
 
-def test_a_loss_that_explodes_stops_the_run_and_keeps_the_batch(tmp_path, dataset):
+@pytest.mark.parametrize(
+    ("table", "rule"),
+    [
+        ("[optimiser]\nlr = 1e30\n[run]", "is not a finite number"),
+        ("[run]\nmicro_batch = 1\nstop_above = 0.01", "is above run.stop_above, 0.01"),
+    ],
+)
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_batch(tmp_path, dataset, table, rule):
     run = tmp_path / "run"
-    text = RECIPE.replace("[run]", "[optimiser]\nlr = 1e30\n[run]")
-    error = finish(start(write_recipe(tmp_path, text), dataset, run), 1)
-    assert "is not a finite number" in error
+    error = finish(start(write_recipe(tmp_path, RECIPE.replace("[run]", table)), dataset, run), 1)
+    assert rule in error
     assert "Traceback" not in error
     record = json.loads((run / "failed-batch" / "rank-0.json").read_text())
     assert len(record["keys"]) == 4
-    assert (run / "failed-batch" / "prompts-rank-0.jsonl").read_text().count("\n") == 4 * 2 * len(
-        record["losses"]
-    )
+    lines = (run / "failed-batch" / "prompts-rank-0.jsonl").read_text().splitlines()
+    assert len(lines) == 4 * 2 * len(record["losses"])
+    assert {json.loads(line)["key"] for line in lines} == set(record["keys"])
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    session = Session(load_recipe(str(write_recipe(tmp_path))), World(0, 1, torch.device("cpu")))
+    assert session.finite()
+    with torch.no_grad():
+        session.parameters[-1].flatten()[0] = math.inf
+    assert not session.finite()
+
+
+def test_what_is_told_by_a_checkpoint_is_told_before_it(tmp_path, dataset):
+    text = RECIPE.replace("log_every = 1", "log_every = 4")
+    run = tmp_path / "run"
+    finish(start(write_recipe(tmp_path, text), dataset, run))
+    assert [line["batches"] for line in losses_lines(run)] == [3, 4, 6, 8, 9, 10]
+
+
+def test_only_what_lies_between_asking_and_having_is_waiting():
+    times = iter([0.0, 1.0, 3.0, 10.0, 10.0])  # made, asked, had, figures (twice)
+    clock = Clock(lambda: next(times))
+    clock.asked()
+    clock.waited()
+    clock.worked(5)
+    assert clock.figures() == {"images_per_s": 0.5, "data_wait_percent": 20.0}
+
+
+@pytest.fixture
+def damaged(tmp_path, dataset):
+    """The dataset with two damaged samples, and their keys: of two processes the second has the first of them."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(dataset, folder)
+    order = joined_keys(taken(stream(dataset, tmp_path / "cache", seed=7, batch_images=4), BATCHES))
+    keys = [order[10], order[20]]
+    for row in pq.read_table(folder / "manifest.parquet").to_pylist():
+        if row["key"] in keys:
+            data = bytearray((folder / row["shard"]).read_bytes())
+            data[row["offset"] + 600] = 255 - data[row["offset"] + 600]
+            (folder / row["shard"]).write_bytes(data)
+            keys = [key for key in keys if key != row["key"]]
+    return folder, [order[10], order[20]]
+
+
+def test_a_sample_that_one_process_cannot_read_ends_all_with_its_name(tmp_path, damaged):
+    folder, keys = damaged
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    error = finish(start(recipe, folder, run, "--workers", "0", launcher=torchrun(2)), 1)
+    assert f"sample {keys[0]}" in error
+    assert "1 of 2 processes cannot read their data" in error
+    assert "RuntimeError" not in error
+
+
+def test_skipped_samples_of_all_processes_are_counted(tmp_path, damaged):
+    folder, keys = damaged
+    recipe = write_recipe(tmp_path, RECIPE.replace("[data]", '[data]\non_bad_sample = "skip"'))
+    run = tmp_path / "run"
+    finish(start(recipe, folder, run, "--workers", "1", launcher=torchrun(2)))
+    assert last_state(run)["skipped"] == len(keys)
+    assert losses_lines(run)[-1]["skipped"] == len(keys)
+
+
+def test_processes_of_the_verb_get_its_signals(tmp_path, dataset, alone):
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    options = ("--workers", "0", "--processes", "2", "--restarts", "0")
+    process = start(recipe, dataset, run, *options)
+    wait_for(run, 3, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    stopped = last_state(run)["batches"]
+    assert 3 <= stopped < BATCHES
+    assert losses_lines(run)[-1]["batches"] == stopped
+    finish(start(recipe, dataset, run, *options))
+    assert last_state(run)["sample_digest"] == last_state(alone)["sample_digest"]
 
 
 def test_another_recipe_or_an_unwanted_resume_is_refused(tmp_path, dataset, alone):

@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from medcurate.errors import ConfigError
 from medcurate.train.loop.reducer import GradientReducer
 from medcurate.train.loop.world import World, joined
 
@@ -77,6 +78,9 @@ def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
             assert net.kernel.grad.stride() == net.kernel.stride()  # what fused optimisers take for granted
             net.zero_grad(set_to_none=True)
         assert world.total([rank, 1]) == [sum(range(size)), size]
+        world.require_same("one", "value")
+        with pytest.raises(ConfigError, match=f"value: not the same for all {size} processes"):
+            world.require_same("another" if rank else "one", "value")
     torch.save(found, out / f"{rank}.pt")
 
 

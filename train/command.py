@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -61,7 +60,7 @@ def train(
     Exit codes: 0 done, 1 error, 2 usage, 128 + number of the signal that stopped it after a checkpoint.
     """
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        raise typer.Exit(_torchrun(processes, restarts))
+        _become_torchrun(processes, restarts)
     configure(log_format)
     chosen = _recipe(recipe, checkpoint)
     where = out or Path("runs") / chosen.name
@@ -111,8 +110,12 @@ def _resume(text: str) -> Literal["auto", "never"]:
     raise ConfigError(f'--resume "{text}" is unknown; known: auto, never')
 
 
-def _torchrun(processes: int, restarts: int) -> int:
-    """Run this very command under torchrun; the exit code of the last attempt."""
+def _become_torchrun(processes: int, restarts: int) -> NoReturn:
+    """Go on as torchrun running this very command, so that signals reach it, which hands them on."""
+    own = (
+        sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
+    )  # the verb, or ``python -m medcurate.train``
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "medcurate.train"]
-    return subprocess.run([*command, *sys.argv[sys.argv.index("train") + 1 :]], check=False).returncode
+    command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "medcurate.train", *own]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

@@ -54,6 +54,9 @@ class RunTable(Strict):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    stop_above: Annotated[float, Field(ge=0)] = (
+        1000.0  # a step's loss that ends the run; 0: any finite one is fine
+    )
     checkpoint_every: Steps = 1000  # global batches; 0: at the end of every epoch only
     keep: Annotated[int, Field(ge=1)] = 3  # checkpoints
     log_every: Annotated[int, Field(ge=1)] = 20  # global batches

@@ -103,15 +103,16 @@ class Clock:
         self._waited_s = 0.0
         self._images = 0
 
+    def asked(self) -> None:
+        """What follows is waiting for data; what was before it (a checkpoint, say) is not."""
+        self._mark = self._now()
+
     def waited(self) -> None:
-        """Everything since the last mark was waiting for data."""
-        now = self._now()
-        self._waited_s += now - self._mark
-        self._mark = now
+        """Everything since ``asked`` was waiting for data."""
+        self._waited_s += self._now() - self._mark
 
     def worked(self, images: int) -> None:
-        """Everything since the last mark was work on ``images``."""
-        self._mark = self._now()
+        """A batch of ``images`` is done."""
         self._images += images
 
     def figures(self) -> dict[str, float]:

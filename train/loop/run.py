@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from medcurate.commit import write_json
 from medcurate.errors import ConfigError, MedcurateError
 from medcurate.progress import Progress, progress
-from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.config.recipe import TrainRecipe, digest
 from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
 from medcurate.train.loop import checkpoint
-from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
-from medcurate.train.loop.origin import intensity_rules
+from medcurate.train.loop.record import FAILED_FOLDER, write_failed, write_run
 from medcurate.train.loop.session import Length, Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
 from medcurate.train.loop.world import World, joined
-from medcurate.train.prompts.record import Turn, to_records, write_records
+from medcurate.train.prompts.record import Turn
 from medcurate.train.stream.open import open_stream
 from medcurate.train.stream.state import StreamState
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
 
-FAILED_FOLDER = "failed-batch"
-
 
 class TrainingStopped(MedcurateError):
-    """The run cannot go on (loss not finite); the text says what was kept and how to continue."""
+    """The run cannot go on (loss not usable, data of another process); says what was kept and how to continue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +80,7 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
             embeddings=_embeddings(session, options),
         )
         with stream:
+            world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
             return _Run(session, stream, options, request, found).go()
 
 
@@ -100,6 +96,7 @@ def _resumed(session: Session, options: Options, world: World) -> Path | None:
     found = checkpoint.latest(options.out) if world.leads else None
     world.barrier()  # the leader has removed what killed writers left
     found = found or checkpoint.latest(options.out)
+    world.require_same(found.name if found else "", f"folder of checkpoints, {options.out}")
     if found is None:
         return None
     if options.resume == "never":
@@ -131,6 +128,7 @@ class _Run:
         self._length = Length(per_epoch, total)
         self._clock = Clock()
         self._terms: list[dict[str, torch.Tensor]] = []
+        self._told_skipped = 0
         self._facts = {"world": session.world.size, "device": session.world.device.type}
 
     def go(self) -> Outcome:
@@ -150,7 +148,7 @@ class _Run:
 
     def _begin(self, logs: Logs) -> None:
         session = self._session
-        _write_run(self._out, session.recipe, self._stream, self._data)
+        write_run(self._out, session.recipe, self._stream, self._data)
         if self._found:
             logs.event("resumed", checkpoint=self._found.name, batches=session.state.batches)
         elif session.loaded:
@@ -163,15 +161,18 @@ class _Run:
             turns: list[Turn] = []
             steps = list(self._session.play(batch, self._length, turns))
             self._judge(batch, steps, turns)
-            self._session.advance(batch, self._stream.state.to_dict(), len(steps))
+            self._session.advance(batch, self._stream.state.to_dict(), len(steps), skipped=self._skipped())
             self._clock.worked(batch.samples)
             self._terms.append(_mean(steps))
             if shown:
                 shown.advance(batch.samples)
             stop = self._stop()
-            if self._due(self._session.recipe.run.log_every) or stop:
-                self._log(logs)
-            if self._checkpoint_due() or stop:
+            save = self._checkpoint_due() or stop
+            if self._due(self._session.recipe.run.log_every) or save:
+                self._log(
+                    logs
+                )  # before a checkpoint too: what was not told by then, nobody would tell after it
+            if save:
                 folder = self._save()
             if stop:
                 break
@@ -189,22 +190,45 @@ class _Run:
         """The run's remaining batches, on the device; the time until each comes counts as waiting."""
         batches = iter(self._stream)
         while self._session.state.batches < self._length.total:
-            batch = next(batches)
+            self._clock.asked()
+            batch = self._next(batches)
             self._clock.waited()
             yield _moved(batch, self._session.world.device)
 
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """This rank's next batch, once all ranks have theirs: nobody waits for one that cannot go on."""
+        world = self._session.world
+        try:
+            batch = next(batches)
+        except MedcurateError:
+            world.total([1])
+            raise
+        (failed,) = world.total([0])
+        if failed:
+            raise TrainingStopped(
+                f"{failed} of {world.size} processes cannot read their data; they say why. The last checkpoint is in "
+                f"{self._out / checkpoint.FOLDER}; the same command goes on from it once that is mended."
+            )
+        return batch
+
+    def _skipped(self) -> int:
+        """Bad samples that this rank has left out since the last call."""
+        before, self._told_skipped = self._told_skipped, self._stream.counts.skipped
+        return self._told_skipped - before
+
     def _judge(self, batch: Batch, steps: list[dict[str, torch.Tensor]], turns: list[Turn]) -> None:
-        """Stop all ranks where a loss of any of them is not finite, before it can reach a checkpoint."""
-        finite = bool(torch.stack([terms["loss"] for terms in steps]).isfinite().all()) if steps else True
-        (bad,) = self._session.world.total([not finite])
-        if not bad:
+        """Stop all ranks where the global loss of a step is not finite or too large, before a checkpoint has it."""
+        limit = self._session.recipe.run.stop_above
+        losses = self._session.summed(torch.stack([terms["loss"] for terms in steps]))
+        worst = float(losses.max())  # NaN if any is
+        if math.isfinite(worst) and (not limit or worst <= limit):
             return
         folder = self._out / FAILED_FOLDER
-        if not finite:
-            _write_failed(folder, self._session, batch, steps, turns)
+        write_failed(folder, self._session, batch, steps, turns)
         self._session.world.barrier()
+        rule = f"above run.stop_above, {limit:g}" if math.isfinite(worst) else "not a finite number"
         raise TrainingStopped(
-            f"the loss of global batch {batch.number} is not a finite number. What was shown and the prompts are in "
+            f"the loss of global batch {batch.number}, {worst:g}, is {rule}. What was shown and the prompts are in "
             f"{folder}, the last good checkpoint is in {self._out / checkpoint.FOLDER}. A lower optimiser.lr, "
             "optimiser.clip_norm or precision fp32 may help; the same command goes on from that checkpoint."
         )
@@ -231,7 +255,7 @@ class _Run:
         ])
         figures = {name: float(value) for name, value in zip(names, session.summed(sums), strict=True)}
         means = {name: value / len(self._terms) for name, value in figures.items()}
-        session.state = replace(session.state, loss=means["loss"], skipped=self._stream.counts.skipped)
+        session.state = replace(session.state, loss=means["loss"])
         self._terms = []
         if logs:
             logs.figures(
@@ -240,11 +264,18 @@ class _Run:
                 | self._clock.figures()
                 | {
                     "lr": session.optimiser.param_groups[0]["lr"],
+                    "skipped": session.state.skipped,
                     "memory_bytes": memory_bytes(session.world.device),
                 },
             )
 
     def _save(self) -> Path:
+        if not self._session.finite():  # equal on all ranks
+            raise TrainingStopped(
+                f"global batch {self._session.state.batches - 1} left weights that are not finite numbers; they were "
+                f"not saved. The last good checkpoint is in {self._out / checkpoint.FOLDER}. A lower optimiser.lr, "
+                "optimiser.clip_norm or precision fp32 may help; the same command goes on from that checkpoint."
+            )
         if self._session.world.leads:
             self._session.save(self._out, self._facts)
         self._session.world.barrier()
@@ -264,33 +295,3 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
         if (value := getattr(batch, name)) is not None
     }
     return replace(batch, **tensors)
-
-
-def _write_run(out: Path, recipe: TrainRecipe, stream: Stream, data: str) -> None:
-    """What this run is, for people and for the evaluation: the recipe, the dataset, the patients trained on."""
-    facts: Mapping[str, Any] = {
-        "recipe": recipe.model_dump(mode="json"),
-        "manifest_sha256": stream.state.manifest,
-        "intensity": intensity_rules(data),
-    }
-    write_json(out / RUN_FILE, facts)
-    write_json(out / GROUPS_FILE, sorted(stream.groups))
-
-
-def _write_failed(
-    folder: Path, session: Session, batch: Batch, steps: list[dict[str, torch.Tensor]], turns: list[Turn]
-) -> None:
-    rank = session.world.rank
-    losses = [float(terms["loss"]) for terms in steps]
-    record = {
-        "batch": batch.number,
-        "state": session.state.stream,
-        "keys": list(batch.keys),
-        "annotations": batch.annotations.tolist(),
-        "seeds": batch.seeds.tolist(),
-        "losses": [loss if math.isfinite(loss) else str(loss) for loss in losses],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"rank-{rank}.json", json.loads(json.dumps(record)))
-    records = [record for turn in turns for record in to_records(turn, batch.keys, batch.annotations)]
-    write_records(folder / f"prompts-rank-{rank}.jsonl", records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -100,9 +101,9 @@ class Session:
             partial(clip, self.parameters, optimiser.clip_norm),
         )
 
-    def advance(self, batch: Batch, stream: dict[str, Any], steps: int) -> None:
-        """Note that ``batch`` is done; ``stream`` is the stream's state after it."""
-        (samples,) = self.world.total([_identity(batch)])
+    def advance(self, batch: Batch, stream: dict[str, Any], steps: int, *, skipped: int = 0) -> None:
+        """Note that ``batch`` is done; ``stream`` is its state after it, ``skipped`` what this rank left out."""
+        samples, left_out = self.world.total([_identity(batch), skipped])
         chain = hashlib.sha256(f"{self.state.sample_digest}{samples & (1 << 64) - 1:016x}".encode())
         self.state = replace(
             self.state,
@@ -110,7 +111,13 @@ class Session:
             steps=self.state.steps + steps,
             stream=stream,
             sample_digest=chain.hexdigest(),
+            skipped=self.state.skipped + left_out,
         )
+
+    def finite(self) -> bool:
+        """Whether all weights that learn are finite numbers."""
+        largest = nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters], math.inf)
+        return bool(largest.isfinite())
 
     def summed(self, sums: torch.Tensor) -> torch.Tensor:
         """``sums`` over all ranks, in place."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+import xxhash
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -51,6 +52,18 @@ class World:
         if self.control is not None:
             dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
         return flags
+
+    def require_same(self, value: str, what: str) -> None:
+        """Raise ConfigError, on all ranks, unless all gave the same ``value``; ``what``: the thing that it tells of."""
+        number = xxhash.xxh3_64_intdigest(value.encode()) >> 1
+        ends = torch.tensor([number, -number], dtype=torch.int64)
+        if self.control is not None:
+            dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=self.control)
+        if int(ends[0]) != -int(ends[1]):
+            raise ConfigError(
+                f"{what}: not the same for all {self.size} processes. Start all with the same command, on files "
+                "that every machine sees alike (a shared file system, or a URL)."
+            )
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""
