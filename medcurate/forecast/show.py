@@ -21,7 +21,7 @@ def table(found: Forecast) -> Table:
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("source", "images", "licence", "copies"):
-        made.add_column(name, overflow="fold")
+        made.add_column(name, overflow="fold", no_wrap=name != "licence")
     for name in ("fetch", "digests", "by hand", "there", "cases", "images out", "masks", "out"):
         made.add_column(name, justify="right", no_wrap=True)
     for row in found.sources:
@@ -35,7 +35,7 @@ def _row(row: SourceForecast) -> tuple[str, ...]:
         source.id,
         f"{source.modality} {source.dimensions}D",
         source.licence.id,
-        source.licence.redistribute,
+        source.licence.redistribute.replace("unknown", "?"),
         _files(len(inputs.fetch), inputs.fetch_bytes),
         f"{inputs.digests} of {inputs.travelling}" if inputs.travelling else "-",
         _files(len(inputs.by_hand), inputs.by_hand_bytes),
