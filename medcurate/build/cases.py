@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medcurate.build.losses import lost_members
 from medcurate.build.readings import Tables, found_by, read_tables
 from medcurate.config.lineage import NO_LINEAGE, Lineage
 from medcurate.config.source import Source
@@ -16,6 +17,7 @@ from medcurate.format.keys import pseudonym
 from medcurate.lineage import shared_patient
 from medcurate.pairings.found import Found
 from medcurate.types import Case, Reject
+from medcurate.unpack.record import Refused
 from medcurate.zips import inside
 
 
@@ -59,6 +61,10 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
             official = tables.split(raw) or entry.split or split
             case = _case(source, tables.labelled(entry, raw), identifier, group, official)
             cases.append(replace(case, size_bytes=_size_bytes(root, case, shares)))
+    for lost in lost_members(source, root, [entry.name for entry, _ in found if entry.problem]):
+        identifier = _written(source, lost.member)
+        names[identifier] = lost.member
+        rejects.append((identifier, _group(source, lost.member, NO_LINEAGE), _lost(lost)))
     return Discovery(cases=tuple(sorted(cases, key=lambda c: c.id)), rejects=tuple(rejects), names=names)
 
 
@@ -101,6 +107,12 @@ def _problem(entry: Found, raw: str, errata: dict[str, str], repeated: set[str])
     if raw in repeated:
         return Reject(stage="pair", reason=Reason.DUPLICATE_KEY, detail="several cases have this id")
     return None
+
+
+def _lost(member: Refused) -> Reject:
+    return Reject(
+        stage="pair", reason=Reason.CORRUPT, detail=f"a member of its archive was left out: {member.detail}"
+    )
 
 
 def _paths(entry: Found) -> Iterator[Path]:

@@ -1,0 +1,24 @@
+"""What archives lost on the way: members that unpacking left out and whose case nothing else tells of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from medcurate.config.source import Source
+from medcurate.unpack.record import DAMAGED, DUPLICATE, TOO_LARGE, Refused, damaged_members
+
+_LOST = frozenset({DAMAGED, DUPLICATE, TOO_LARGE})  # links and devices never were data
+
+
+def lost_members(source: Source, root: Path, incomplete: Collection[str]) -> Iterator[Refused]:
+    """Members of the source's archives that were left out, once each, sorted by archive and name.
+
+    ``incomplete``: names of cases that lack a file. A member whose path holds such a name (its last part, where
+    it has folders) is told by its case already.
+    """
+    known = [name.rpartition("/")[2] for name in incomplete]
+    for file in source.files:
+        for refused in dict.fromkeys(damaged_members(root / file.unpack.into) if file.unpack else ()):
+            if refused.reason in _LOST and not any(name in refused.member for name in known):
+                yield refused
