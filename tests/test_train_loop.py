@@ -33,6 +33,7 @@ from medcurate.train.config.load import load_recipe
 from medcurate.train.loop.logs import Clock
 from medcurate.train.loop.session import Session
 from medcurate.train.loop.world import World
+from medcurate.train.prediction.loading import load_trained
 
 TOLERANCE = 2e-4  # relative, of a loss: sums over ranks are taken in another order
 
@@ -159,6 +160,17 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_the_batch(tmp_path, datase
     lines = (run / "failed-batch" / "prompts-rank-0.jsonl").read_text().splitlines()
     assert len(lines) == 4 * 2 * len(record["losses"])
     assert {json.loads(line)["key"] for line in lines} == set(record["keys"])
+
+
+def test_patients_of_the_run_that_it_started_from_are_its_own_too(tmp_path, dataset, alone):
+    text = RECIPE.replace("[data]", '[data]\nsplit = "val"').replace(f"batches = {BATCHES}", "batches = 1")
+    first = checkpoints(alone)[-1] / "model.safetensors"
+    run = tmp_path / "run"
+    finish(start(write_recipe(tmp_path, text), dataset, run, "--checkpoint", str(first)))
+    rows = pq.read_table(dataset / "manifest.parquet").to_pylist()
+    seen = {row["group"] for row in rows if row["split"] in {"train", "val"}}
+    assert set(json.loads((checkpoints(run)[-1] / "groups.json").read_text())) == seen
+    assert load_trained(run).started_from == ""
 
 
 def test_weights_that_are_no_numbers_are_never_saved(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from medcurate.commit import write_json
+from medcurate.errors import ConfigError
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop.accumulate import micro_batches
 from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
@@ -25,14 +26,30 @@ FAILED_FOLDER = "failed-batch"
 
 
 def write_run(out: Path, recipe: TrainRecipe, stream: Stream, data: str) -> None:
-    """What this run is, for people and for the evaluation: the recipe, the dataset, the patients trained on."""
+    """What this run is, for people and for the evaluation: the recipe, the dataset, the patients trained on.
+
+    ``started_from``: the checkpoint that it began with, where nobody knows its patients. Raises ConfigError.
+    """
+    before = _patients_behind(recipe.model.checkpoint)
     facts: Mapping[str, Any] = {
         "recipe": recipe.model_dump(mode="json"),
+        "started_from": recipe.model.checkpoint if before is None else "",
         "manifest_sha256": stream.state.manifest,
         "intensity": intensity_rules(data),
     }
     write_json(out / RUN_FILE, facts)
-    write_json(out / GROUPS_FILE, sorted(stream.groups))
+    write_json(out / GROUPS_FILE, sorted(stream.groups | (before or frozenset())))
+
+
+def _patients_behind(weights: str) -> frozenset[str] | None:
+    """Patients that an earlier run's checkpoint, of which ``weights`` is the model, was trained on; None: not known."""
+    record = Path(weights).parent / GROUPS_FILE
+    if not weights or not record.is_file():
+        return None
+    try:
+        return frozenset(json.loads(record.read_bytes()))
+    except ValueError as error:
+        raise ConfigError(f"{record}: not a record of a run ({error}); restore it.") from error
 
 
 def write_failed(

@@ -30,8 +30,8 @@ class Trained:
     """A model in evaluation mode with what is known of it.
 
     ``groups``: patients that it was trained on, as the manifest's "group" names them; None: not known.
-    ``started_from``: the checkpoint that its training started from, or "". ``intensity``: the rules, by modality, of
-    the dataset that it was trained on; empty where not known.
+    ``started_from``: the checkpoint that its training started from, where its patients are not among them, or "".
+    ``intensity``: the rules, by modality, of the dataset that it was trained on; empty where not known.
     """
 
     sam: Sam
@@ -42,16 +42,18 @@ class Trained:
     intensity: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_trained(path: str | Path, *, recipe: str = "", device: str = "auto") -> Trained:
+def load_trained(
+    path: str | Path, *, recipe: str = "", otherwise: TrainRecipe | None = None, device: str = "auto"
+) -> Trained:
     """The model of ``path``.
 
     ``path``: a run's folder (its last checkpoint), a checkpoint's folder, or a .pth or .safetensors file in the layout
     of SAM, SAM-Med2D or MedSAM; "untrained": random weights. The latter two need ``recipe``, the train recipe that
-    names the model; whether a file has adapters is seen from its names. ``device``: auto, cpu or cuda.
+    names the model, or take ``otherwise``; whether a file has adapters is seen from its names. ``device``: auto, cpu or cuda.
     Raises ConfigError.
     """
     if str(path) == UNTRAINED:
-        return _untrained(_needed(recipe, UNTRAINED), device)
+        return _untrained(_needed(recipe, otherwise, UNTRAINED), device)
     path = Path(path)
     if path.name == checkpoint.MODEL_FILE and (path.parent / checkpoint.STATE_FILE).is_file():
         path = path.parent
@@ -62,16 +64,23 @@ def load_trained(path: str | Path, *, recipe: str = "", device: str = "auto") ->
             f"{path}: no checkpoint here. Give a run's folder, one of its checkpoints, or a file that ends in "
             f"{', '.join(_SUFFIXES)}."
         )
-    return _of_file(path, _needed(recipe, str(path)), device)
+    return _of_file(path, _needed(recipe, otherwise, str(path)), device)
+
+
+def recorded_recipe(path: str | Path) -> TrainRecipe | None:
+    """The recipe that the run or checkpoint folder ``path`` was trained by; None for a file, which says nothing."""
+    path = Path(path)
+    if not path.is_dir():
+        return None
+    folder = _checkpoint_folder(path)
+    facts = _json(folder, RUN_FILE)
+    return check_model(facts["recipe"], TrainRecipe, str(folder / RUN_FILE)) if facts else None
 
 
 def _of_run(folder: Path, recipe: str, device: str) -> Trained:
     facts = _json(folder, RUN_FILE)
-    if recipe:
-        chosen = load_recipe(recipe)
-    elif facts:
-        chosen = check_model(facts["recipe"], TrainRecipe, str(folder / RUN_FILE))
-    else:
+    chosen = load_recipe(recipe) if recipe else recorded_recipe(folder)
+    if chosen is None:
         raise ConfigError(
             f"{folder}: {RUN_FILE} is not with it; give --recipe with the recipe that trained it."
         )
@@ -83,7 +92,7 @@ def _of_run(folder: Path, recipe: str, device: str) -> Trained:
         recipe=chosen,
         name=folder.name,
         groups=None if groups is None else frozenset(groups),
-        started_from=chosen.model.checkpoint,
+        started_from=(facts or {}).get("started_from", chosen.model.checkpoint),
         intensity=(facts or {}).get("intensity", {}),
     )
 
@@ -126,13 +135,15 @@ def _json(folder: Path, name: str) -> Any:
     return None
 
 
-def _needed(recipe: str, path: str) -> TrainRecipe:
-    if not recipe:
+def _needed(recipe: str, otherwise: TrainRecipe | None, path: str) -> TrainRecipe:
+    if recipe:
+        return load_recipe(recipe)
+    if otherwise is None:
         raise ConfigError(
             f"{path}: says nothing about its model; give --recipe with a train recipe whose [model] and [data] it "
             "fits, such as sam-med2d."
         )
-    return load_recipe(recipe)
+    return otherwise
 
 
 def _only_used(model: ModelTable) -> ModelTable:
