@@ -162,6 +162,25 @@ def test_processes_share_the_work_and_the_last_writes_the_index(sam, index, data
     assert len(store(sam, tmp_path).read(keys_of(index))) == COUNT
 
 
+def test_another_process_may_write_the_index_meanwhile(sam, index, dataset, tmp_path, monkeypatch) -> None:
+    first, second = (embedding(sam, index, dataset, tmp_path) for _ in range(2))
+    first.run(Share(rank=1, world=2))
+    real = write.pq.read_table
+    finished = []
+
+    def read_table(file: Path, **options: object) -> pa.Table:
+        """Once all shards are there, another process finishes after the records were listed."""
+        if len(list(tmp_path.glob("*/shards/*.parquet"))) == 6 and not finished:
+            finished.append(file)
+            first._finish()
+        return real(file, **options)
+
+    monkeypatch.setattr(write.pq, "read_table", read_table)
+    second.run(Share(rank=0, world=2))
+    assert finished
+    assert len(store(sam, tmp_path).read(keys_of(index))) == COUNT
+
+
 def test_more_samples_are_added_and_nothing_is_made_twice(sam, index, dataset, tmp_path) -> None:
     cache = tmp_path / "cache"
     some = open_index(locate(dataset), split="train", where="", by=(), cache=cache)

@@ -90,10 +90,18 @@ class Embedding:
             write_json(path, asdict(self._identity))
 
     def _done(self) -> pa.Table:
-        """Rows of all whole shards: of the index, and of those that came after it."""
-        files = [self._folder / INDEX_FILE, *sorted(self._shards.glob(f"*{_RECORD_SUFFIX}"))]
-        tables = [pq.read_table(file, schema=SCHEMA) for file in files if file.exists()]
-        return pa.concat_tables([SCHEMA.empty_table(), *tables])
+        """Rows of all whole shards: of the index, then of those that came after it."""
+        while True:
+            try:  # records before the index: what another process moves between the two is then found twice, not never
+                records = [pq.read_table(file, schema=SCHEMA) for file in self._records()]
+            except FileNotFoundError:  # another process has just put it into the index
+                continue
+            index = self._folder / INDEX_FILE
+            before = pq.read_table(index, schema=SCHEMA) if index.exists() else SCHEMA.empty_table()
+            return pa.concat_tables([before, *records])
+
+    def _records(self) -> list[Path]:
+        return sorted(self._shards.glob(f"*{_RECORD_SUFFIX}"))
 
     def _missing(self, samples: Sequence[int], there: set[tuple[str, int]]) -> list[int]:
         """Those of ``samples`` without an embedding of their bytes."""
@@ -152,7 +160,7 @@ class Embedding:
 
     def _finish(self) -> None:
         """Write the index once nothing is missing, and remove the records that it replaces."""
-        records = sorted(self._shards.glob(f"*{_RECORD_SUFFIX}"))
+        records = self._records()
         done = self._done()
         if not records or self._missing(range(len(self._index)), _pairs(done)):
             return
