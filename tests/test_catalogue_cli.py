@@ -37,6 +37,46 @@ def test_sources_lists_every_source_with_its_licence():
         assert load_source(name).licence.id in line
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--modality", "pet"], {"autopet-2"}),
+        (["--modality", "oct", "--access", "agreement"], {"retouch"}),
+    ],
+)
+def test_sources_are_chosen_by_modality_and_access(options, expected):
+    assert {entry["id"] for entry in json.loads(run("sources", "--json", *options))} == expected
+    lines = [line.split() for line in run("sources", *options).splitlines()]
+    assert {words[0] for words in lines if words} & set(source_ids()) == expected
+
+
+def test_a_modality_or_access_that_is_none_is_refused_with_the_known_ones():
+    result = CliRunner().invoke(app, ["sources", "--modality", "mri"])
+    assert '--modality: "mri" is none of ct, dermoscopy' in str(result.exception)
+    result = CliRunner().invoke(app, ["sources", "--access", "free"])
+    assert "is none of agreement, kaggle, open" in str(result.exception)
+
+
+def test_sizes_and_digests_are_told_as_far_as_they_are_known():
+    listed = {entry["id"]: entry for entry in json.loads(run("sources", "--json"))}
+    liver = listed["msd-task03-liver"]["files"]
+    assert liver == {"count": 1, "by_hand": 0, "digests": 1, "sizes": 1, "size_bytes": 28_925_891_584}
+    assert listed["synthetic-ct-phantom"]["files"]["count"] == 0  # made here: nothing travels
+    rows = {words[0]: words for line in run("sources").splitlines() if len(words := line.split()) > 5}
+    assert rows["msd-task03-liver"][-3:] == ["28.9", "GB", "1/1"]
+    assert rows["msd-task09-spleen"][-2:] == ["?", "1/1"]
+    assert rows["synthetic-ct-phantom"][-2:] == ["-", "-"]
+
+
+def test_sources_fit_into_a_terminal_of_100_columns(monkeypatch):
+    """Without titles, ids whole: a narrow terminal folds licences at most."""
+    monkeypatch.setattr("medcurate.cli.tables.PIPE_WIDTH", 100)
+    lines = run("sources").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(any(line.startswith(f" {name} ") for line in lines) for name in source_ids())
+    assert "title" not in lines[1]
+
+
 def test_sources_as_json():
     listed = json.loads(run("sources", "--json"))
     assert [entry["id"] for entry in listed] == list(source_ids())

@@ -76,6 +76,8 @@ def test_every_verb_has_help_and_stands_in_the_readme(verb: str) -> None:
         "docs/format.md",
         "docs/source.md",
         "docs/recipe.md",
+        "docs/sources.md",
+        "docs/lineage.md",
         "docs/benchmarks.md",
         "docs/scale.md",
     ],

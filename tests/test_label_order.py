@@ -25,6 +25,11 @@ ORDERS: dict[str, tuple[str, ...]] = {  # in the order of their values, from 1 o
         "liver", "kidney-right", "spleen", "pancreas", "aorta", "inferior-vena-cava", "adrenal-gland-right",
         "adrenal-gland-left", "gallbladder", "esophagus", "stomach", "duodenum", "kidney-left",
     ),
+    "flare23": (
+        "liver", "kidney-right", "spleen", "pancreas", "aorta", "inferior-vena-cava", "adrenal-gland-right",
+        "adrenal-gland-left", "gallbladder", "esophagus", "stomach", "duodenum", "kidney-left",
+        "abdominal-tumor",
+    ),
     "word": (
         "liver", "spleen", "kidney-left", "kidney-right", "stomach", "gallbladder", "esophagus", "pancreas",
         "duodenum", "colon", "intestine", "adrenal-gland", "rectum", "urinary-bladder", "femoral-head-left",
@@ -55,6 +60,9 @@ ORDERS: dict[str, tuple[str, ...]] = {  # in the order of their values, from 1 o
     # BraTS 2016 and 2017 under other numbers than BraTS itself.
     "msd-task01-braintumour": ("brain-tumor-edema", "brain-tumor-nonenhancing", "brain-tumor-enhancing"),
     # From 2023 on enhancing tumor is 3; before, 4 (below).
+    "crossmoda-2023": (
+        "vestibular-schwannoma-extrameatal", "vestibular-schwannoma-intrameatal", "cochlea",
+    ),
     "brats-2023-gli": ("brain-tumor-necrotic", "brain-tumor-edema", "brain-tumor-enhancing"),
     # Heart: two challenges of cine MR that number the same three structures the other way round, and others.
     "acdc": ("heart-ventricle-right", "myocardium-left-ventricle", "heart-ventricle-left"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from layouts.document import PATH, document
+from typer.testing import CliRunner
 
+from medcurate.cli.main import app
 from medcurate.config.recipe import Clip, Percentiles
 from medcurate.config.source import Source
 from medcurate.download.instructions import automatic
@@ -110,6 +113,17 @@ def test_a_source_of_both_recipes_is_named_once_and_joins_nothing():
     assert list(found.lines()) == ["against other: kits19 is a source of both"]
     nothing = compare(lineage(), ["acdc"], "other", ["busi"])
     assert "no rule" in next(nothing.lines())
+
+
+def test_plan_tells_what_two_recipes_share(tmp_path):
+    """On a machine with too small a disk the plan is printed, and then refused."""
+    words = ["plan", "--recipe", "miccai2023", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    told = " ".join(CliRunner().invoke(app, [*words, "--against", "sa-med2d"]).output.split())
+    assert "against sa-med2d: kits23 contains kits19 (patients are joined by their ids; kits23 wins)" in told
+    shown = json.loads(CliRunner().invoke(app, [*words, "--against", "medsam", "--json"]).stdout)
+    assert shown["against"]["recipe"] == "medsam"
+    assert ["kits23", "kits19"] in [overlap["sources"] for overlap in shown["against"]["overlaps"]]
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["against"] is None
 
 
 # --- for a laptop ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a build of some 50 sets at once looks like: its plan, closing table, lineage and statistics.
+"""What a build of some 50 sets at once looks like: its closing table, lineage and statistics.
 
 Run: python tests/layouts/show.py [FOLDER]
 The trees are made from the sources' TOML alone; FOLDER (default: a temporary one) keeps them and the dataset.
@@ -26,13 +26,12 @@ def main() -> None:
 
 
 def show(folder: Path) -> None:
-    """Make, plan, build, count."""
+    """Make, build, count."""
     many = make_many(folder)
     say(f"{len(many.sources)} trees below {folder / 'data'}")
     for patient, names in many.shared.items():
         say(f"patient {patient} is in {', '.join(names)}")
     common = ["--recipe", str(many.recipe), "--data", str(folder / "data"), "--out", str(folder / "out")]
-    medcurate("plan", *common)
     medcurate("build", *common, "--accept-licence", "all", "--log-format", "plain")
     medcurate("stats", str(folder / "out"))
     say(
