@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choice": BASE | {"config", "lineage"},
     "acceptance": BASE | {"choice", "commit", "config"},
     "library": BASE | {"checks", "choice", "config", "lineage", "tables"},
-    "forecast": BASE | {"choice", "config", "download", "library", "lineage"},
+    "forecast": BASE | {"choice", "config", "download", "library", "lineage", "unpack"},
     "job": BASE
     | {"commit", "config", "decoders", "engines", "format", "ledger", "readers", "registry", "stages", "types"},
     "pack": BASE | {"claim", "commit", "condition", "engines", "format", "ledger", "lock", "types"},

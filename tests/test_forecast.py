@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 from medcurate.cli.main import app
 from medcurate.commit import write_json
+from medcurate.config.source import Unpack
 from medcurate.errors import ConfigError
 from medcurate.forecast import rates
 from medcurate.forecast.plan import Disk, Forecast, forecast
 from medcurate.forecast.show import facts, lines, size_text, time_text
 from medcurate.library import resolve, source_ids
+from medcurate.unpack.record import Unpacked, write_record
 
 ZIP = {"into": "img"}
 
@@ -76,6 +78,17 @@ def test_an_archive_whose_folder_is_there_is_not_fetched(tmp_path: Path) -> None
     (tmp_path / "data/set-0/img").mkdir(parents=True)
     inputs = told(recipe, tmp_path).sources[0].inputs
     assert (inputs.fetch, inputs.there, inputs.unpack_bytes) == ((), 2, 0)
+
+
+def test_an_index_does_not_stand_for_the_archive_that_it_reads(tmp_path: Path) -> None:
+    """What a build would fetch is what is told, and nothing is unpacked from an archive that is read in place."""
+    recipe = write(tmp_path, {"files": [file("a.zip", 1000, unpack=ZIP | {"in_place": True})]})
+    folder = tmp_path / "data/set-0/img"
+    folder.mkdir(parents=True)
+    rule = Unpack.model_validate(ZIP | {"in_place": True})
+    write_record(Unpacked(folder=folder), folder, rule, {"files": [], "sha256": ""})
+    inputs = told(recipe, tmp_path).sources[0].inputs
+    assert (inputs.fetch, inputs.fetch_bytes, inputs.unpack_bytes) == (("a.zip",), 1000, 0)
 
 
 def test_a_recorded_download_counts_as_a_known_digest(tmp_path: Path) -> None:

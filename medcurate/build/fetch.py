@@ -23,7 +23,7 @@ from medcurate.library import packaged_sources
 from medcurate.phantom import generate
 from medcurate.progress import emit
 from medcurate.unpack import unpack
-from medcurate.unpack.record import fits, read_record
+from medcurate.unpack.needed import needed_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def _fetch(places: Sequence[Place], tasks: Sequence[Task], jobs: int) -> None:
     """Download, and finish all sources that are complete, whatever became of the others."""
     done = download(tasks, jobs=jobs)
     for place in places:
-        if not _needed(place):
+        if not needed_files(place.source, place.folder):
             _finish(place, done.fetched)
     done.check()
 
@@ -121,7 +121,11 @@ def _make(places: Iterable[Place]) -> None:
 
 def _absent(places: Iterable[Place]) -> tuple[list[Task], list[Task]]:
     """The files that are needed and not there: those that can be downloaded, and those that a person must get."""
-    tasks = [Task(place.source, place.folder, file) for place in places for file in _needed(place)]
+    tasks = [
+        Task(place.source, place.folder, file)
+        for place in places
+        for file in needed_files(place.source, place.folder)
+    ]
     return (
         [task for task in tasks if automatic(task.file.origin)],
         [task for task in tasks if not automatic(task.file.origin)],
@@ -151,32 +155,6 @@ def _finish(place: Place, fetched: Sequence[Fetched]) -> None:
     for file in place.source.files:
         if file.unpack:
             _unpack(place, file, digests.get(file.path, ""))
-
-
-def _needed(place: Place) -> list[SourceFile]:
-    """Absent files, without archives (and their parts) whose folder is there."""
-    needless: set[str] = set()
-    for file in place.source.files:
-        if file.unpack and _unpacked(file, place.folder):
-            needless |= {file.path, *file.unpack.parts}
-    return [
-        file
-        for file in place.source.files
-        if file.path not in needless and not (place.folder / file.path).exists()
-    ]
-
-
-def _unpacked(file: SourceFile, folder: Path) -> bool:
-    """Whether the archive's folder stands for it: placed by hand, or unpacked by the rule that still stands.
-
-    The folder of an archive that is read in place is only an index to it.
-    """
-    assert file.unpack is not None
-    target = folder / file.unpack.into
-    if not target.is_dir():
-        return False
-    found = read_record(target)
-    return found is None or (not file.unpack.in_place and fits(found[1], file.unpack, None))
 
 
 def _unpack(place: Place, file: SourceFile, sha256: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.config.source import Source, SourceFile
 from medcurate.download.instructions import automatic
 from medcurate.download.lockfile import LockFile
+from medcurate.unpack.needed import is_unpacked, needed_files
 
 MADE = ("package", "generator")
 """Origins whose files come without network."""
@@ -40,11 +41,15 @@ def inputs_of(source: Source, folder: Path) -> Inputs:
     """
     lock = LockFile(folder)
     known = {file.path: file.size_bytes or _recorded(lock, file) for file in source.files}
-    absent = [file for file in _needed(source, folder) if not _is_made(file)]
+    absent = [file for file in needed_files(source, folder) if not _is_made(file)]
     fetch = [file for file in absent if automatic(file.origin)]
     by_hand = [file for file in absent if not automatic(file.origin)]
     travelling = [file for file in source.files if not _is_made(file)]
-    packed = [file for file in source.files if file.unpack and not (folder / file.unpack.into).is_dir()]
+    packed = [
+        file
+        for file in source.files
+        if file.unpack and not file.unpack.in_place and not is_unpacked(file, folder)
+    ]
     return Inputs(
         there=len(travelling) - len(absent),
         fetch=tuple(file.path for file in fetch),
@@ -65,15 +70,6 @@ def _recorded(lock: LockFile, file: SourceFile) -> int | None:
 
 def _is_made(file: SourceFile) -> bool:
     return any(getattr(file.origin, name) for name in MADE)
-
-
-def _needed(source: Source, folder: Path) -> Iterator[SourceFile]:
-    """Absent files, without archives (and their parts) whose folder is there."""
-    unpacked = [file for file in source.files if file.unpack and (folder / file.unpack.into).is_dir()]
-    needless = {path for file in unpacked for path in _with_parts(file)}
-    for file in source.files:
-        if file.path not in needless and not (folder / file.path).exists():
-            yield file
 
 
 def _with_parts(file: SourceFile) -> Sequence[str]:
