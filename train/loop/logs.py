@@ -58,12 +58,12 @@ class Logs:
 
     def _open(self, tool: str, run: Path, facts: Mapping[str, Any]) -> Sink:
         if tool not in _TOOLS:
-            raise ConfigError(f'run.log: "{tool}" is unknown; known: {", ".join(sorted(_TOOLS))}')
+            raise ConfigError(f'--log: "{tool}" is unknown; known: {", ".join(sorted(_TOOLS))}')
         module, opener = _TOOLS[tool]
         try:
             return opener(import_module(module), self._stack, run, facts)
         except ImportError as error:
-            raise ConfigError(f'run.log: "{tool}" is not installed: pip install {tool}') from error
+            raise ConfigError(f'--log: "{tool}" is not installed: pip install {tool}') from error
 
 
 def _tensorboard(module: Any, stack: ExitStack, run: Path, _: Mapping[str, Any]) -> Sink:
