@@ -183,6 +183,10 @@ def test_the_printed_commands_build_the_dataset(tmp_path, monkeypatch, folder, h
     for origin, place in moves:
         shutil.move(origin, place)
     assert bool(moves) == (folder != "lab" and here == "." and "/" not in draft)
+    (check,) = (shlex.split(line) for line in lines if line.strip().startswith("medcurate check "))
+    checked = CliRunner().invoke(app, check[1:])
+    assert checked.exit_code == 0, checked.output
+    assert "all is as declared" in checked.output
     at = next(number for number, line in enumerate(lines) if "Write a recipe, say " in line)
     recipe = shlex.split(lines[at].split("say ")[1].rstrip(":"))[0]
     body = lines[at + 1 : next(number for number, line in enumerate(lines) if line.endswith("Build:"))]

@@ -238,6 +238,27 @@ def test_a_filled_box_and_an_untrained_model_stand_beside(dataset, tmp_path) -> 
         assert image.width == (2 + 2 + 2) * 236 + 12
 
 
+def test_an_untrained_model_is_of_the_runs_own_recipe(dataset, tmp_path) -> None:
+    folder = tmp_path / "run" / "checkpoints" / "step-00000007"
+    folder.mkdir(parents=True)
+    torch.manual_seed(3)
+    recipe = recipe_of(64)
+    save_original(build_sam(recipe.model), folder / "model.safetensors")
+    (tmp_path / "run" / RUN_FILE).write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
+    (tmp_path / "run" / GROUPS_FILE).write_text("[]")
+    evaluate(
+        Options(
+            data=str(dataset),
+            checkpoint=str(tmp_path / "run"),
+            out=tmp_path / "scores",
+            prompts="box",
+            against=("untrained",),
+        )
+    )
+    models = query(tmp_path / "scores", "SELECT DISTINCT model FROM scores")["model"].to_pylist()
+    assert sorted(models) == ["step-00000007", "untrained"]
+
+
 # --- loading ---------------------------------------------------------------------------------------
 
 

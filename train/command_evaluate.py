@@ -40,7 +40,8 @@ def evaluate(
         ),
     ] = None,
     against_recipe: Annotated[
-        str, typer.Option(help="Train recipe of --against files.", show_default="that of --recipe")
+        str,
+        typer.Option(help="Train recipe of --against files.", show_default="that of --recipe, or the run's"),
     ] = "",
     replay: Annotated[
         Path | None, typer.Option(help="Give the prompts of this prompts.parquet again.")

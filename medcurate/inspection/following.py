@@ -32,6 +32,9 @@ def following(folder: Path, draft: Path, digest: Digest, question_count: int) ->
         steps.append(["Put it beside the files:", f"  mv {_path(draft)} {_path(home / draft.name)}"])
     else:
         steps[0].append(f'Keep its id = "{name}", the folder\'s name: by it the build finds the files.')
+    source = home / draft.name if moved else draft
+    check = f"  medcurate check {_path(source)} --data {_path(data)}"
+    steps.append(["Hold the answers against the files:", check])
     steps.append([f"Write a recipe, say {shlex.quote(str(recipe))}:", *_recipe(name, draft.name, digest)])
     build = f"medcurate build --recipe {_path(recipe)} --data {_path(data)} --out {name}-corpus"
     steps.append(["Build:", f"  {build}"])

@@ -33,7 +33,7 @@ from medcurate.train.evaluation.sheet import Column, choose, sheet
 from medcurate.train.evaluation.show import show
 from medcurate.train.evaluation.tables import Row, VolumeRow, summarise, summarise_volumes
 from medcurate.train.evaluation.volumes import Unit, units, volume_tables
-from medcurate.train.prediction.loading import load_trained
+from medcurate.train.prediction.loading import Trained, load_trained, recorded_recipe
 from medcurate.train.prompts.record import SCHEMA, PromptRecord, read_records
 from medcurate.train.stream.index import Index
 from medcurate.train.stream.select import open_index
@@ -140,8 +140,7 @@ def _scored(
     if name == FILLED_BOX:
         with progress(FILLED_BOX, len(facts), "masks") as shown:
             return fill_boxes(chosen.noted(), facts, rules, shown.advance), None
-    recipe = options.recipe if number == 0 else options.against_recipe or options.recipe
-    trained = load_trained(name, recipe=recipe, device=options.device)
+    trained = _load(name, number, options)
     leaks = find_leaks(trained, facts["group"])
     if not options.allow_leaks:
         refuse_leaks(trained, facts["group"], leaks)
@@ -158,6 +157,18 @@ def _scored(
             witness=witness if number == 0 else _nobody,
         )
     return collected, (leaks, leaked(trained.groups, facts["group"]))
+
+
+def _load(name: str, number: int, options: Options) -> Trained:
+    """The model ``name``; one of ``--against`` that says nothing of itself is taken for the first one's kind."""
+    if number == 0:
+        return load_trained(name, recipe=options.recipe, device=options.device)
+    return load_trained(
+        name,
+        recipe=options.against_recipe or options.recipe,
+        otherwise=recorded_recipe(options.checkpoint),
+        device=options.device,
+    )
 
 
 def _nobody(records: list[PromptRecord]) -> None:

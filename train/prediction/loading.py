@@ -49,7 +49,8 @@ def load_trained(
 
     ``path``: a run's folder (its last checkpoint), a checkpoint's folder, or a .pth or .safetensors file in the layout
     of SAM, SAM-Med2D or MedSAM; "untrained": random weights. The latter two need ``recipe``, the train recipe that
-    names the model, or take ``otherwise``; whether a file has adapters is seen from its names. ``device``: auto, cpu or cuda.
+    names the model, or take ``otherwise``; whether a file has adapters is seen from its names. ``device``: auto, cpu
+    or cuda.
     Raises ConfigError.
     """
     if str(path) == UNTRAINED:
