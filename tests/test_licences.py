@@ -148,6 +148,12 @@ def test_pack_keeps_rows_whose_licence_allows_it(dataset: Path, tmp_path: Path) 
     assert set(rows["source"].to_pylist()) == {"open-set"}
 
 
+def test_a_condition_cannot_close_the_parentheses_of_the_licence(dataset: Path, tmp_path: Path) -> None:
+    words = ["pack", str(dataset), str(tmp_path / "out"), "--licence", "share-alike", "--engine", "serial"]
+    with pytest.raises(ConfigError, match="syntax error"):
+        CliRunner().invoke(app, [*words, "--where", "true) OR (true"], catch_exceptions=False)
+
+
 def test_publish_refuses_what_may_not_be_passed_on(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="closed-set: LicenseRef-DUA; passing copies on: no"):
         publish(dataset, tmp_path / "out")

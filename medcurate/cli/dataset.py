@@ -89,9 +89,12 @@ def pack(
 
 def _condition(dataset: Path, where: str, licence: LicenceUse) -> str:
     """``where``, and that the licence of a row's source allows what is wanted."""
+    from medcurate.condition import check_condition
     from medcurate.format.record import read_record
     from medcurate.pack.publish import licence_condition
 
+    if where:  # by itself, before it stands in parentheses: it could close them
+        check_condition(where)
     allowed = licence_condition(read_record(dataset).sources, licence.value)
     return f"({where}) AND {allowed}" if where and allowed else where or allowed
 
