@@ -1,6 +1,6 @@
 """The model and the training iteration against the straightforward ones of ``baseline_sam`` and ``baseline_loop``.
 
-    python benchmarks/bench_model.py [encoder] [iteration] [losses] [memory] [throughput]
+    python benchmarks/bench_model.py [encoder] [iteration] [losses] [memory] [cached] [throughput]
         [--device cpu] [--threads 2] [--runs 5] [--kind vit-b] [--batch 2]
 
 Prints the tables of docs/benchmarks.md. Arms are interleaved in one run; both models have the same random weights, and
@@ -16,10 +16,13 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import baseline_loop
 import measure
+import numpy as np
 import torch
 from baseline_sam import PlainSam
 
@@ -40,11 +43,14 @@ def main() -> None:
     """Run the sections that are named, or all that suit a CPU."""
     sections = {
         "encoder": encoder, "iteration": iteration, "losses": compared_losses, "memory": memory,
-        "throughput": throughput, "peak-ours": peak, "peak-straightforward": peak,
+        "cached": cached, "throughput": throughput, "peak-ours": peak, "peak-straightforward": peak,
     }  # fmt: skip
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "sections", nargs="*", choices=sections, default=["encoder", "iteration", "losses", "memory"]
+        "sections",
+        nargs="*",
+        choices=sections,
+        default=["encoder", "iteration", "losses", "memory", "cached"],
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -238,6 +244,38 @@ def peak(args: argparse.Namespace) -> None:
         if on_card
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
+
+
+def cached(args: argparse.Namespace) -> None:
+    """MedSAM's step, decoder only, with the encoder in it and with embeddings in half precision from a file."""
+    print(
+        "| decoder-only, one mask an image | encoder every time, ms | from the file, ms | ratio |\n|---|--:|--:|--:|"
+    )
+    for side, count in ((256, 8), (1024, 1)):
+        recipe = load_recipe("medsam")
+        model = recipe.model.model_copy(update={"kind": args.kind, "image_side": side})
+        recipe = recipe.model_copy(update={"model": model})
+        sam, _ = both(args, recipe)
+        whole = batch_of(args, side, 0, count)
+        batch = replace(
+            whole, masks=whole.masks[:, :1], valid=whole.valid[:, :1], annotations=whole.annotations[:, :1]
+        )
+        run = Run(args, recipe, sam)
+        with tempfile.TemporaryFile() as file:
+            with torch.no_grad():
+                np.save(file, sam.encode(batch.images).half().cpu().numpy())
+
+            def read() -> torch.Tensor:
+                file.seek(0)
+                return torch.from_numpy(np.load(file)).to(args.device)
+
+            slow, fast = timed(args, lambda: sam.encode(batch.images), read)  # noqa: B023
+            row(f"embedding, {side} px, batch {count}", slow, fast)
+            steps = (
+                lambda: run.train(batch),  # noqa: B023
+                lambda: run.train(replace(batch, embeddings=read())),  # noqa: B023
+            )
+            row(f"whole step, {side} px, batch {count}", *timed(args, *steps))
 
 
 def throughput(args: argparse.Namespace) -> None:
