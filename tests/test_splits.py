@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import build, lab
 
 from medcurate.build.splits import assign, joined_groups, split_by_hash
 from medcurate.config.recipe import SplitRule
@@ -99,3 +100,19 @@ def test_a_duplicate_takes_the_name_of_the_earlier_source() -> None:
     result = assign(sources, RULE)
     assert [a.group for a in result] == ["z:9", "a:2", "z:9"]
     assert joined_groups(result, sources) == 1
+
+
+def test_a_build_says_which_wanted_splits_got_no_patient(tmp_path) -> None:
+    recipe = lab(tmp_path, sources=1, cases=2)
+    text = recipe.read_text()
+    shares = "train = 0.5, val = 0.25, test = 0.25"
+    for wanted, told in (
+        ("train = 0.998, val = 0.001, test = 0.001", "no patient fell into val or test:"),
+        ("train = 0.999, val = 0.001, test = 0.0", "no patient fell into val:"),
+        ("train = 1.0, val = 0.0, test = 0.0", ""),
+    ):
+        recipe.write_text(text.replace(shares, wanted))
+        shown = build(recipe, tmp_path / f"out-{len(told)}", "--engine", "serial").stdout
+        assert "patients: 2 (train 2, val 0, test 0)" in shown
+        assert told in shown
+        assert ("no patient fell" in shown) == bool(told)

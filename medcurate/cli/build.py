@@ -15,6 +15,7 @@ from medcurate.format import SPLITS
 
 if TYPE_CHECKING:
     from medcurate.build.report import BuildReport
+    from medcurate.config.recipe import SplitRule
 
 DONE_WITH_QUARANTINE = 3
 SMALLEST_MEMORY_BYTES = 64 << 20
@@ -105,7 +106,7 @@ def build(
         typer.echo(f"{target} is complete and undamaged.")
     else:
         quarantined = report.quarantined_cases
-        _show(report, target)
+        _show(report, target, load_recipe(recipe).split)
     if quarantined:
         _show_refused(target, quarantined, options.work)
         raise typer.Exit(DONE_WITH_QUARANTINE)
@@ -132,7 +133,7 @@ def _quarantined(out: Path) -> int:
     return sum(quarantined(facts["counts"], facts["refused"]) for facts in read_record(out).sources.values())
 
 
-def _show(report: BuildReport, out: Path) -> None:
+def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
     from rich.console import Console
 
     from medcurate.build.report import closing_table, refusals_table
@@ -147,6 +148,11 @@ def _show(report: BuildReport, out: Path) -> None:
     console.print(f"\n{slices:,} images and {masks:,} masks in {size}: {out}")
     shares = ", ".join(f"{split} {report.patients.get(split, 0):,}" for split in SPLITS)
     console.print(f"patients: {sum(report.patients.values()):,} ({shares})")
+    if empty := [split for split in SPLITS if getattr(rule, split) and not report.patients.get(split)]:
+        console.print(
+            f"no patient fell into {' or '.join(empty)}: where a source declares no split, a hash assigns "
+            "it. If there should be some: larger shares or another salt in the recipe's [split], and another --out."
+        )
     if report.joined_groups:
         console.print(f"patients joined to others by identical voxels: {report.joined_groups:,}")
     if masks:
