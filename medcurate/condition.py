@@ -34,6 +34,7 @@ def check_condition(where: str) -> None:
         plain.pop("where_clause")
         if tree != plain or condition is None:
             raise _error(where, _ONE_CONDITION)
+        _parse(connection, where, "{}")  # one that closes a parenthesis it did not open is none
         for node in _nodes(condition):
             _check_node(where, node, _unsteady(connection))
         _bind(connection, where)
@@ -49,9 +50,9 @@ def _error(where: str, why: str) -> ConfigError:
     return ConfigError(f"--where {where!r}: {why}")
 
 
-def _parse(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
+def _parse(connection: duckdb.DuckDBPyConnection, where: str, around: str = "({})") -> dict[str, Any]:
     """The syntax tree of a query with this condition, without positions in the text."""
-    sql = f"SELECT * FROM manifest WHERE (\n{where}\n)"
+    sql = "SELECT * FROM manifest WHERE " + around.format(f"\n{where}\n")
     (text,) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()[0]
     parsed = json.loads(text)
     if parsed.get("error_type") == "parser":
