@@ -80,6 +80,8 @@ def test_every_verb_has_help_and_stands_in_the_readme(verb: str) -> None:
         "docs/lineage.md",
         "docs/benchmarks.md",
         "docs/scale.md",
+        "docs/train.md",
+        "docs/train-on-your-own-data.md",
     ],
 )
 def test_commands_in_the_documents_exist_with_their_options(name: str) -> None:

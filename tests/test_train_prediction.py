@@ -24,7 +24,7 @@ from medcurate.prediction.run import Options, predict
 from medcurate.train.model.build import build_sam
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.prediction.predictor import NoImageError, Predictor
-from medcurate.train.prediction.slices import box_around, through_slices
+from medcurate.train.prediction.slices import box_around, largest_region, through_slices
 from medcurate.train.types import Prompts
 
 torch.set_num_threads(1)
@@ -128,6 +128,27 @@ def test_an_object_is_followed_while_it_is_there() -> None:
     assert np.array_equal(found[:11], truth[:11])
     assert not found[11:].any()
     assert sum(told) == 3 + 4
+
+
+def test_a_speck_beside_the_object_does_not_stretch_the_next_box() -> None:
+    truth = np.stack([block((64, 64), 2 * z, 10, 2 * z + 8, 20) for z in range(8)])
+    seen = truth | block((64, 64), 40, 40, 64, 64)  # another organ, in all slices
+    first = truth[4].copy()
+    first[50, 50] = True
+    predictor = Following(answering())
+    predictor.set_volume((seen * 200).astype(np.uint8))
+    found = through_slices(predictor, 4, first, margin_px=3)
+    assert np.array_equal(found[4], first)
+    assert np.array_equal(np.delete(found, 4, axis=0), np.delete(truth, 4, axis=0))
+
+
+def test_the_largest_region_of_a_mask() -> None:
+    one, two = block((20, 30), 4, 6, 10, 9), block((20, 30), 20, 2, 29, 9)
+    assert np.array_equal(largest_region(one | two), two)
+    assert np.array_equal(largest_region(one), one)
+    assert not largest_region(one & two).any()
+    corner = block((20, 30), 10, 9, 12, 11)  # touches ``one`` diagonally
+    assert np.array_equal(largest_region(one | corner), one | corner)
 
 
 def test_the_box_of_a_mask() -> None:
