@@ -10,6 +10,9 @@ quickstart: $(VENV)/installed
 	$(BIN)/medcurate build --recipe quickstart
 	$(BIN)/medcurate stats quickstart
 	$(BIN)/medcurate preview quickstart -o quickstart.png
+	$(BIN)/medcurate train quickstart --data quickstart --out quickstart-run
+	$(BIN)/medcurate evaluate quickstart --checkpoint quickstart-run --split val --prompts box \
+		--against untrained --against filled-box --out quickstart-run/scores --picture quickstart-predictions.png
 
 test: $(VENV)/installed-dev
 	$(BIN)/python tests/realdata.py
@@ -29,14 +32,14 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) quickstart quickstart.work quickstart.png
+	rm -rf $(VENV) quickstart quickstart.work quickstart-run quickstart.png quickstart-predictions.png
 
 $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
 $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
-	$(PIP) --editable .
+	$(PIP) --editable '.[train]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/python pyproject.toml constraints.txt
