@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -65,6 +66,8 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
     Raises ConfigError, StorageError, OutputError and TrainingStopped.
     """
     with joined(options.device) as world, noted_signals() as request:
+        if world.device.type == "cpu":
+            _leave_cores(options.workers)
         session = Session(recipe, world)
         found = _resumed(session, options, world)
         stream = open_stream(
@@ -82,6 +85,12 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
         with stream:
             world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
             return _Run(session, stream, options, request, found).go()
+
+
+def _leave_cores(workers: int) -> None:
+    """Compute on no more cores than the processes that read data leave: threads that wait for a lost one spin."""
+    free = len(os.sched_getaffinity(0)) - workers
+    torch.set_num_threads(max(min(torch.get_num_threads(), free), 1))
 
 
 def _embeddings(session: Session, options: Options) -> EmbeddingStore | None:
