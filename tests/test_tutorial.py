@@ -25,7 +25,7 @@ def follow(folder: Path, *, until: str) -> str:
     for prose, kind, body in BLOCKS:
         if kind in {"python", "toml"}:
             name = re.findall(r"`([\w-]+\.(?:py|toml))`", prose)[-1]
-            (folder / name).write_text(body.replace("batches = 400", "batches = 2"), encoding="utf-8")
+            (folder / name).write_text(body.replace("batches = 800", "batches = 2"), encoding="utf-8")
         for command in body.splitlines() if kind == "sh" else ():
             if until and command.startswith(until):
                 return shown
