@@ -209,7 +209,9 @@ def test_the_references_leave_no_model_out() -> None:
 def _example(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The complete example of a document, and that example with each of the later fragments put in."""
     first, *rest = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text(name), re.S))
-    unpaired = {key: value for key, value in first.items() if key != "channels"}  # they go with their pairings
+    unpaired = {
+        key: value for key, value in first.items() if key != "channels"
+    }  # they go with their pairings
     return first, [(unpaired if "pairings" in fragment else first) | fragment for fragment in rest]
 
 

@@ -256,7 +256,7 @@ def test_an_untrained_model_is_of_the_runs_own_recipe(dataset, tmp_path) -> None
         )
     )
     models = query(tmp_path / "scores", "SELECT DISTINCT model FROM scores")["model"].to_pylist()
-    assert sorted(models) == ["step-00000007", "untrained"]
+    assert sorted(models) == ["run/step-00000007", "untrained"]
 
 
 # --- loading ---------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_checkpoint_folder_loads_with_its_recipe_patients_and_rules(tmp_path: 
     (tmp_path / "run" / GROUPS_FILE).write_text('["demo:a"]')
     for path in (tmp_path / "run", folder, folder / "model.safetensors"):
         found = load_trained(path, device="cpu")
-        assert (found.name, found.groups) == ("step-00000007", frozenset({"demo:a"}))
+        assert (found.name, found.groups) == ("run/step-00000007", frozenset({"demo:a"}))
         assert found.intensity["ct"]["rule"] == "clip"
         assert all(
             torch.equal(value, found.sam.state_dict()[name]) for name, value in sam.state_dict().items()

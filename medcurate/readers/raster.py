@@ -105,7 +105,9 @@ def _decoded(files: CaseFiles, path: Path, options: Options, *, stack: bool) -> 
         invert = options.white_is_zero == "invert"
         pixels = raster_tiff.decode(content, files.check_claim, indices=indices, invert=invert, stack=stack)
     elif stack:
-        raise CaseRejected(Reason.UNREADABLE, "only TIFF files are read as stacks; other files are planes of one")
+        raise CaseRejected(
+            Reason.UNREADABLE, "only TIFF files are read as stacks; other files are planes of one"
+        )
     else:
         pixels = raster_formats.decode(content, files.check_claim, indices=indices)
     planes = 3 if stack else 2

@@ -91,7 +91,7 @@ def _of_run(folder: Path, recipe: str, device: str) -> Trained:
     return Trained(
         sam=_ready(sam, device),
         recipe=chosen,
-        name=folder.name,
+        name=f"{folder.resolve().parent.parent.name}/{folder.name}",  # two runs may be of equal length
         groups=None if groups is None else frozenset(groups),
         started_from=(facts or {}).get("started_from", chosen.model.checkpoint),
         intensity=(facts or {}).get("intensity", {}),
