@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,17 @@ import typer
 
 from medcurate.claim import work_folder
 from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
+from medcurate.cli.options import (
+    DataOption,
+    EngineName,
+    JobsOption,
+    JsonOption,
+    LogFormat,
+    LogOption,
+    OutOption,
+    RecipeOption,
+    WorkersOption,
+)
 from medcurate.errors import ConfigError
 from medcurate.format import SPLITS
 
@@ -21,21 +31,6 @@ DONE_WITH_QUARANTINE = 3
 SMALLEST_MEMORY_BYTES = 64 << 20
 
 
-class EngineName(StrEnum):
-    """The engines that can be named; one registry (medcurate.engines) knows their modules."""
-
-    serial = "serial"
-    pool = "pool"
-
-
-class LogFormat(StrEnum):
-    """How progress is told on standard error."""
-
-    auto = "auto"
-    plain = "plain"
-    json = "json"
-
-
 def register(app: typer.Typer) -> None:
     """Add the verbs to ``app``."""
     app.command("build")(build)
@@ -43,23 +38,14 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="Name of a recipe (see `recipes`), or path of a .toml file.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder.", show_default="named after the recipe")
-    ] = None,
+    recipe: RecipeOption,
+    data: DataOption = None,
+    out: OutOption = None,
     work: Annotated[
         Path | None,
         typer.Option(help="Folder of parts and locks; share it to reuse parts.", show_default="OUT.work"),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
-    ] = None,
+    workers: WorkersOption = None,
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
     accept_licence: Annotated[list[str] | None, typer.Option(metavar="ID", help=ACCEPT_HELP)] = None,
     engine: Annotated[EngineName, typer.Option(help="How jobs run; never changes a byte.")] = EngineName.pool,
@@ -70,8 +56,8 @@ def build(
     download: Annotated[
         bool, typer.Option("--download/--no-download", help="Whether absent files may be fetched.")
     ] = True,
-    jobs: Annotated[int, typer.Option(min=1, help="Files downloaded at a time.")] = 4,
-    log_format: Annotated[LogFormat, typer.Option(help="Progress on standard error.")] = LogFormat.auto,
+    jobs: JobsOption = 4,
+    log_format: LogOption = LogFormat.auto,
 ) -> None:
     """Build a dataset from a recipe; run again to continue, or to check and mend a finished one.
 
@@ -183,7 +169,7 @@ def _show_refused(out: Path, quarantined: int, work: Path) -> None:
 def status(
     dataset: Annotated[Path, typer.Argument(help="Output folder of a build.")],
     work: Annotated[Path | None, typer.Option(help="Its work folder.", show_default="DATASET.work")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how far a build is, while it runs or after."""
     import json

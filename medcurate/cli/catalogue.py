@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medcurate.cli.listing import list_sources
+from medcurate.cli.options import JsonOption
 from medcurate.cli.tables import echo_json, echo_table
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ class TermKind(StrEnum):
     regions = "regions"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
-
-
 def register(app: typer.Typer) -> None:
     """Add the group's verbs to ``app``."""
     sources = typer.Typer(help="List the known sources, or show one.", invoke_without_command=True)
@@ -47,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def show_source(
     name: Annotated[str, typer.Argument(metavar="ID", help="A source's id, or the path of a source's file.")],
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show one source: facts, licence, citation, labels with their ontology terms, files."""
     from medcurate.library import load_source
@@ -64,7 +62,7 @@ def show_source(
         echo_table(("file", "bytes", "sha256", "from"), [_file_row(file) for file in source.files])
 
 
-def list_recipes(context: typer.Context, as_json: AsJson = False) -> None:
+def list_recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the known recipes, or show one: recipes show NAME."""
     if context.invoked_subcommand:
         return
@@ -83,7 +81,7 @@ def show_recipe(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A recipe's name, or the path of a recipe's file.")
     ],
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show one recipe resolved: every option with its value, its sources, and the hash that identifies it.
 
@@ -104,7 +102,7 @@ def list_terms(
         str, typer.Argument(metavar="[WORD]", help="What an id, a title or a synonym has to contain.")
     ] = "",
     kind: Annotated[TermKind, typer.Option(help="Which terms.")] = TermKind.labels,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the ontology's terms that a source may name, or those that WORD finds."""
     from medcurate.config.terms import matching

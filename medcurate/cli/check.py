@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from medcurate.cli.options import DataOption, JsonOption
 
 if TYPE_CHECKING:
     from medcurate.check.findings import Checked
@@ -20,18 +21,16 @@ def register(app: typer.Typer) -> None:
 
 def check(
     source: Annotated[str, typer.Argument(help="A source's id, or the path of a source's file.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
-    ] = None,
+    data: DataOption = None,
     sample: Annotated[
         int, typer.Option(min=0, help="Cases to read, spread over all; 0 reads every one.")
     ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Hold a source against its files: presence, digests, pairs, geometry, label values, counts, errata.
 
-    Nothing is downloaded or written. Exit codes: 0 all is as declared, 1 error, 3 something is off.
+    Nothing is downloaded; packaged files are put in place, and digests noted beside them. Exit codes: 0 all is as
+    declared, 1 error, 3 something is off.
     """
     from medcurate.check.run import check as run_check
     from medcurate.places import default_data_folder

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medcurate.cli.build import EngineName, LogFormat
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
+from medcurate.cli.options import EngineName, LogFormat, LogOption, WorkersOption
 
 if TYPE_CHECKING:
     from medcurate.engines.types import Engine
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 SMALLEST_SHARD_BYTES = 1 << 16
 
 
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
-]
 EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
-LogOption = Annotated[LogFormat, typer.Option(help="Progress on standard error.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +51,7 @@ def pack(
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
     shard_size: Annotated[str, typer.Option(help="Largest shard, such as 256MiB or 1GB.")] = "256MiB",
-    workers: Workers = None,
+    workers: WorkersOption = None,
     engine: EngineOption = EngineName.pool,
     log_format: LogOption = LogFormat.auto,
 ) -> None:
@@ -104,7 +100,7 @@ def verify(
     deep: Annotated[
         bool, typer.Option("--deep", help="Decode every sample and measure every mask again.")
     ] = False,
-    workers: Workers = None,
+    workers: WorkersOption = None,
     engine: EngineOption = EngineName.pool,
     log_format: LogOption = LogFormat.auto,
 ) -> None:

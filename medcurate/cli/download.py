@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
+from medcurate.cli.options import DataOption, JobsOption, LogFormat, LogOption
 from medcurate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,15 +30,10 @@ def download(
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="All sources of a recipe: its name or a .toml file.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
-    ] = None,
+    data: DataOption = None,
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
-    jobs: Annotated[int, typer.Option(min=1, help="Files downloaded at a time.")] = 4,
-    log_format: Annotated[
-        str, typer.Option(help="Progress on standard error: auto, plain or json.")
-    ] = "auto",
+    jobs: JobsOption = 4,
+    log_format: LogOption = LogFormat.auto,
 ) -> None:
     """Fetch, check and unpack the files of sources; run again to continue.
 
@@ -47,7 +43,7 @@ def download(
     from medcurate.places import default_data_folder
     from medcurate.progress import configure
 
-    configure(log_format)
+    configure(log_format.value)
     target = data or default_data_folder()
     chosen = _chosen(source or (), recipe, licence.value)
     homes = {found.id: home for found, home in chosen}

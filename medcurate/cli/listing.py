@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medcurate.cli.options import JsonOption
 from medcurate.cli.tables import echo_json, echo_table, line_width
 
 if TYPE_CHECKING:
@@ -48,9 +49,7 @@ def list_sources(
     access: Annotated[
         str, typer.Option(help="Only sources whose files are had so: open, registration, kaggle, …")
     ] = "",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the known sources, or show one: sources show ID."""
     if context.invoked_subcommand:

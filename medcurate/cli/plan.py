@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
+from medcurate.cli.options import DataOption, JsonOption, OutOption, RecipeOption, WorkersOption
 from medcurate.cli.tables import PIPE_WIDTH
 
 if TYPE_CHECKING:
@@ -21,25 +22,16 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="Name of a recipe (see `recipes`), or path of a .toml file.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sources' files.", show_default="the user's cache folder"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder.", show_default="named after the recipe")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes.", show_default="the CPUs allotted")
-    ] = None,
+    recipe: RecipeOption,
+    data: DataOption = None,
+    out: OutOption = None,
+    workers: WorkersOption = None,
     against: Annotated[
         str,
         typer.Option(help="Another recipe, say the one trained on: name what the two share."),
     ] = "",
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a build will fetch, need and make, without doing any of it.
 

@@ -1,0 +1,44 @@
+"""Options that several verbs share, so that they read and behave alike."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class EngineName(StrEnum):
+    """The engines that can be named; one registry (medcurate.engines) knows their modules."""
+
+    serial = "serial"
+    pool = "pool"
+
+
+class LogFormat(StrEnum):
+    """How progress is told on standard error."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
+
+
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Name of a recipe (see `recipes`), or path of a .toml file.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the sources' files.", show_default="the user's cache folder"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Output folder.", show_default="named after the recipe")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes.", show_default="the CPUs allotted")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Files downloaded at a time.")]
+LogOption = Annotated[LogFormat, typer.Option("--log-format", help="Progress on standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
+]
