@@ -35,6 +35,7 @@ from unpack_kit import (
 from medcurate.errors import ConfigError, DataMissing, DiskFull
 from medcurate.unpack import damaged_members, unpack
 from medcurate.unpack import room as room_module
+from medcurate.unpack.record import RECORD_FILE
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -240,6 +241,16 @@ def test_a_folder_placed_by_hand_is_left_alone(tmp_path):
     assert result.by_hand
     assert content(result.folder) == {"mine.txt": b"mine"}
     assert damaged_members(result.folder) == ()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 0}', '{"version": 1}'])
+def test_a_folder_with_an_unreadable_record_is_not_taken_for_one_placed_by_hand(tmp_path, text):
+    folder = unpacked(zip_archive(tmp_path / "a.zip"), tmp_path).folder
+    (folder / RECORD_FILE).write_text(text)
+    with pytest.raises(ConfigError, match="Remove the folder"):
+        unpacked(tmp_path / "a.zip", tmp_path)
+    with pytest.raises(ConfigError, match="Remove the folder"):
+        damaged_members(folder)
 
 
 def test_a_missing_archive_is_told(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 from medcurate import __version__
 from medcurate.commit import write_json
 from medcurate.config.source import Unpack
+from medcurate.errors import ConfigError
 
 RECORD_FILE = ".unpacked.json"
 RECORD_VERSION = 1
@@ -74,18 +75,27 @@ def write_record(unpacked: Unpacked, folder: Path, rule: Unpack, archive: dict[s
 
 
 def read_record(folder: Path) -> tuple[Unpacked, dict[str, Any]] | None:
-    """What ``write_record`` wrote, and the raw record; None where there is none that can be read."""
+    """What ``write_record`` wrote, and the raw record; None where there is none: somebody placed the folder.
+
+    Raises ConfigError where it is damaged or of another version: what lies in the folder is then not known.
+    """
+    path = folder / RECORD_FILE
     try:
-        record = json.loads((folder / RECORD_FILE).read_bytes())
+        record = json.loads(path.read_bytes())
         if record["version"] != RECORD_VERSION:
-            return None
+            raise ValueError(f"version {record['version']}, known: {RECORD_VERSION}")
         files, size_bytes, hidden, unwanted = (
             int(record[name]) for name in ("files", "size_bytes", "hidden", "unwanted")
         )
         refused = tuple(Refused(**entry) for entry in record["refused"])
         renamed = tuple((str(name), str(to)) for name, to in record["renamed"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: is no record of an unpacked archive ({error}). Remove the folder {folder} to have the archive "
+            "unpacked again, or only this file if you placed the folder yourself."
+        ) from error
     unpacked = Unpacked(
         folder=folder,
         files=files,
