@@ -50,8 +50,8 @@ def mask_facts(dataset: Location, index: Index, split: str) -> pa.Table:
     with dataset.member(MANIFEST_FILE).open() as stream:
         rows = pq.read_table(stream, columns=columns, filters=[("split", "=", split)] if split else None)
     rows = _plain(rows)
-    found = rows.join(_selected(index), keys=list(_PLACE), join_type="left semi")
-    return found.sort_by([(name, "ascending") for name in _PLACE]).select(FACTS).combine_chunks()
+    found = rows.join(_selected(index), keys=list(_PLACE), join_type="inner")
+    return found.sort_by("row").select(FACTS).combine_chunks()
 
 
 def samples(dataset: Location, index: Index) -> Iterator[Scored]:
@@ -101,7 +101,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _selected(index: Index) -> pa.Table:
-    """Place of every selected mask: shard, offset and annotation."""
+    """Place of every selected mask: shard, offset and annotation; ``row``: its number in the index's order."""
     lists = [index.annotations(number) for number in range(len(index))]
     shards = pa.DictionaryArray.from_arrays(pa.array(index.shard), pa.array(index.shards, pa.string()))
     repeated = np.repeat(np.arange(len(index)), [len(one) for one in lists])
@@ -109,4 +109,5 @@ def _selected(index: Index) -> pa.Table:
         "shard": pc.cast(shards.take(pa.array(repeated)), pa.string()),
         "offset": pa.array(index.offset[repeated]),
         "annotation": pa.array(np.concatenate(lists), pa.uint16()),
+        "row": pa.array(np.arange(len(repeated))),
     })

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from medcurate.train.loop.logs import Clock, Logs, memory_bytes
 from medcurate.train.loop.record import FAILED_FOLDER, write_failed, write_run
 from medcurate.train.loop.session import Length, Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
-from medcurate.train.loop.world import World, joined
+from medcurate.train.loop.world import World, joined, leave_cores
 from medcurate.train.prompts.record import Turn
 from medcurate.train.stream.open import open_stream
 from medcurate.train.stream.state import StreamState
@@ -66,8 +65,7 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
     Raises ConfigError, StorageError, OutputError and TrainingStopped.
     """
     with joined(options.device) as world, noted_signals() as request:
-        if world.device.type == "cpu":
-            _leave_cores(options.workers)
+        leave_cores(world.device, options.workers)
         session = Session(recipe, world)
         found = _resumed(session, options, world)
         stream = open_stream(
@@ -85,12 +83,6 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
         with stream:
             world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
             return _Run(session, stream, options, request, found).go()
-
-
-def _leave_cores(workers: int) -> None:
-    """Compute on no more cores than the processes that read data leave: threads that wait for a lost one spin."""
-    free = len(os.sched_getaffinity(0)) - workers
-    torch.set_num_threads(max(min(torch.get_num_threads(), free), 1))
 
 
 def _embeddings(session: Session, options: Options) -> EmbeddingStore | None:

@@ -95,6 +95,16 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def leave_cores(device: torch.device, workers: int) -> None:
+    """Compute on no more cores than the ``workers`` that read data leave: threads that wait for a lost one spin.
+
+    On a processor, another number of threads may round sums otherwise; a GPU's work is not touched.
+    """
+    if device.type == "cpu":
+        free = len(os.sched_getaffinity(0)) - workers
+        torch.set_num_threads(max(min(torch.get_num_threads(), free), 1))
+
+
 def _device(name: str, local_rank: int) -> torch.device:
     if name not in {"auto", "cpu", "cuda"}:
         raise ConfigError(f'device "{name}" is unknown; known: auto, cpu, cuda')
