@@ -81,6 +81,8 @@ def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
         world.require_same("one", "value")
         with pytest.raises(ConfigError, match=f"value: not the same for all {size} processes"):
             world.require_same("another" if rank else "one", "value")
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], "a group outlives the block that joined it"
     torch.save(found, out / f"{rank}.pt")
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class World:
     """This process among ``size`` others; ``rank`` 0 writes what is shared.
 
     ``gradients``: the group that gradients travel in (NCCL on GPUs, gloo on CPUs), ``control``: a gloo group for
-    small facts that the host needs at once; both None where there is one process.
+    small facts that the host needs at once; both None where there is one process, and once ``joined`` is left.
     """
 
     rank: int
@@ -88,10 +88,15 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
     # torchrun keeps one store for all its attempts: without a prefix, ranks may find the addresses of the dead.
     attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
+    world = World(rank, size, chosen)
     try:
-        control = dist.new_group(backend="gloo", timeout=limit)
-        yield World(dist.get_rank(), size, chosen, dist.group.WORLD, control)
+        world.control = dist.new_group(backend="gloo", timeout=limit)
+        world.gradients = dist.group.WORLD
+        yield world
     finally:
+        # A group ends with its last reference. One that lives until the interpreter ends may abort the process then:
+        # its threads still hold tensors and want the interpreter's lock to let go of them.
+        world.gradients = world.control = None
         dist.destroy_process_group()
 
 
