@@ -17,6 +17,20 @@ def needed_files(source: Source, folder: Path) -> list[SourceFile]:
     return [file for file in source.files if file.path not in needless and not (folder / file.path).exists()]
 
 
+def is_complete(source: Source, folder: Path) -> bool:
+    """Whether nothing is left to be fetched or unpacked."""
+    return not needed_files(source, folder) and not packed_files(source, folder)
+
+
+def packed_files(source: Source, folder: Path) -> list[SourceFile]:
+    """Archives that are still to be unpacked; those that are read in place never are."""
+    return [
+        file
+        for file in source.files
+        if file.unpack and not file.unpack.in_place and not is_unpacked(file, folder)
+    ]
+
+
 def is_unpacked(file: SourceFile, folder: Path) -> bool:
     """Whether the archive's folder stands for it: placed by hand, or unpacked by the rule that still stands.
 

@@ -119,6 +119,11 @@ def fits(record: dict[str, Any], rule: Unpack, archive: dict[str, Any] | None) -
     return bool(archive["sha256"]) and known.get("sha256") == archive["sha256"]
 
 
+def same_rule(rule: Unpack, other: Unpack) -> bool:
+    """Whether both rules make the same folder of the same archive."""
+    return _rule(rule) == _rule(other)
+
+
 def damaged_members(folder: Path) -> tuple[Refused, ...]:
     """The members that unpacking left out of ``folder``; none where the folder was placed by hand.
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from medcurate.commit import TEMP_PREFIX, output_error, sync_folder
 from medcurate.config.source import Unpack
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.progress import progress
+from medcurate.unpack.folder import commit_folder, fresh_folder, sync_tree
 from medcurate.unpack.formats import unpack_one
 from medcurate.unpack.in_place import index_archive
 from medcurate.unpack.limits import Budget, Limits, Stop
 from medcurate.unpack.record import DAMAGED, Unpacked, archive_facts, fits, read_record, write_record
 from medcurate.unpack.room import check_room
-from medcurate.unpack.sink import FOLDER_MODE, NESTED_FOLDER, Nested, Sink, Tally, sync_tree
+from medcurate.unpack.sink import NESTED_FOLDER, Nested, Sink, Tally
 
 
 def unpack(
@@ -48,14 +44,14 @@ def unpack(
     if there:
         return there
     limits = limits or Limits(ratio=rule.ratio)
-    with _fresh_folder(target) as folder:
+    with fresh_folder(target) as folder:
         make = partial(_index, target=target) if rule.in_place else _fill
         tally = make(paths, folder, rule=rule, limits=limits)
         unpacked = tally.unpacked(target)
         write_record(unpacked, folder, rule, archive_facts(paths, sha256))
         if not rule.in_place:  # an index is durable already
             sync_tree(folder)
-        _commit(folder, target)
+        commit_folder(folder, target)
     return unpacked
 
 
@@ -72,44 +68,6 @@ def _already(paths: Sequence[Path], target: Path, rule: Unpack, sha256: str) -> 
     if missing:
         raise DataMissing(f"{missing[0]}: the archive is not there, and {target} was not unpacked from it")
     return None
-
-
-@contextmanager
-def _fresh_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside ``target`` that is removed at the end unless it has become ``target``.
-
-    It is locked as long as its process lives, so that what killed ones left can be told from others' work.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(target)
-        folder = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
-        folder.mkdir()
-    except OSError as error:
-        raise output_error(error, target) from error
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-    except OSError as error:
-        raise output_error(error, target) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _remove_left_over(target: Path) -> None:
-    for folder in sorted(target.parent.glob(f"{TEMP_PREFIX}*")):
-        if not folder.name.endswith(f"-{target.name}") or not folder.is_dir():
-            continue
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue  # another process is at work on it
-        finally:
-            os.close(lock)
 
 
 def _index(paths: Sequence[Path], folder: Path, target: Path, rule: Unpack, limits: Limits) -> Tally:
@@ -175,16 +133,3 @@ def _nothing_text(archive: Path, tally: Tally) -> str:
         f"name below strip, {tally.hidden:,} are hidden files, {len(tally.refused):,} were left out{why}. "
         "Mend the unpack table of its source, or get the archive again."
     )
-
-
-def _commit(folder: Path, target: Path) -> None:
-    """Make a durable folder visible. An older folder that a record proves ours is replaced."""
-    os.chmod(folder, FOLDER_MODE)
-    if target.is_dir() and read_record(target) is not None:
-        old = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
-        os.rename(target, old)
-        os.rename(folder, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(folder, target)
-    sync_folder(target.parent)

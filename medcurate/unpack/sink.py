@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import threading
@@ -13,14 +12,13 @@ from typing import Literal
 
 from medcurate.commit import output_error
 from medcurate.config.source import Unpack
+from medcurate.unpack.folder import create
 from medcurate.unpack.limits import Budget, Stop
 from medcurate.unpack.names import UnsafeName, components, hidden, matches
 from medcurate.unpack.record import DAMAGED, DUPLICATE, UNSAFE_MEMBER, Refused, Unpacked
 from medcurate.zips.volumes import BadMember, NeedsLibrary
 
-FILE_MODE, FOLDER_MODE = 0o644, 0o755
 NESTED_FOLDER = ".nested"
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Kind = Literal["file", "folder", "link", "hard link", "device", "fifo", "socket", "sparse file", "other"]
 
@@ -212,7 +210,7 @@ class Place:
         self.number, self.name, self.path, self.counts = number, name, path, counts
         self.written = 0
         self._sink = sink
-        self.file = _create(path)
+        self.file = create(path)
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Append ``chunk``. Raises Stop above a bound, OutputError where the disk is full."""
@@ -272,42 +270,3 @@ class Place:
 
 def _plain(name: str) -> tuple[str, ...]:
     return tuple(part for part in name.split("/") if part not in {"", "."})
-
-
-def _create(path: str) -> int:
-    """A new file, in folders made as needed; modes do not depend on the umask."""
-    try:
-        file = os.open(path, _CREATE, FILE_MODE)
-    except FileNotFoundError:
-        _make_folders(os.path.dirname(path))
-        file = os.open(path, _CREATE, FILE_MODE)
-    os.fchmod(file, FILE_MODE)
-    return file
-
-
-def _make_folders(folder: str) -> None:
-    try:
-        os.mkdir(folder)
-    except FileNotFoundError:
-        _make_folders(os.path.dirname(folder))
-        os.mkdir(folder)
-    except FileExistsError:
-        return
-    os.chmod(folder, FOLDER_MODE)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make everything below ``folder`` durable at once: a million single fsyncs would take hours.
-
-    Raises OSError where the disk could not take it (Linux tells so since 5.8).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if not hasattr(libc, "syncfs"):
-            os.sync()
-        elif libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)
