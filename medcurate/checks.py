@@ -209,6 +209,9 @@ def _name_problems(source: Source) -> Iterator[str]:
     for path, count in Counter(file.path for file in source.files).items():
         if count > 1:
             yield f'files: the path "{path}" is given {count} times'
+    for into, count in Counter(folder.into for folder in source.folders).items():
+        if count > 1:
+            yield f'folders: the folder "{into}" is given {count} times'
     if source.case.pattern == UNRESOLVED:
         yield (
             "case.pattern: say which part of a case's name is the patient, "

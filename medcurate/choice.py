@@ -46,9 +46,9 @@ def allows(licence: Licence, use: Use) -> bool:
 def needs_acceptance(source: Source) -> bool:
     """Whether somebody must have agreed to something: access that is not open, or terms nobody looked up.
 
-    Files that a lab put in place itself (no [[files]]) are its own matter.
+    Files that a lab put in place itself (no [[files]] and no [[folders]]) are its own matter.
     """
-    return source.access != "open" or (source.licence.id == UNRESOLVED and bool(source.files))
+    return source.access != "open" or (source.licence.id == UNRESOLVED and bool(source.files or source.folders))
 
 
 def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageRule) -> Choice:

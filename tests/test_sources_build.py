@@ -27,15 +27,16 @@ def test_every_source_is_built_from_its_true_layout(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", source_ids())
 def test_what_a_source_reads_is_what_it_fetches(name: str, tmp_path: Path) -> None:
-    """Every file of the tree lies in a folder that an archive unpacks to, or is declared itself.
+    """Every file of the tree lies in a folder that an archive unpacks to or a host lists, or is declared itself.
 
     Where a pairing has wildcards, archives unpack to some of the folders that these stand for.
     """
     source = load_source(name)
-    if not source.files or any(file.origin.generator or file.origin.package for file in source.files):
+    if not (source.files or source.folders) or any(file.origin.generator or file.origin.package for file in source.files):
         return
     layouts.make(source, tmp_path)
     places = [Path(file.unpack.into if file.unpack else file.path) for file in source.files]
+    places += [Path(folder.into) for folder in source.folders]
     open_ended = [head for head in _heads(source) if any(place.is_relative_to(head) for place in places)]
     for path in (path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()):
         if not path.name.startswith(".") and not any(path.is_relative_to(head) for head in open_ended):

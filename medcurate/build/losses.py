@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from medcurate.config.source import Source
+from medcurate.download.listing import listed_files
 from medcurate.unpack.record import DAMAGED, DUPLICATE, TOO_LARGE, Refused, damaged_members
 
 _LOST = frozenset({DAMAGED, DUPLICATE, TOO_LARGE})  # links and devices never were data
@@ -18,7 +19,7 @@ def lost_members(source: Source, root: Path, incomplete: Collection[str]) -> Ite
     it has folders) is told by its case already.
     """
     known = [name.rpartition("/")[2] for name in incomplete]
-    for file in source.files:
+    for file in listed_files(source, root):
         for refused in dict.fromkeys(damaged_members(root / file.unpack.into) if file.unpack else ()):
             if refused.reason in _LOST and not any(name in refused.member for name in known):
                 yield refused

@@ -58,8 +58,10 @@ def show_source(
     _echo_facts(source)
     head = ("value", "label", "side", "organ", "region", "group", "lesion", "SNOMED CT")
     echo_table(head, [_label_row(value, label) for value, label in source.labels.items()])
-    if source.files:
-        echo_table(("file", "bytes", "sha256", "from"), [_file_row(file) for file in source.files])
+    rows = [_file_row(file) for file in source.files]
+    rows += [(f"{each.into}/", "?", "as listed", each.told) for each in source.folders]
+    if rows:
+        echo_table(("file", "bytes", "sha256", "from"), rows)
 
 
 def list_recipes(context: typer.Context, as_json: JsonOption = False) -> None:

@@ -29,13 +29,16 @@ class Files:
 
 
 def files_of(source: Source) -> Files:
-    """Files that are fetched or placed by hand; generated and packaged ones are none."""
+    """Files that are fetched or placed by hand; generated and packaged ones are none.
+
+    A folder that its host lists counts as one, of unknown size and digest.
+    """
     from medcurate.download.instructions import automatic
 
     files = [file for file in source.files if not file.origin.generator and not file.origin.package]
     sizes = [file.size_bytes for file in files if file.size_bytes is not None]
     return Files(
-        count=len(files),
+        count=len(files) + len(source.folders),
         by_hand=sum(not automatic(file.origin) for file in files),
         digests=sum(bool(file.sha256 or file.md5) for file in files),
         sizes=len(sizes),

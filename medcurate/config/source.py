@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from medcurate.config.folder import Folder
 from medcurate.config.table import CaseTable, ClassTable, Pattern, below
 from medcurate.tables import Strict as Strict
 
@@ -244,6 +245,7 @@ class Source(Strict):
     sa_med2d: tuple[str, ...] = ()  # its names in the SA-Med2D-20M release
     licence: Licence
     files: tuple[SourceFile, ...] = ()
+    folders: tuple[Folder, ...] = ()
     pairings: Annotated[tuple[Pairing, ...], Field(min_length=1)]
     image: ImageSpec
     label: LabelSpec

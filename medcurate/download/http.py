@@ -5,6 +5,7 @@ HTTP semantics: RFC 9110 (conditional ranges 13.1.5, Range 14.2, Content-Range 1
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
+from typing import Any
 
 import httpx
 
@@ -23,6 +25,7 @@ from medcurate.errors import ConfigError
 USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
 
 _REDIRECTS = 10
+_LIST_BYTES = 256 << 20  # of an answer that is held in memory
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOGIN = frozenset({401, 403})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -98,6 +101,21 @@ class HttpFile:
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         if not self.page and kind in {"text/html", "application/xhtml+xml"}:
             raise RefusedError("it answers with a web page instead of the file", login=True)
+
+
+def get_json(client: httpx.Client, url: str) -> Any:
+    """What ``url`` answers as JSON. Raises RefusedError, TransientError; ConfigError for other addresses."""
+    check_url(url)
+    content = bytearray()
+    with HttpFile(client=client, url=url).open(0, None) as answer:
+        for chunk in answer.chunks:
+            content += chunk
+            if len(content) > _LIST_BYTES:
+                raise RefusedError(f"its list is longer than {_LIST_BYTES >> 20} MiB")
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise TransientError(f"it answers with damaged JSON ({error})") from error
 
 
 def looks_like_page(first_bytes: bytes) -> bool:

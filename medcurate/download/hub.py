@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
 
+from medcurate.config.folder import Folder
+from medcurate.config.source import Origin
+from medcurate.download.entry import Contents, Entry, below_resource
 from medcurate.download.http import HttpFile
 from medcurate.download.types import Answer, Identity, RefusedError, TransientError
 from medcurate.errors import ConfigError
@@ -71,6 +74,34 @@ class HubFile:
                 endpoint=self.endpoint,
             )
         )
+
+
+def contents(folder: Folder, endpoint: str | None = None) -> Contents:
+    """The files of a dataset repository at one commit, with the SHA-256 of those in large-file storage.
+
+    Raises RefusedError, TransientError; ConfigError where the library is not installed.
+    """
+    hub = _library()
+    api = hub.HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))
+    name = folder.huggingface
+    with _blamed(hub):
+        commit = api.dataset_info(name, revision=folder.revision or None).sha
+        if not isinstance(commit, str):
+            raise RefusedError("it does not say at which commit the repository is")
+        tree = api.list_repo_tree(
+            name, folder.resource.strip("/") or None, recursive=True, revision=commit, repo_type="dataset"
+        )
+        found = [each for each in tree if isinstance(each, hub.hf_api.RepoFile)]
+    return Contents(commit, list(_entries(found, folder, commit)))
+
+
+def _entries(found: Iterable[Any], folder: Folder, commit: str) -> Iterator[Entry]:
+    for file in found:
+        path = below_resource(file.path, folder.resource)
+        if path is not None:
+            origin = Origin(huggingface=folder.huggingface, resource=file.path, revision=commit)
+            sha256 = file.lfs.sha256 if file.lfs else None
+            yield Entry(path=path, origin=origin, size_bytes=file.size, sha256=sha256)
 
 
 def _library() -> Any:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import cache
+
+from medcurate.config.patterns import matches as patterns_match
 
 NAME_BYTES = 255  # of one component on every usual file system
 MOST_COMPONENTS = 64
@@ -68,21 +69,7 @@ def hidden(parts: Sequence[str]) -> bool:
 
 def matches(patterns: Sequence[str], parts: Sequence[str]) -> bool:
     """Whether any of ``patterns`` explains the name; ``*`` inside a name, ``**`` for any folders."""
-    name = "/".join(parts)
-    return any(_pattern(pattern).fullmatch(name) for pattern in patterns)
-
-
-@cache
-def _pattern(pattern: str) -> re.Pattern[str]:
-    pieces = []
-    for part in pattern.strip("/").split("/"):
-        if part == "**":
-            pieces.append("(?:[^/]+/)*")
-        else:
-            pieces.append("[^/]*".join(re.escape(piece) for piece in part.split("*")) + "/")
-    # The last "**" stands for any file at any depth.
-    last = "(?:[^/]+/)*[^/]+" if pieces[-1].startswith("(?:") else pieces[-1].removesuffix("/")
-    return re.compile("".join(pieces[:-1]) + last, re.DOTALL)
+    return patterns_match(patterns, "/".join(parts))
 
 
 def _holdable(part: str) -> str:

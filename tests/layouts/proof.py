@@ -35,11 +35,11 @@ def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected],
 def trees(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected], Path]:
     """Trees of ``sources`` below ``folder``/data, what is expected of each, and a recipe of all of them.
 
-    Their ``files`` are left out: a tree is what they unpack to.
+    Their ``files`` and ``folders`` are left out: a tree is what they unpack to.
     """
     expected = {source.id: layouts.make(source, folder / "data" / source.id) for source in sources}
     for source in sources:
-        facts = source.model_dump(mode="json", exclude_defaults=True, exclude={"files"})
+        facts = source.model_dump(mode="json", exclude_defaults=True, exclude={"files", "folders"})
         write_toml(folder / f"{source.id}.toml", _without_none(facts))
     recipe = {
         "name": "layout",

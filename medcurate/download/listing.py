@@ -1,0 +1,220 @@
+"""Folders that their host lists: the list is had once, kept beside the data, and stands for [[files]].
+
+``downloads.lists.json`` says which files a folder has, at which commit or version, with sizes and digests as the
+host states them. A later command asks for nothing again: a set that grows or changes upstream is noticed by the
+files that it no longer has, never mixed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from medcurate.commit import write_json
+from medcurate.config.folder import Folder
+from medcurate.config.patterns import matches
+from medcurate.config.source import Origin, Source, SourceFile, Unpack
+from medcurate.download import dataverse, hub, nbia
+from medcurate.download.entry import Contents, Entry
+from medcurate.download.http import make_client
+from medcurate.download.run import LOCK_FOLDER
+from medcurate.download.types import (
+    DownloadError,
+    NeedsRegistrationError,
+    Policy,
+    RefusedError,
+    TransientError,
+)
+from medcurate.errors import ConfigError, MedcurateError
+from medcurate.lock import locked
+from medcurate.progress import emit
+
+LIST_FILE = "downloads.lists.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Sources whose folders became files; of the folders that could not be listed, why."""
+
+    sources: tuple[Source, ...]
+    errors: tuple[MedcurateError, ...] = ()
+
+    def check(self) -> None:
+        """Raises the first of the errors."""
+        for error in self.errors:
+            raise error
+
+
+def with_lists(sources: Sequence[Source], data: Path, *, ask: bool, policy: Policy | None = None) -> Lists:
+    """``sources`` with the files of their folders, which lie or belong in ``data``/<id>, among their own.
+
+    A folder that lies there without a list was placed by hand and adds none. Where a list is missing it is
+    asked for and recorded, or, without ``ask``, the folder stands as one file, called "<into>/*".
+
+    Raises ConfigError where a record is damaged, OutputError where it cannot be written.
+    """
+    ready, errors = [], []
+    for source in sources:
+        folder = data / source.id
+        for missing in unlisted(source, folder) if ask else ():
+            try:
+                _record(source, folder, missing, policy or Policy())
+            except DownloadError as error:
+                errors.append(error)
+        files = [*listed_files(source, folder)]
+        files += [_stands_for(missing) for missing in unlisted(source, folder) if not ask]
+        ready.append(source.model_copy(update={"files": tuple(files)}))
+    return Lists(tuple(ready), tuple(errors))
+
+
+def unlisted(source: Source, folder: Path) -> list[Folder]:
+    """The folders of ``source`` that neither have a list nor were placed by hand."""
+    known = _read(folder) if source.folders else {}
+    return [
+        each
+        for each in source.folders
+        if not _fits(known.get(each.into), each) and (each.into in known or not _has_any(folder / each.into))
+    ]
+
+
+def _has_any(folder: Path) -> bool:
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _stands_for(folder: Folder) -> SourceFile:
+    """All files of a folder, for those who only look at what is missing; no file has its name."""
+    return SourceFile(path=f"{folder.into}/*", origin=Origin(url=folder.page))
+
+
+def listed_files(source: Source, folder: Path) -> Iterator[SourceFile]:
+    """The declared files of ``source`` and those of its folders whose list is in ``folder``, the source's own.
+
+    Raises ConfigError where that record is damaged.
+    """
+    yield from source.files
+    known = _read(folder) if source.folders else {}
+    for each in source.folders:
+        record = known.get(each.into)
+        if record is not None and _fits(record, each):
+            try:
+                yield from (SourceFile.model_validate(facts) for facts in record["files"])
+            except (ValidationError, KeyError, TypeError) as error:
+                raise _damaged(folder / LIST_FILE, str(error).splitlines()[0]) from error
+
+
+def _fits(record: dict[str, Any] | None, folder: Folder) -> bool:
+    """Whether a record is of this folder as it is declared."""
+    return record is not None and record.get("folder") == _key(folder)
+
+
+def _key(folder: Folder) -> dict[str, Any]:
+    return folder.model_dump(mode="json", exclude_defaults=True)
+
+
+def _record(source: Source, folder: Path, wanted: Folder, policy: Policy) -> None:
+    """Ask for the list of ``wanted`` and keep it. Raises DownloadError, ConfigError, OutputError."""
+    with locked(folder / LOCK_FOLDER, f"listing the files of {source.id}"):
+        if wanted not in unlisted(source, folder):
+            return  # by another process, in the meantime
+        with make_client(policy) as client:
+            found = _patiently(lambda: _ask(client, wanted), policy, source, folder / wanted.into, wanted)
+        files = [*_files(found, wanted)]
+        if not files:
+            raise DownloadError(_text(source, folder / wanted.into, wanted, "its list has no file of these"))
+        record = {
+            "folder": _key(wanted),
+            "revision": found.revision,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": [file.model_dump(mode="json", exclude_defaults=True) for file in files],
+        }
+        write_json(folder / LIST_FILE, {**_read(folder), wanted.into: record})
+    emit("listed", source=source.id, folder=wanted.into, files=len(files), revision=found.revision)
+
+
+def _ask(client: httpx.Client, folder: Folder) -> Contents:
+    if folder.huggingface:
+        return hub.contents(folder)
+    return dataverse.contents(client, folder) if folder.dataverse else nbia.contents(client, folder)
+
+
+def _files(found: Contents, folder: Folder) -> Iterator[SourceFile]:
+    """The files that are wanted, sorted. Raises RefusedError for names that lead elsewhere or are given twice."""
+    seen: set[str] = set()
+    for entry in sorted(found.entries, key=lambda entry: entry.path):
+        if any(part.startswith(".") and part != ".." for part in entry.path.split("/")):
+            continue  # no pairing looks at hidden names
+        if folder.include and not matches(folder.include, entry.path):
+            continue
+        if entry.path.casefold() in seen:
+            raise DownloadError(f'{folder.told}: two of its files are called "{entry.path}"')
+        seen.add(entry.path.casefold())
+        yield _file(entry, folder)
+
+
+def _file(entry: Entry, folder: Folder) -> SourceFile:
+    place = f"{folder.into}/{entry.path}"
+    try:
+        return SourceFile(
+            path=f"{folder.into}.archives/{entry.path}.zip" if entry.archive else place,
+            origin=entry.origin,
+            sha256=entry.sha256,
+            md5=entry.md5,
+            size_bytes=entry.size_bytes,
+            unpack=Unpack(into=place) if entry.archive else None,
+        )
+    except ValidationError as error:
+        raise DownloadError(f'{folder.told}: it lists "{entry.path}", which cannot be a file here') from error
+
+
+def _patiently(
+    ask: Callable[[], Contents], policy: Policy, source: Source, place: Path, folder: Folder
+) -> Contents:
+    failures, since = 0, time.monotonic()
+    while True:
+        try:
+            return ask()
+        except RefusedError as error:
+            kind = NeedsRegistrationError if error.login else DownloadError
+            raise kind(_text(source, place, folder, str(error))) from error
+        except TransientError as error:
+            failures += 1
+            wait_s = policy.wait_s(failures, error.retry_after_s)
+            if time.monotonic() - since + wait_s > policy.patience_s:
+                raise DownloadError(_text(source, place, folder, str(error))) from error
+        time.sleep(wait_s)
+
+
+def _text(source: Source, place: Path, folder: Folder, why: str) -> str:
+    return (
+        f"{source.id}: {folder.told} cannot be listed: {why}. Run the same command again, or get them yourself and "
+        f"put them in {place}."
+    )
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records by folder. Raises ConfigError where the file is damaged: what it held must not be forgotten."""
+    path = folder / LIST_FILE
+    try:
+        known = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(known, dict) or not all(isinstance(record, dict) for record in known.values()):
+        raise _damaged(path, "no records by folder")
+    return known
+
+
+def _damaged(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: damaged ({why}). It holds what the folders of this source were when they were listed; restore "
+        "it from a backup, or remove it and the folders to list and fetch them anew."
+    )

@@ -1,0 +1,40 @@
+"""Collections of The Cancer Imaging Archive: NBIA's search API lists series, and gives each as a zip.
+
+Sources: NBIA Search REST API Guide (``getSeries``, ``getImage``). The zips are made on request: neither size
+nor digest is known before they come, and DICOM files inside are read to their end when they are unpacked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from medcurate.config.folder import Folder
+from medcurate.config.source import Origin
+from medcurate.download.entry import Contents, Entry, field
+from medcurate.download.http import get_json
+from medcurate.download.types import RefusedError
+
+SERVICE = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def contents(client: httpx.Client, folder: Folder, service: str = SERVICE) -> Contents:
+    """The series of a collection, by UID. Raises RefusedError, TransientError."""
+    found = get_json(client, str(httpx.URL(f"{service}/getSeries", params={"Collection": folder.nbia})))
+    if not isinstance(found, list) or not found:
+        raise RefusedError(f'it knows no public series of the collection "{folder.nbia}"')
+    return Contents("", sorted(_entries(found, folder, service), key=lambda entry: entry.path))
+
+
+def _entries(found: list[Any], folder: Folder, service: str) -> Iterator[Entry]:
+    for series in found:
+        uid = str(field(series, "SeriesInstanceUID") or "")
+        if not _UID.fullmatch(uid):
+            raise RefusedError("it lists a series without UID")
+        if not folder.modalities or field(series, "Modality") in folder.modalities:
+            url = str(httpx.URL(f"{service}/getImage", params={"SeriesInstanceUID": uid}))
+            yield Entry(path=uid, origin=Origin(url=url), archive=True)

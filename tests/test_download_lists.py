@@ -1,0 +1,341 @@
+"""Whole folders by their host's list: Hugging Face, Dataverse, NBIA, each answered as its API documents it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from build_kit import write_toml
+from download_kit import FAST, OTHER, lab, sha256
+from fault_server import Fault, fault_server
+
+from medcurate.build.fetch import OFFLINE, Network, collect, ensure
+from medcurate.checks import source_problems
+from medcurate.config.folder import Folder
+from medcurate.config.identity import identity
+from medcurate.config.source import Source
+from medcurate.download import listing, nbia
+from medcurate.download.listing import LIST_FILE, listed_files, with_lists
+from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError
+from medcurate.errors import ConfigError, DataMissing
+from medcurate.forecast.inputs import Inputs
+from medcurate.forecast.plan import forecast
+from medcurate.library import ontology, resolve
+from medcurate.tables import check_model
+
+COMMIT, LATER = "c" * 40, "d" * 40
+CASES = {"a_i.nii.gz": b"image a", "a_l.nii.gz": b"label a", "b/b_i.nii.gz": b"image b"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(listing, "Policy", lambda: FAST)
+    with fault_server() as state:
+        monkeypatch.setenv("HF_ENDPOINT", state.url)
+        yield state
+
+
+def source(*folders: dict[str, object]) -> Source:
+    plain = lab().model_dump(exclude_defaults=True, mode="json")
+    return check_model({**plain, "folders": folders}, Source, "test")
+
+
+def plan_of(found: Source, data: Path) -> Inputs:
+    """What ``medcurate plan`` says of the files of one source."""
+    path = write_toml(data / "plan" / "lab.toml", found.model_dump(exclude_defaults=True, mode="json"))
+    facts = {"name": "r", "title": "", "sources": [path.name], "intensity": {"ct": {"rule": "minmax"}}}
+    resolved = resolve(str(write_toml(data / "plan" / "recipe.toml", facts)))
+    (row,) = forecast(resolved, data, data / "out", 1).sources
+    return row.inputs
+
+
+def have(found: Source, data: Path) -> Path:
+    (folder,) = ensure([found], data, {found.id: data}, Network())
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All visible files below ``folder``."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }
+
+
+# --- Hugging Face ----------------------------------------------------------------------------------
+
+
+def hub(server, files=CASES, *, commit=COMMIT, stated=sha256):
+    """A dataset repository: the commit of the day, its tree, and files in large-file storage at that commit."""
+    server.serve("/api/datasets/org/set", json.dumps({"id": "org/set", "sha": commit}).encode())
+    server.serve(f"/api/datasets/org/set/revision/{commit}", server.objects["/api/datasets/org/set"].content)
+    tree = [{"type": "directory", "path": "train/b", "oid": "1" * 40, "size": 0}]
+    for name, content in files.items():
+        lfs = {"oid": stated(content), "size": len(content), "pointerSize": 130}
+        path = f"train/{name}"
+        tree.append({"type": "file", "path": path, "oid": "2" * 40, "size": len(content), "lfs": lfs})
+        headers = {
+            "X-Repo-Commit": commit,
+            "X-Linked-Size": str(len(content)),
+            "X-Linked-Etag": f'"{sha256(content)}"',
+        }
+        server.serve(f"/datasets/org/set/resolve/{commit}/{path}", content, headers=headers)
+    return server.serve(f"/api/datasets/org/set/tree/{commit}/train", json.dumps(tree).encode())
+
+
+def on_hub(**facts) -> Source:
+    return source({"into": "data", "huggingface": "org/set", "resource": "train", **facts})
+
+
+def test_a_folder_of_the_hub_comes_whole_with_the_digests_that_the_hub_states(tmp_path, server):
+    hub(server)
+    found = on_hub()
+    assert contents(have(found, tmp_path) / "data") == CASES
+    recorded = {file.path: file for file in listed_files(found, tmp_path / "lab")}
+    assert recorded["data/a_i.nii.gz"].sha256 == sha256(b"image a")
+    assert {file.origin.revision for file in recorded.values()} == {COMMIT}
+
+
+def test_a_list_is_asked_for_once_and_a_lost_file_comes_from_the_same_commit(tmp_path, server):
+    tree = hub(server)
+    found = on_hub()
+    have(found, tmp_path)
+    asked = len(tree.requests)
+    hub(server, {**CASES, "c_i.nii.gz": b"image c"}, commit=LATER)
+    (tmp_path / "lab" / "data" / "a_i.nii.gz").unlink()
+    assert contents(have(found, tmp_path) / "data") == CASES
+    assert len(tree.requests) == asked
+
+
+def test_a_declared_revision_is_listed_and_another_one_listed_anew(tmp_path, server):
+    hub(server)
+    hub(server, {"a_i.nii.gz": b"later"}, commit=LATER)
+    assert contents(have(on_hub(revision=COMMIT), tmp_path / "first") / "data") == CASES
+    again = have(on_hub(revision=LATER), tmp_path / "second")
+    assert contents(again / "data") == {"a_i.nii.gz": b"later"}
+    # The same folder, of which another revision is declared later: a file of the old one is not taken for it.
+    with pytest.raises(ConfigError, match=r"a_i\.nii\.gz.*expected|declared"):
+        have(on_hub(revision=LATER), tmp_path / "first")
+
+
+def test_only_what_is_included_comes(tmp_path, server):
+    hub(server)
+    folder = have(on_hub(include=["*_i.nii.gz", "b/**"]), tmp_path)
+    assert set(contents(folder / "data")) == {"a_i.nii.gz", "b/b_i.nii.gz"}
+
+
+def test_bytes_that_are_not_the_listed_ones_are_refused(tmp_path, server):
+    hub(server, stated=lambda content: sha256(OTHER))
+    with pytest.raises((DownloadError, SourceChangedError), match=f"expected sha256 {sha256(OTHER)}"):
+        have(on_hub(include=["a_i.nii.gz"]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "b/../../../evil"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path, server, name):
+    hub(server, {name: b"evil"})
+    with pytest.raises(DownloadError, match="cannot be a file here"):
+        have(on_hub(), tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.name == "evil"]
+
+
+def test_two_names_that_are_one_file_on_some_disks_are_refused(tmp_path, server):
+    hub(server, {"A.nii.gz": b"1", "a.nii.gz": b"2"})
+    with pytest.raises(DownloadError, match="two of its files"):
+        have(on_hub(), tmp_path)
+
+
+def test_a_closed_repository_names_page_and_place(tmp_path, server):
+    server.serve("/api/datasets/org/set", b"", [Fault(status=401)])
+    with pytest.raises(NeedsRegistrationError) as error:
+        have(on_hub(), tmp_path)
+    assert "https://huggingface.co/datasets/org/set" in str(error.value)
+    assert f"put them in {tmp_path}/lab/data" in str(error.value)
+
+
+def test_a_server_that_is_busy_is_asked_again(tmp_path, server):
+    hub(server)
+    server.objects["/api/datasets/org/set"].script = [Fault(status=503), Fault(reset=True), Fault()]
+    assert contents(have(on_hub(), tmp_path) / "data") == CASES
+
+
+# --- Dataverse -------------------------------------------------------------------------------------
+
+
+def dataverse(server, files=CASES, **changes):
+    """The native API's list of a dataset, and its files by number."""
+    import hashlib
+
+    version = {"status": "OK", "data": {"versionNumber": 2, "versionMinorNumber": 1}}
+    server.serve("/api/datasets/:persistentId/versions/:latest-published", json.dumps(version).encode())
+    listed = []
+    for number, (name, content) in enumerate(files.items(), start=40):
+        place, _, last = f"train/{name}".rpartition("/")
+        checksum = {"type": "MD5", "value": hashlib.md5(content).hexdigest()}
+        facts = {"id": number, "filename": last, "filesize": len(content), "checksum": checksum}
+        entry = {"label": last, "restricted": False, "directoryLabel": place, "dataFile": facts}
+        listed.append(entry | changes)
+        server.serve(f"/api/access/datafile/{number}", content)
+    listed.append({"label": "readme.txt", "restricted": False, "dataFile": {"id": 7, "filesize": 1}})
+    answer = json.dumps({"status": "OK", "data": listed}).encode()
+    return server.serve("/api/datasets/:persistentId/versions/2.1/files", answer)
+
+
+def on_dataverse(server, **facts) -> Source:
+    folder = {"into": "data", "dataverse": "doi:10.1/AB", "server": server.url, "resource": "train"}
+    return source({**folder, **facts})
+
+
+def test_a_folder_of_a_dataverse_dataset_comes_file_by_file_with_its_checksums(tmp_path, server):
+    dataverse(server)
+    found = on_dataverse(server)
+    folder = have(found, tmp_path)
+    assert contents(folder / "data") == CASES
+    assert all(file.md5 and file.size_bytes for file in listed_files(found, folder))
+    assert json.loads((folder / LIST_FILE).read_bytes())["data"]["revision"] == "2.1"
+
+
+def test_a_file_with_another_checksum_is_refused(tmp_path, server):
+    dataverse(server)
+    server.serve("/api/access/datafile/40", b"IMAGE A")
+    with pytest.raises(DownloadError, match="md5"):
+        have(on_dataverse(server), tmp_path)
+
+
+def test_a_table_that_dataverse_took_in_is_asked_for_as_it_was(tmp_path, server):
+    dataverse(server, {"cases.tab": b"original"})
+    listed = json.loads(server.objects["/api/datasets/:persistentId/versions/2.1/files"].content)
+    listed["data"][0]["dataFile"] |= {"originalFileFormat": "text/csv", "originalFileName": "cases.csv"}
+    server.serve("/api/datasets/:persistentId/versions/2.1/files", json.dumps(listed).encode())
+    found = on_dataverse(server)
+    assert contents(have(found, tmp_path) / "data") == {"cases.csv": b"original"}
+    (file,) = listed_files(found, tmp_path / "lab")
+    assert file.origin.url.endswith("/40?format=original")
+    assert file.md5 is None
+
+
+def test_a_restricted_file_wants_a_person(tmp_path, server):
+    dataverse(server, restricted=True)
+    with pytest.raises(NeedsRegistrationError, match="is restricted"):
+        have(on_dataverse(server), tmp_path)
+
+
+def test_an_answer_that_is_no_list_is_told(tmp_path, server):
+    dataverse(server)
+    answer = {"status": "ERROR", "message": "Dataset not found"}
+    server.serve("/api/datasets/:persistentId/versions/2.1/files", json.dumps(answer).encode())
+    with pytest.raises(DownloadError, match="Dataset not found"):
+        have(on_dataverse(server), tmp_path)
+
+
+# --- NBIA ------------------------------------------------------------------------------------------
+
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return stream.getvalue()
+
+
+def test_a_collection_comes_series_by_series_and_is_unpacked(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    series = [
+        {"SeriesInstanceUID": "1.2.4", "Modality": "SEG", "PatientID": "p1"},
+        {"SeriesInstanceUID": "1.2.3", "Modality": "CT", "PatientID": "p1"},
+        {"SeriesInstanceUID": "1.2.5", "Modality": "MR", "PatientID": "p2"},
+    ]
+    asked = server.serve("/getSeries", json.dumps(series).encode())
+    server.serve("/getImage", zipped(a_dcm=b"image", LICENSE=b"CC BY"), [Fault(chunked=True)])
+    found = source({"into": "set", "nbia": "A Collection", "modalities": ["CT", "SEG"]})
+    folder = have(found, tmp_path)
+    assert set(contents(folder / "set")) == {
+        f"{uid}/{name}" for uid in ("1.2.3", "1.2.4") for name in ("a.dcm", "LICENSE")
+    }
+    assert len(asked.requests) == 1
+    assert plan_of(found, tmp_path).there == 2
+
+
+def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    server.serve("/getSeries", b"[]")
+    with pytest.raises(DownloadError, match='no public series of the collection "X"'):
+        have(source({"into": "set", "nbia": "X"}), tmp_path)
+
+
+# --- Without a list --------------------------------------------------------------------------------
+
+
+def test_without_network_the_folder_is_named_with_its_place(tmp_path):
+    with pytest.raises(DataMissing) as error:
+        ensure([on_hub()], tmp_path, {"lab": tmp_path}, OFFLINE)
+    assert f"{tmp_path}/lab/data/*" in str(error.value)
+    assert "https://huggingface.co/datasets/org/set/tree/main/train" in str(error.value)
+
+
+def test_a_folder_that_was_placed_by_hand_is_used_as_it_is(tmp_path):
+    (tmp_path / "lab" / "data").mkdir(parents=True)
+    (tmp_path / "lab" / "data" / "a_i.nii.gz").write_bytes(b"mine")
+    assert ensure([on_hub()], tmp_path, {"lab": tmp_path}, OFFLINE) == [tmp_path / "lab"]
+    assert not plan_of(on_hub(), tmp_path).fetch
+
+
+def test_one_list_that_cannot_be_had_does_not_stop_other_sources(tmp_path, server):
+    hub(server)
+    other = on_dataverse(server).model_copy(update={"id": "other"})
+    with pytest.raises(DownloadError, match="cannot be listed"):
+        collect([other, on_hub()], tmp_path, dict.fromkeys(("lab", "other"), tmp_path), Network())
+    assert contents(tmp_path / "lab" / "data") == CASES
+
+
+def test_a_plan_counts_an_unlisted_folder_as_one_file_of_unknown_size(tmp_path, server):
+    found = on_hub()
+    before = plan_of(found, tmp_path)
+    assert (before.fetch, before.unknown_sizes, before.digests) == (("data/",), 1, 0)
+    hub(server)
+    have(found, tmp_path)
+    after = plan_of(found, tmp_path)
+    assert (after.fetch, after.there, after.digests) == ((), 3, 3)
+
+
+def test_a_damaged_record_is_not_forgotten(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / LIST_FILE).write_text("{")
+    with pytest.raises(ConfigError, match="restore it from a backup"):
+        with_lists([on_hub()], tmp_path, ask=False)
+
+
+# --- What a source may say -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"into": "d"}, "exactly one of"),
+        ({"into": "d", "huggingface": "o/n", "nbia": "X"}, "exactly one of"),
+        ({"into": "../d", "nbia": "X"}, "a path below"),
+        ({"into": "d", "dataverse": "doi:1"}, "server goes with dataverse"),
+        ({"into": "d", "huggingface": "o/n", "modalities": ["CT"]}, "modalities go with nbia"),
+        ({"into": "d", "nbia": "X", "resource": "a"}, "a collection has no"),
+    ],
+)
+def test_a_folder_that_makes_no_sense_is_refused(facts, said):
+    with pytest.raises(ConfigError, match=said):
+        check_model(facts, Folder, "test")
+
+
+def test_a_folder_given_twice_is_a_problem():
+    twice = source({"into": "d", "nbia": "X"}, {"into": "d", "nbia": "Y"})
+    assert 'folders: the folder "d" is given 2 times' in list(source_problems(twice, ontology()))
+
+
+def test_where_a_folder_comes_from_does_not_make_another_dataset():
+    first, second = on_hub(), source({"into": "data", "dataverse": "doi:1", "server": "https://a.org"})
+    assert identity(first) == identity(second)
+    assert identity(first) != identity(on_hub(include=["a"]))
