@@ -26,7 +26,7 @@ from medcurate.errors import OutputError
 from medcurate.format import FORMAT_VERSION, SPLITS
 from medcurate.format.columns import MANIFEST, Column
 from medcurate.format.sample import END_OF_TAR
-from medcurate.pack.database import database, from_parquet, literal, names, save
+from medcurate.pack.database import from_parquet, literal, names, save
 from medcurate.pack.types import PackInput, PackRules
 
 _PLAN_FILE = "plan.parquet"
@@ -61,8 +61,10 @@ class Plan:
         return sum(shard.samples for shard in self.shards)
 
 
-def make_plan(inputs: PackInput, rules: PackRules, work: Path) -> Plan:
+def make_plan(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: PackRules, work: Path) -> Plan:
     """The plan for ``inputs``, kept in ``work`` and used again while the inputs and the rules are the same.
+
+    ``connection`` may read the tables of ``inputs`` and write in ``work``.
 
     Raises ConfigError for a mistake in ``rules.where``, OutputError for tables that no dataset can have.
     """
@@ -73,7 +75,7 @@ def make_plan(inputs: PackInput, rules: PackRules, work: Path) -> Plan:
     if stored is None:
         work.mkdir(parents=True, exist_ok=True)
         (work / _PLAN_RECORD).unlink(missing_ok=True)
-        _sort(inputs, rules, work)
+        _sort(connection, inputs, rules, work)
         shards = tuple(_cut(_samples(work / _PLAN_FILE, rules.size_px), rules.shard_bytes))
         write_json(work / _PLAN_RECORD, {"digest": digest, "shards": [asdict(shard) for shard in shards]})
         stored = Plan(digest, work / _PLAN_FILE, shards)
@@ -118,22 +120,17 @@ def _stored(work: Path, digest: str) -> Plan | None:
     return Plan(digest, work / _PLAN_FILE, tuple(ShardPlan(**shard) for shard in value["shards"]))
 
 
-def _sort(inputs: PackInput, rules: PackRules, work: Path) -> None:
-    files = [*inputs.manifests, *([inputs.assignments] if inputs.assignments else [])]
+def _sort(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: PackRules, work: Path) -> None:
     where = f"WHERE (\n{rules.where}\n)" if rules.where else ""
     order = f"split, md5({literal(f'{rules.seed}:')} || key), key, annotation"
-    with database(work, files) as connection:
-        manifest = assigned(inputs, inputs.manifests, MANIFEST)
-        try:
-            save(
-                connection,
-                f"SELECT {names(MANIFEST)} FROM {manifest} manifest {where} ORDER BY {order}",
-                work / _PLAN_FILE,
-            )
-        except (duckdb.DataError, duckdb.ProgrammingError) as error:
-            if not rules.where:
-                raise
-            raise condition_error(rules.where, error) from error
+    manifest = assigned(inputs, inputs.manifests, MANIFEST)
+    query = f"SELECT {names(MANIFEST)} FROM {manifest} manifest {where} ORDER BY {order}"
+    try:
+        save(connection, query, work / _PLAN_FILE)
+    except (duckdb.DataError, duckdb.ProgrammingError) as error:
+        if not rules.where:
+            raise
+        raise condition_error(rules.where, error) from error
 
 
 def _cut(samples: Iterator[tuple[str, int, int]], shard_bytes: int) -> Iterator[ShardPlan]:

@@ -13,6 +13,7 @@ from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, MedcurateError, OutputError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS
 from medcurate.format.record import FileRecord, read_record
+from medcurate.pack.database import database
 from medcurate.pack.plan import Plan, make_plan
 from medcurate.pack.shard import ShardJob, pack_shard, stands
 from medcurate.pack.tables import count_rejects_added, count_written, write_tables
@@ -42,20 +43,29 @@ def write_shards(
     """
     folder = work / _WORK
     _sweep(out, folder)
-    plan = make_plan(inputs, rules, folder)
-    if rules.where and not plan.shards:
-        raise ConfigError(f"--where {rules.where!r}: no mask fits; nothing was packed.")
-    finished = read_record(out).files if (out / DATASET_FILE).is_file() else {}
-    standing = {name for name in (MANIFEST_FILE, REJECTS_FILE) if _is_whole(out / name, finished.get(name))}
-    jobs = _jobs(inputs, rules, plan, out, folder, finished, tables_stand=len(standing) == 2)
-    _remove_stale(out, jobs)
-    _check_space(jobs, out)
-    files, made = _run(jobs, engine, workers, progress)
-    made += write_tables(inputs, out, folder, jobs, standing)
-    files |= {name: _facts(out / name) for name in (MANIFEST_FILE, REJECTS_FILE)}
-    return PackResult(
-        files, count_written(out, folder), count_rejects_added(inputs, out, folder), tuple(made)
-    )
+    # One connection for all tables: opening one takes as long as writing a few samples.
+    with database(folder, _tables(inputs, out)) as connection:
+        plan = make_plan(connection, inputs, rules, folder)
+        if rules.where and not plan.shards:
+            raise ConfigError(f"--where {rules.where!r}: no mask fits; nothing was packed.")
+        finished = read_record(out).files if (out / DATASET_FILE).is_file() else {}
+        standing = {
+            name for name in (MANIFEST_FILE, REJECTS_FILE) if _is_whole(out / name, finished.get(name))
+        }
+        jobs = _jobs(inputs, rules, plan, out, folder, finished, tables_stand=len(standing) == 2)
+        _remove_stale(out, jobs)
+        _check_space(jobs, out)
+        files, made = _run(jobs, engine, workers, progress)
+        made += write_tables(connection, inputs, out, folder, jobs, standing)
+        files |= {name: _facts(out / name) for name in (MANIFEST_FILE, REJECTS_FILE)}
+        written = count_written(connection, out)
+        return PackResult(files, written, count_rejects_added(connection, inputs, out), tuple(made))
+
+
+def _tables(inputs: PackInput, out: Path) -> list[Path]:
+    """Every table that is read, those that are still to be written among them."""
+    assignments = [inputs.assignments] if inputs.assignments else []
+    return [*inputs.manifests, *inputs.rejects, *assignments, out / MANIFEST_FILE, out / REJECTS_FILE]
 
 
 def _sweep(out: Path, folder: Path) -> None:
