@@ -150,6 +150,7 @@ HEAVY = (
         ["download"],
         ["evaluate"],
         ["predict"],
+        ["export"],
     ],
 )
 def test_help_loads_no_heavy_library(verb: list[str]) -> None:

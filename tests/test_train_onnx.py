@@ -1,20 +1,68 @@
-"""The exported files run by onnxruntime against the model: other batches, numbers of prompts and of points."""
+"""``medcurate export``: ONNX files run by onnxruntime against the model, SAM's own layout, what cannot be exported."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from sam_kit import SMALL, images_of, randomised, small_sam
+from answering import TINY
+from safetensors.torch import load_file
+from sam_kit import images_of, randomised
+from typer.testing import CliRunner, Result
 
-from medcurate.train.config.model import ModelTable
+from medcurate.cli.main import app
+from medcurate.errors import ConfigError
+from medcurate.tables import check_model
+from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.export import run as exporting
 from medcurate.train.export.onnx import export_decoder, export_encoder
+from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
 from medcurate.train.model.build import build_sam
+from medcurate.train.model.checkpoint import save_original
 from medcurate.train.model.sam import Sam
+from medcurate.train.prediction.loading import load_trained
 from medcurate.train.types import Prompts
+
+INTENSITY = {"ct": {"rule": "clip", "low": -500, "high": 1000}}
+
+
+def recipe_of(**model: object) -> TrainRecipe:
+    value = {
+        "name": "test",
+        "title": "Test",
+        "model": {"trainable": ["mask-decoder"], **model},
+        "data": {"fit": "pad"},
+        "prompts": {"box": {"end": "after"}},
+        "steps": {"method": "interactive", "multimask": False},
+        "run": {"epochs": 1},
+    }
+    return check_model(value, TrainRecipe, "test")
+
+
+def run_of(folder: Path, recipe: TrainRecipe) -> Sam:
+    """A run in ``folder`` with one checkpoint, and its model."""
+    sam = randomised(build_sam(recipe.model)).eval()
+    save_original(sam, folder / "checkpoints/step-00000007/model.safetensors")
+    facts = {"recipe": recipe.model_dump(mode="json"), "intensity": INTENSITY}
+    (folder / RUN_FILE).write_text(json.dumps(facts))
+    (folder / GROUPS_FILE).write_text("[]")
+    return sam
+
+
+SMALL = {"kind": "tiny", "dims": TINY, "image_side": 64, "adapter": "sam-med2d"}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[Path, Sam]:
+    return tmp_path / "run", run_of(tmp_path / "run", recipe_of(**SMALL))
+
+
+def exported(*words: object) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, words)])
 
 
 def ran(path: Path, **inputs: torch.Tensor) -> list[np.ndarray]:
@@ -23,15 +71,13 @@ def ran(path: Path, **inputs: torch.Tensor) -> list[np.ndarray]:
 
 
 def assert_exports_equal(sam: Sam, folder: Path, batches: tuple[int, ...], tolerance: float) -> None:
-    export_encoder(sam, folder / "encoder.onnx")
+    """What lies in ``folder`` is ``sam``."""
     for batch in batches:
         images = images_of(batch, sam.side)
         (embeddings,) = ran(folder / "encoder.onnx", images=images)
         with torch.no_grad():
             np.testing.assert_allclose(embeddings, sam.encode(images).numpy(), atol=tolerance)
-    export_decoder(sam, folder / "decoder.onnx")
     assert_decoder_equals(sam, folder / "decoder.onnx", torch.from_numpy(embeddings), tolerance)
-    assert sorted(path.name for path in folder.iterdir()) == ["decoder.onnx", "encoder.onnx"]
 
 
 def assert_decoder_equals(sam: Sam, path: Path, embeddings: torch.Tensor, tolerance: float) -> None:
@@ -63,14 +109,72 @@ def assert_decoder_equals(sam: Sam, path: Path, embeddings: torch.Tensor, tolera
                 np.testing.assert_allclose(iou[:, chosen], expected[1].numpy(), atol=tolerance)
 
 
-@pytest.mark.filterwarnings("ignore")  # of the exporter about itself
-def test_exports_equal_the_model(tmp_path: Path) -> None:
-    dims = SMALL.model_copy(update={"depth": 2})  # a block with windows and one without
-    assert_exports_equal(small_sam(64, dims, adapter="sam-med2d"), tmp_path, (1, 3), 2e-5)
+def test_onnx_files_equal_the_model(run: tuple[Path, Sam], tmp_path: Path) -> None:
+    folder, sam = run
+    result = exported(folder, "--format", "onnx", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""  # the exporter's own talk
+    names = ["decoder.onnx", "encoder.onnx", "model.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert_exports_equal(sam, tmp_path / "out", (1, 3), 2e-5)
+    assert json.loads((tmp_path / "out/model.json").read_text()) == {
+        "checkpoint": "run/step-00000007", "image_side": 64, "fit": "pad", "interpolation": "linear",
+        "box_end": "after", "multimask": False, "intensity": INTENSITY,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_weights_are_written_in_sams_own_layout(run: tuple[Path, Sam], tmp_path, monkeypatch, kind) -> None:
+    folder, sam = run
+    monkeypatch.chdir(tmp_path)
+    result = exported(folder, "--format", kind)
+    assert result.exit_code == 0, result.output
+    (path,) = tmp_path.glob(f"*.{kind}")
+    assert path.name == f"run-step-00000007.{kind}"
+    found = load_file(path) if kind == "safetensors" else torch.load(path, weights_only=True)["model"]
+    assert found.keys() == sam.state_dict().keys()
+    assert all(torch.equal(value, found[name]) for name, value in sam.state_dict().items())
+    toml = tmp_path / "recipe.toml"
+    dims = ", ".join(f"{name} = {value}" for name, value in TINY.items())
+    toml.write_text(
+        'name = "test"\ntitle = "t"\n[model]\nkind = "tiny"\nimage_side = 64\ntrainable = ["mask-decoder"]\n'
+        f'dims = {{ {dims} }}\n[steps]\nmethod = "decoder-only"\n[run]\nepochs = 1\n'
+    )
+    again = load_trained(path, recipe=str(toml), device="cpu").sam
+    with torch.no_grad():
+        assert torch.equal(again.encode(images_of(1, 64)), sam.encode(images_of(1, 64)))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--format", "onnx", "-o", "model.onnx"), "give a folder"),
+        (("--format", "pth", "-o", "model.onnx"), "its name ends in .pth"),
+    ],
+)
+def test_a_name_that_does_not_fit_the_format_is_refused(
+    run: tuple[Path, Sam], tmp_path, monkeypatch, words, message
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = exported(run[0], *words)
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+    assert not list(tmp_path.glob("model.*"))
+
+
+def test_a_model_too_large_for_one_file_is_refused_before_anything_is_written(
+    run: tuple[Path, Sam], tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(exporting, "_ONNX_BYTES", 1000)
+    result = exported(run[0], "--format", "onnx", "-o", tmp_path / "out")
+    assert "an ONNX file holds 2 GiB" in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # of the exporter about itself
 def test_exports_of_vit_b_equal_the_model(tmp_path: Path) -> None:
-    sam = randomised(build_sam(ModelTable(adapter="sam-med2d", trainable=("adapters",))))
+    sam = randomised(build_sam(recipe_of(adapter="sam-med2d").model)).eval()
+    export_encoder(sam, tmp_path / "encoder.onnx")
+    export_decoder(sam, tmp_path / "decoder.onnx")
     assert_exports_equal(sam, tmp_path, (2,), 1e-3)

@@ -18,6 +18,7 @@ GROUPS = (
     "check",
     "download",
     "explore",
+    "export",
     "dataset",
     "inspect",
     "plan",
