@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -72,6 +72,14 @@ def source_ids() -> tuple[str, ...]:
 def recipe_names() -> tuple[str, ...]:
     """Names of the packaged recipes, sorted."""
     return _stems(_recipes())
+
+
+def present_sources(data: Path, without: Iterable[Source]) -> Iterator[tuple[Source, Path]]:
+    """Packaged sources that have a folder in ``data`` and are not among ``without``, with that folder."""
+    names = {source.id for source in without}
+    for name in source_ids():
+        if name not in names and (data / name).is_dir():
+            yield load_source(name), data / name
 
 
 def source_path(id_or_path: str, base: Path | None = None) -> Path:

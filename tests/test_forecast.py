@@ -200,3 +200,39 @@ def test_sizes_are_readable(size_bytes: float, text: str) -> None:
 )
 def test_times_are_readable(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_bytes_of_an_archive_that_two_sources_name_count_once(tmp_path: Path) -> None:
+    same = {"origin": {"url": "https://example.org/set.zip"}, "sha256": "0" * 64}
+    rules = (ZIP, ZIP | {"into": "other"}, ZIP | {"include": ["ct/*"]})
+    files = [file("a.zip", 1000, unpack=rule, **same) for rule in rules]
+    recipe = write(tmp_path, *({"files": [one]} for one in files))
+    found = told(recipe, tmp_path)
+    assert [row.inputs.fetch_bytes for row in found.sources] == [1000, 0, 0]
+    assert [row.inputs.unpack_bytes for row in found.sources] == [1000, 0, 1000]
+    assert found.sources[2].inputs.shared == (("a.zip", "set-0"),)
+    assert found.disks[0].needed_bytes == 3000
+    text = "\n".join(lines(found))
+    assert "shared: set-1: a.zip of set-0, counted there" in text
+    assert "to fetch: 1 files, 1.0 kB" in text
+    (tmp_path / "data/set-2").mkdir(parents=True)
+    (tmp_path / "data/set-2/a.zip").write_bytes(b"")
+    assert told(recipe, tmp_path).sources[2].inputs.there == 1
+
+
+def test_the_packaged_sources_that_share_archives_plan_them_once(tmp_path: Path) -> None:
+    pairs = ["picai", "picai-gland", "amos22-ct", "amos22-mr", "chaos-ct", "chaos-mr-t1", "chaos-mr-t2"]
+    recipe = build_kit.write_toml(
+        tmp_path / "all.toml",
+        {"name": "all", "title": "all", "sources": pairs, "intensity": {"default": {"rule": "minmax"}}},
+    )
+    rows = {row.source.id: row.inputs for row in told(str(recipe), tmp_path).sources}
+    for first, others in {
+        "picai": ["picai-gland"],
+        "amos22-ct": ["amos22-mr"],
+        "chaos-ct": pairs[5:],
+    }.items():
+        assert rows[first].fetch
+        for other in others:
+            assert not rows[other].fetch
+            assert {owner for _, owner in rows[other].shared} == {first}

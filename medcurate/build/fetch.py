@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 
+from medcurate.build.sharing import leaders, share
 from medcurate.build.stamps import verify
 from medcurate.commit import committed
 from medcurate.config.source import Origin, Source, SourceFile
 from medcurate.download.instructions import automatic, missing_text
+from medcurate.download.listing import with_lists
 from medcurate.download.run import Task, download
+from medcurate.download.twins import Twins
 from medcurate.download.types import Fetched
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.library import packaged_sources
+from medcurate.library import packaged_sources, present_sources
 from medcurate.phantom import generate
 from medcurate.progress import emit
 from medcurate.unpack import unpack
-from medcurate.unpack.needed import needed_files
+from medcurate.unpack.needed import is_complete, needed_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +62,14 @@ def ensure(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], net
     ConfigError where a file differs from its declared or recorded size or digest, or cannot be made;
     DownloadError, OutputError.
     """
-    places = _places(sources, data, homes)
+    lists = with_lists(sources, data, ask=network.allowed)
+    lists.check()
+    places, twins = _places(lists.sources, data, homes)
     tasks, by_hand = _absent(places)
     if not network.allowed:
         _refuse([*tasks, *by_hand], "Nothing is downloaded by this command")
     _refuse(by_hand, _BY_HAND)
-    _fetch(places, tasks, network.jobs)
+    _fetch(places, tasks, network.jobs, twins)
     return [place.folder for place in places]
 
 
@@ -73,24 +78,36 @@ def collect(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], ne
 
     Raises what ``ensure`` raises.
     """
-    places = _places(sources, data, homes)
+    lists = with_lists(sources, data, ask=network.allowed)
+    places, twins = _places(lists.sources, data, homes)
     tasks, by_hand = _absent(places)
-    _fetch(places, tasks, network.jobs)
+    _fetch(places, tasks, network.jobs, twins)
+    lists.check()
     _refuse(by_hand, _BY_HAND)
 
 
-def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> list[Place]:
+def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> tuple[list[Place], Twins]:
+    """Where the sources' files are or belong, with what needs no network in place; and who else has some."""
     places = [Place(source, source_folder(source, data, homes[source.id])) for source in sources]
     _make(places)
-    return places
+    twins = Twins((place.source, place.folder) for place in places)
+    if not all(is_complete(place.source, place.folder) for place in places):
+        present = [source for source, _ in present_sources(data, sources)]
+        for source in with_lists(present, data, ask=False).sources:
+            twins.add(source, data / source.id)
+        for place in places:
+            share(place.source, place.folder, twins)
+    return places, twins
 
 
-def _fetch(places: Sequence[Place], tasks: Sequence[Task], jobs: int) -> None:
+def _fetch(places: Sequence[Place], tasks: Sequence[Task], jobs: int, twins: Twins) -> None:
     """Download, and finish all sources that are complete, whatever became of the others."""
     done = download(tasks, jobs=jobs)
+    fetched = list(done.fetched)
     for place in places:
+        fetched += share(place.source, place.folder, twins, fetched)
         if not needed_files(place.source, place.folder):
-            _finish(place, done.fetched)
+            _finish(place, fetched)
     done.check()
 
 
@@ -120,12 +137,16 @@ def _make(places: Iterable[Place]) -> None:
 
 
 def _absent(places: Iterable[Place]) -> tuple[list[Task], list[Task]]:
-    """The files that are needed and not there: those that can be downloaded, and those that a person must get."""
+    """The files that are needed and not there: those that can be downloaded, and those that a person must get.
+
+    Of files that several sources need one stands for all.
+    """
     tasks = [
         Task(place.source, place.folder, file)
         for place in places
         for file in needed_files(place.source, place.folder)
     ]
+    tasks = leaders(tasks)
     return (
         [task for task in tasks if automatic(task.file.origin)],
         [task for task in tasks if not automatic(task.file.origin)],

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from medcurate.choice import needs_acceptance
 from medcurate.config.source import Source
+from medcurate.download.twins import Twins
 from medcurate.errors import ConfigError
 from medcurate.forecast import rates
-from medcurate.forecast.inputs import Inputs, inputs_of
+from medcurate.forecast.inputs import Inputs, Others, inputs_of
 from medcurate.forecast.outputs import Outputs, outputs_of, written_bytes, written_files
-from medcurate.library import Resolved
+from medcurate.library import Resolved, present_sources
 from medcurate.lineage import Overlap
 
 
@@ -78,17 +79,21 @@ class Forecast:
 
 def forecast(resolved: Resolved, data: Path, out: Path, workers: int) -> Forecast:
     """Look at names and sizes only. Raises ConfigError where a record of downloads is damaged."""
-    rows = tuple(
-        SourceForecast(
-            source=source,
-            inputs=inputs_of(source, data / source.id),
-            outputs=outputs_of(source, resolved.recipe),
-            accept=needs_acceptance(source),
-        )
-        for source in resolved.sources
-    )
+    others = Others(Twins(present_sources(data, resolved.sources)))
+    rows = tuple(_row(source, data / source.id, resolved, others) for source in resolved.sources)
     disks = tuple(_disks(_needs(rows, resolved, data, out)))
     return Forecast(resolved=resolved, sources=rows, disks=disks, workers=workers)
+
+
+def _row(source: Source, folder: Path, resolved: Resolved, others: Others) -> SourceForecast:
+    inputs = inputs_of(source, folder, others)
+    others.add(source, folder, inputs)
+    return SourceForecast(
+        source=source,
+        inputs=inputs,
+        outputs=outputs_of(source, resolved.recipe),
+        accept=needs_acceptance(source),
+    )
 
 
 def beaten_by(overlaps: Sequence[Overlap], source: str) -> tuple[str, ...]:

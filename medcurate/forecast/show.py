@@ -80,6 +80,7 @@ def lines(found: Forecast, against: Against | None = None) -> Iterator[str]:
     """What stands under the table; ``against``: the recipe that it is compared with."""
     yield from _choices(found)
     yield from against.lines() if against else ()
+    yield from _shared(found)
     yield from _hands(found)
     rows = found.sources
     unknown = sum(row.inputs.unknown_sizes for row in rows)
@@ -113,6 +114,16 @@ def _choices(found: Forecast) -> Iterator[str]:
         yield f"overlap: {overlap.text}"
     for entry in found.resolved.left_out:
         yield f"left out: {entry.source}: {entry.why}"
+
+
+def _shared(found: Forecast) -> Iterator[str]:
+    for row in found.sources:
+        by_owner: dict[str, list[str]] = {}
+        for path, owner in row.inputs.shared:
+            by_owner.setdefault(owner, []).append(path)
+        for owner, paths in by_owner.items():
+            files = paths[0] if len(paths) == 1 else f"{len(paths)} files"
+            yield f"shared: {row.source.id}: {files} of {owner}, counted there"
 
 
 def _hands(found: Forecast) -> Iterator[str]:

@@ -1,0 +1,190 @@
+"""One archive that several sources name is fetched once, unpacked once by equal rules, and lies on the disk once."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from download_kit import lab, sha256
+from fault_server import FaultServer, fault_server
+
+from medcurate.build.fetch import OFFLINE, Network, collect, ensure
+from medcurate.commit import write_json
+from medcurate.config.source import Source
+from medcurate.download.lockfile import LOCK_FILE, LockFile
+from medcurate.errors import ConfigError, DataMissing
+from medcurate.library import load_source, packaged_sources
+from medcurate.tables import check_model
+
+MEMBERS = {f"top/{kind}/{n}.bin": f"{kind}{n}".encode() * 5000 for kind in ("ct", "mr") for n in range(3)}
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+ARCHIVE = zipped(MEMBERS)
+
+
+@pytest.fixture
+def server():
+    with fault_server() as running:
+        yield running
+
+
+def source(name: str, *files: dict[str, Any]) -> Source:
+    facts = lab().model_dump(mode="json", exclude_defaults=True)
+    return check_model({**facts, "id": name, "files": files}, Source, "test")
+
+
+def file(
+    server: FaultServer, *include: str, sha: str | None = sha256(ARCHIVE), **facts: Any
+) -> dict[str, Any]:
+    found = {
+        "path": "set.zip",
+        "origin": {"url": f"{server.url}/set.zip"},
+        "unpack": {"into": "set", "strip": 1, "include": include},
+        **facts,
+    }
+    return found | ({"sha256": sha} if sha else {})
+
+
+def have(data: Path, *sources: Source, network: Network | None = None) -> None:
+    collect(sources, data, {one.id: data for one in sources}, network or Network())
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+@pytest.mark.parametrize("sha", [sha256(ARCHIVE), None])
+def test_it_is_fetched_and_unpacked_once(tmp_path, server, sha):
+    served = server.serve("/set.zip", ARCHIVE)
+    have(tmp_path, *(source(name, file(server, sha=sha)) for name in ("b-two", "a-one", "c-three")))
+    assert len(served.requests) == 1
+    for name in MEMBERS:
+        paths = [
+            tmp_path / one / "set" / Path(name).relative_to("top") for one in ("a-one", "b-two", "c-three")
+        ]
+        assert len({inode(path) for path in paths}) == 1
+        assert paths[0].read_bytes() == MEMBERS[name]
+    recorded = LockFile(tmp_path / "b-two").get("set.zip")
+    assert recorded is not None
+    assert recorded.sha256 == sha256(ARCHIVE)
+
+
+def test_other_rules_share_the_archive_and_unpack_what_they_want(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    have(tmp_path, source("ct", file(server, "top/ct/*")), source("mr", file(server, "top/mr/*")))
+    assert len(served.requests) == 1
+    assert inode(tmp_path / "ct/set.zip") == inode(tmp_path / "mr/set.zip")
+    for name, other in (("ct", "mr"), ("mr", "ct")):
+        assert (tmp_path / name / "set" / name / "0.bin").read_bytes() == MEMBERS[f"top/{name}/0.bin"]
+        assert not (tmp_path / name / "set" / other).exists()
+
+
+def test_a_shared_folder_is_known_as_unpacked_and_survives_its_twin(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    pair = [source("one", file(server)), source("two", file(server))]
+    have(tmp_path, *pair)
+    (tmp_path / "one/set/ct/0.bin").unlink()
+    (tmp_path / "one/set.zip").unlink()
+    before = inode(tmp_path / "two/set")
+    ensure(pair[1:], tmp_path, {"two": tmp_path}, OFFLINE)
+    assert inode(tmp_path / "two/set") == before
+    assert (tmp_path / "two/set/ct/0.bin").read_bytes() == MEMBERS["top/ct/0.bin"]
+
+
+def test_the_part_of_either_source_is_continued(tmp_path, server):
+    """The source that has most of it goes on, whichever is named first."""
+    served = server.serve("/set.zip", ARCHIVE)
+    folder, half = tmp_path / "two", len(ARCHIVE) // 2
+    folder.mkdir()
+    (folder / "set.zip.part").write_bytes(ARCHIVE[:half])
+    state = {
+        "url": f"{server.url}/set.zip",
+        "etag": served.etag,
+        "last_modified": "",
+        "size_bytes": len(ARCHIVE),
+    }
+    write_json(folder / "set.zip.part.json", state)
+    have(tmp_path, source("one", file(server)), source("two", file(server)))
+    assert [request["range"] for request in served.requests] == [f"bytes={half}-"]
+    assert (tmp_path / "one/set/mr/2.bin").read_bytes() == MEMBERS["top/mr/2.bin"]
+
+
+def test_a_damaged_copy_of_another_source_is_not_taken(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/set.zip").write_bytes(ARCHIVE[:-1] + b"x")
+    with pytest.raises(ConfigError, match=r"one.*expected sha256"):
+        have(tmp_path, source("two", file(server, "top/ct/*")), source("one", file(server)))
+    assert len(served.requests) == 1
+    assert (tmp_path / "two/set/ct/0.bin").is_file()
+
+
+def test_equal_names_and_instructions_of_other_pages_are_other_files(tmp_path, server):
+    by_hand = {"origin": {"by_hand": "Ask."}}
+    one = source("one", file(server, sha=None, **by_hand))
+    two = one.model_copy(update={"id": "two", "homepage": "https://example.org/other"})
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/set.zip").write_bytes(ARCHIVE)
+    with pytest.raises(DataMissing, match=r"(?s)two.*set\.zip"):
+        have(tmp_path, one, two)
+    same = one.model_copy(update={"id": "three"})
+    have(tmp_path, one, same)
+    assert inode(tmp_path / "one/set/ct/0.bin") == inode(tmp_path / "three/set/ct/0.bin")
+
+
+def test_what_a_person_must_get_for_two_sources_is_asked_for_once(tmp_path, server):
+    pair = [source(name, file(server, sha=None, origin={"by_hand": "Ask."})) for name in ("one", "two")]
+    with pytest.raises(DataMissing) as caught:
+        have(tmp_path, *pair)
+    assert str(caught.value).count("set.zip") == 1
+
+
+def test_one_source_may_name_a_file_twice(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    copies = [
+        {k: v for k, v in file(server, path=path).items() if k != "unpack"} for path in ("a.zip", "b.zip")
+    ]
+    have(tmp_path, source("one", *copies))
+    assert len(served.requests) == 1
+    assert inode(tmp_path / "one/a.zip") == inode(tmp_path / "one/b.zip")
+
+
+def test_a_packaged_neighbour_that_came_earlier_has_it(tmp_path, monkeypatch):
+    """The two sources of COVID-QU-Ex: the archive that a person got for one is there for the other."""
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    folders = ("Lung Segmentation Data", "Infection Segmentation Data")
+    members = {f"{folder}/{folder}/Train/COVID-19/images/a.png": folder.encode() for folder in folders}
+    (tmp_path / "covid-qu-ex").mkdir()
+    (tmp_path / "covid-qu-ex/covidqu.zip").write_bytes(zipped(members))
+    infection = load_source("covid-qu-ex-infection")
+    collect([infection], tmp_path, {infection.id: packaged_sources()}, Network())
+    made = tmp_path / infection.id / folders[1] / "Train/COVID-19/images/a.png"
+    assert made.read_bytes() == folders[1].encode()
+    assert inode(tmp_path / infection.id / "covidqu.zip") == inode(tmp_path / "covid-qu-ex/covidqu.zip")
+    assert (tmp_path / infection.id / LOCK_FILE).is_file()
+
+
+def test_no_hard_links_means_a_copy(tmp_path, server, monkeypatch):
+    served = server.serve("/set.zip", ARCHIVE)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refused)
+    have(tmp_path, source("one", file(server)), source("two", file(server)))
+    assert len(served.requests) == 1
+    for name in ("one", "two"):
+        assert (tmp_path / name / "set.zip").read_bytes() == ARCHIVE
+        assert (tmp_path / name / "set/mr/0.bin").read_bytes() == MEMBERS["top/mr/0.bin"]
