@@ -12,7 +12,9 @@ from dicom_kit import dicom_bytes, instance, series
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.build.cases import discover
+from medcurate.errors import ConfigError, DataMissing, Reason
+from medcurate.library import lineage, load_source
 from medcurate.pairings import dicom_headers, dicom_tree
 from medcurate.pairings.found import Found, Names
 
@@ -153,9 +155,32 @@ def test_files_named_after_the_patient(root):
     for name in ("label0001.nii.gz", "label0003.nii.gz"):
         (root / "labels" / name).touch()
     options = {"labels": "files", "label": "labels/label{id}.nii.gz", "patient": r"PANCREAS_(?P<id>\d+)"}
-    first, second = find(root, folder="dicom", **options)
+    first, second, third = find(root, folder="dicom", **options)
     assert first.labels[0].paths == (Path("labels/label0001.nii.gz"),)
     assert (second.group, second.problem) == ("PANCREAS_0002", "image without label")
+    assert (third.problem, third.labels[0].paths) == (
+        "label without image",
+        (Path("labels/label0003.nii.gz"),),
+    )
+    (only,) = find(root, folder="dicom", unlabelled="omit", **options)
+    assert only == first
+
+
+def test_a_label_of_a_patient_with_several_series_is_not_guessed(root):
+    store(root, "dicom/a", *ct("p1", "thin"))
+    store(root, "dicom/b", *ct("p1", "thick"))
+    store(root, "dicom/c", *ct("p2", "thin"))
+    for name in ("p1.nii", "p2.nii"):
+        (root / name).touch()
+    options = {"folder": "dicom", "labels": "files", "label": "{id}.nii"}
+    found = find(root, **options)
+    assert [(entry.group, "2 series for one label" in entry.problem) for entry in found] == [
+        ("p1", True), ("p1", True), ("p2", False),
+    ]  # fmt: skip
+    assert found[2].problem == ""
+    assert [(entry.group, entry.problem) for entry in find(root, image_description="thin", **options)] == [
+        ("p1", ""), ("p2", ""),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("patient", ["../../other", "*", "..", "a/../p1"])
@@ -166,15 +191,17 @@ def test_a_patient_s_id_leads_to_no_other_folder_and_to_no_other_patient(root, p
     for folder in (root, root.parent / "other"):
         folder.mkdir(exist_ok=True)
         (folder / "label.nii").touch()
-    (case,) = find(root, folder="dicom", labels="files", label="labels/{id}/label.nii")
+    case, lost = find(root, folder="dicom", labels="files", label="labels/{id}/label.nii")
     assert (case.labels, case.problem) == ((), "image without label")
+    assert (lost.labels[0].paths, lost.problem) == ((Path("labels/p1/label.nii"),), "label without image")
 
 
 def test_a_class_a_file(root):
     store(root, "dicom", *ct("p1", "thin"))
     for name in ("p1_1_reader.nii", "p1_2_reader.nii", "p10_1_reader.nii"):
         (root / name).touch()
-    (case,) = find(root, folder="dicom", labels="files", label="{id}_{label}_*.nii")
+    case, lost = find(root, folder="dicom", labels="files", label="{id}_{label}_*.nii")
+    assert lost.labels[0].paths == (Path("p10_1_reader.nii"),)
     assert [(file.label, file.paths[0].name) for file in case.labels] == [
         ("1", "p1_1_reader.nii"), ("2", "p1_2_reader.nii"),
     ]  # fmt: skip
@@ -188,6 +215,20 @@ def test_damage_beside_a_series_is_not_passed_over(root):
     (case,) = find(root)
     assert "cannot be read" in case.problem
     (root / paths[-1]).write_bytes(bytes(128) + b"DICM" + b"\xff" * 1000)
+    (case,) = find(root)
+    assert "cannot be read" in case.problem
+
+
+@pytest.mark.parametrize("name", ["a/{:03d}.dcm", "a/IM{:04d}"])
+@pytest.mark.parametrize("content", [b"", bytes(4000), b"<html>"])
+def test_what_is_called_like_a_plane_and_is_none_is_not_passed_over(root, name, content):
+    for number, plane in enumerate(ct("p1", "thin")):
+        store(root, name.format(number), plane)
+    store(root, "label.dcm", label("p1", uid("p1", "thin")))
+    (root / "a/README.txt").write_bytes(content)
+    (case,) = find(root)
+    assert not case.problem
+    (root / name.format(17)).write_bytes(content)
     (case,) = find(root)
     assert "cannot be read" in case.problem
 
@@ -277,3 +318,15 @@ def test_channels_have_no_place(root):
                 root, dicom_tree.Options(labels="seg", modality="CT"), Names(("a",), (None,), ("1",))
             )
         )
+
+
+def test_a_label_file_of_no_patient_is_in_the_ledger_though_it_is_not_called_like_a_case(root):
+    store(root, "Pancreas-CT/a", *ct("PANCREAS_0001", "thin"))
+    (root / "labels").mkdir()
+    for name in ("label0001.nii.gz", "label0003.nii.gz"):
+        (root / "labels" / name).touch()
+    found = discover(load_source("nih-pancreas-ct"), root, lineage())
+    assert [case.id for case in found.cases] == ["PANCREAS_0001"]
+    ((case, _, reject),) = found.rejects
+    assert (case, reject.reason) == ("labels/label0003.nii.gz", Reason.UNPAIRED)
+    assert reject.detail == "label without image"

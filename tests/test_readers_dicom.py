@@ -143,6 +143,42 @@ def test_missing_plane(tmp_path, missing):
         read_all(tmp_path, datasets)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        ([1, 2, 3, 4, 5], 0),
+        ([0, 1, 2, 3, 4], 0),
+        ([5, 4, 3, 2, 1], 0),
+        ([2, 4, 6, 8, 10], 0),  # every second plane, of two echoes
+        ([6, 7, 8, 9, 10], 0),  # the second phase
+        ([8, 3, 9, 4, 7], 0),  # numbers that do not count planes tell nothing
+        ([2, 3, 4, 5, None], 0),
+        ([2, 3, 4, 5, 6], 1),
+        ([6, 5, 4, 3, 2], 1),
+        ([5, 6, 7, 8, 9], 4),
+        ([5, 7, 9, 11, 13], 2),
+    ],
+)
+def test_instance_numbers_tell_of_planes_that_are_missing_at_an_end(tmp_path, numbers, missing):
+    planes = series(VOXELS)
+    for plane, number in zip(planes, numbers, strict=True):
+        if number is not None:
+            plane.InstanceNumber = number
+    if missing:
+        with refused(Reason.SERIES_GAP, detail=f"the {missing} before are missing"):
+            read_all(tmp_path, planes)
+    options = {"instance_numbers": "any"} if missing else {}
+    assert np.array_equal(read_all(tmp_path, planes, **options).voxels, VOXELS)
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_plane_that_ends_before_its_pixels_is_not_passed_over(tmp_path, end):
+    planes = series(VOXELS)
+    del planes[end].PixelData
+    with refused(Reason.CORRUPT, detail="1 of 5 files of the series have no pixels"):
+        read_all(tmp_path, planes)
+
+
 def test_planes_at_one_position(tmp_path):
     datasets = series(VOXELS)
     with refused(Reason.SERIES_GAP, detail="several planes"):
@@ -411,7 +447,7 @@ def brain() -> list[Path]:
 
 def test_real_oblique_series_is_itks():
     paths = brain()
-    volume = read(dicom, *reversed(paths))
+    volume = read(dicom, *reversed(paths), instance_numbers="any")
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in paths])
     oracle = reader.Execute()
@@ -419,12 +455,17 @@ def test_real_oblique_series_is_itks():
     np.testing.assert_allclose(volume.affine, itk_affine(oracle), atol=5e-3)  # ITK takes the first step
 
 
-@pytest.mark.parametrize("missing", [1, 9, 17])  # an absent end plane leaves no gap
+@pytest.mark.parametrize("missing", [1, 9, 17])
 def test_real_series_with_a_gap(missing):
     paths = brain()
     del paths[missing]
     with refused(Reason.SERIES_GAP):
-        read(dicom, *paths)
+        read(dicom, *paths, instance_numbers="any")
+
+
+def test_the_numbers_of_a_real_series_tell_that_its_first_plane_is_missing():
+    with refused(Reason.SERIES_GAP, detail="19 planes begin at 2: the 1 before are missing"):
+        read(dicom, *brain())
 
 
 @pytest.mark.parametrize(

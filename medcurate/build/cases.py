@@ -46,13 +46,14 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
             f"{source.id}: no case found in {root.resolve()} by {patterns}. Put the files there, name the folder above "
             f'"{source.id}" with --data, or mend the source.'
         )
-    _check_pattern(source, [entry.name for entry, _ in found])
+    _check_pattern(source, [entry.name for entry, _ in found if entry.images])
     tables = read_tables(source, root)
     raw_ids = [_ids(source, tables, entry) for entry, _ in found]
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
     shares = Counter(path for entry, _ in found for path in dict.fromkeys(_paths(entry)))
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
-        identifier, group = _written(source, raw), _group(source, patient, lineage)
+        known = lineage if entry.images else NO_LINEAGE  # a label alone may be called otherwise than cases are
+        identifier, group = _written(source, raw), _group(source, patient, known)
         names[identifier] = entry.name.encode(errors="backslashreplace").decode()
         problem = _problem(entry, raw, errata, repeated)
         if problem:

@@ -7,8 +7,9 @@ File and folder names decide nothing. A case is an image series with its labels;
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +111,7 @@ def _series(facts: Mapping[Path, Facts], options: Options) -> dict[str, _Series]
     """Image series by UID; files keep the order of their paths."""
     wanted = wildcard_pattern(options.image_description)
     damaged = {path.parent for path, fact in facts.items() if fact.kind == "damaged"}
+    nothing = {_name_shape(path) for path, fact in facts.items() if not fact.kind}
     found: dict[str, _Series] = {}
     for path, fact in facts.items():
         if (
@@ -119,8 +121,13 @@ def _series(facts: Mapping[Path, Facts], options: Options) -> dict[str, _Series]
         ):
             series = found.setdefault(fact.series, _Series(fact))
             series.paths.append(path)
-            series.damaged |= path.parent in damaged
+            series.damaged |= path.parent in damaged or _name_shape(path) in nothing
     return found
+
+
+def _name_shape(path: Path) -> tuple[Path, str]:
+    """A path without its numbers: what is called like the planes beside it was one, whatever its bytes are."""
+    return path.parent, re.sub(r"[0-9]+", "0", path.name)
 
 
 def _with_objects(
@@ -173,16 +180,36 @@ def _targets(fact: Facts, images: Mapping[str, _Series]) -> list[str]:
 
 
 def _with_files(root: Path, images: Mapping[str, _Series], options: Options, names: Names) -> Iterator[Found]:
-    """Cases whose labels are files named after the patient."""
+    """Cases whose labels are files named after the patient; files of no patient are cases too."""
+    keys = names.labels if _LABEL in options.label else ("",)
+    by_patient: dict[str, list[LabelFile]] = {}
+    for patient in {_file_id(series.facts, options) for series in images.values()} - {""}:
+        by_patient[patient] = list(_label_files(root, options.label, patient, keys))
+    series_of = Counter(_file_id(series.facts, options) for series in images.values())
     for series in images.values():
         patient = _file_id(series.facts, options)
-        keys = names.labels if _LABEL in options.label else ("",)
-        files: list[LabelFile] = []
-        for key in keys if patient else ():
-            template = options.label.replace(_LABEL, key).replace(_ID, patient)
-            files += [LabelFile(paths=(path,), label=key) for path in _matches(root, template)]
-        if files or options.unlabelled == "reject":
-            yield _found(series, files, options)
+        labels = by_patient.get(patient, ())
+        if labels and series_of[patient] > 1:
+            yield _ambiguous(_found(series, labels, options), series_of[patient])
+        elif labels or options.unlabelled == "reject":
+            yield _found(series, labels, options)
+    if options.unlabelled == "reject":
+        used = {path for labels in by_patient.values() for label in labels for path in label.paths}
+        for label in _label_files(root, options.label, "*", keys):
+            if not used.intersection(label.paths):
+                yield Found(label.paths[0].as_posix(), (), (label,), "label without image")
+
+
+def _label_files(root: Path, template: str, patient: str, keys: Sequence[str]) -> Iterator[LabelFile]:
+    for key in keys:
+        for path in _matches(root, template.replace(_LABEL, key).replace(_ID, patient)):
+            yield LabelFile(paths=(path,), label=key)
+
+
+def _ambiguous(found: Found, count: int) -> Found:
+    """A label names a patient and no series: which of several it was drawn on is not guessed."""
+    problem = f"its patient has {count} series for one label: name the labelled one by image_description"
+    return replace(found, problem=problem)
 
 
 def _file_id(facts: Facts, options: Options) -> str:

@@ -19,15 +19,12 @@ from pydicom.dataset import Dataset
 
 from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, Reason
-from medcurate.readers import dicom_parse, dicom_pixels, geometry
-from medcurate.readers.dicom_parse import Frame, StoredPixels, Vector
+from medcurate.readers import dicom_parse, dicom_pixels, dicom_stack, geometry
+from medcurate.readers.dicom_parse import Frame, StoredPixels
 from medcurate.readers.files import CaseFiles
 from medcurate.readers.guard import refusing
 from medcurate.types import Array, Reference, Volume
 
-_STEP_TOLERANCE = 0.05  # of the step: how far a plane may lie from its place, along any direction
-_COSINE_TOLERANCE = 1e-3  # between direction cosines, which files round
-_SPACING_TOLERANCE = 1e-3  # relative
 _HEADER_BYTES = 1 << 16  # where nearly all headers end
 
 
@@ -38,11 +35,13 @@ class Options(Strict):
     ``flat``: a single file is a 2D image even where it states a position.
     ``order``: "names" counts planes as the files' names do, forwards or backwards along the normal, so that
     labels without geometry (one picture a plane) lie on them in the order of their own names.
+    ``instance_numbers``: "from-one" refuses a series whose numbers tell that its first planes are missing.
     """
 
     series_uid: str = ""
     flat: bool = False
     order: Literal["position", "names"] = "position"
+    instance_numbers: Literal["from-one", "any"] = "from-one"
 
 
 def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
@@ -67,7 +66,7 @@ def reference(files: CaseFiles, paths: Sequence[Path], options: Options) -> Refe
         first = frames[0].dataset
         if _is_flat(frames, options):
             return _reference(frames, (int(first.Rows), int(first.Columns)), None)
-        frames, affine = _stacked(frames, options)
+        frames, affine = _stack(frames, options)
         return _reference(frames, (int(first.Columns), int(first.Rows), len(frames)), affine)
 
 
@@ -120,7 +119,7 @@ def _read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
         dicom_pixels.check_stored(file.dataset, file.stored)
     frames = [frame for file in chosen for frame in file.frames()]
     volume = (
-        _image(files, frames[0]) if _is_flat(frames, options) else _volume(files, *_stacked(frames, options))
+        _image(files, frames[0]) if _is_flat(frames, options) else _volume(files, *_stack(frames, options))
     )
     for path in paths:
         if path not in files.inputs:
@@ -161,106 +160,18 @@ def _of_one_series(found: Sequence[_File], series_uid: str) -> list[_File]:
         raise CaseRejected(
             Reason.MIXED_SERIES, f'{len(series)} series; state one with the reader\'s option "series_uid"'
         )
+    _check_pixels(found, images)
     return images
 
 
-def _check_alike(frames: Sequence[Frame]) -> None:
-    first = frames[0]
-    if first.spacing_mm is None or not (first.spacing_mm > 0).all():
-        raise CaseRejected(Reason.GEOMETRY, "no positive Pixel Spacing")
-    alike = {
-        "image size": len({dicom_pixels.grid(frame.dataset) for frame in frames}) == 1,
-        "Pixel Spacing": _all_close([frame.spacing_mm for frame in frames], _SPACING_TOLERANCE),
-        "Image Orientation (Patient)": _all_close(
-            [frame.orientation for frame in frames], 0, _COSINE_TOLERANCE
-        ),
-    }
-    for what, same in alike.items():
-        if not same:
-            raise CaseRejected(Reason.MIXED_SERIES, f"the planes differ in {what}")
-
-
-def _all_close(vectors: Sequence[Vector | None], relative: float, absolute: float = 0.0) -> bool:
-    """Whether all are there and like the first."""
-    stated = [vector for vector in vectors if vector is not None]
-    return len(stated) == len(vectors) and np.allclose(stated, stated[0], rtol=relative, atol=absolute)
-
-
-def _stacked(named: Sequence[Frame], options: Options) -> tuple[list[Frame], geometry.Affine]:
-    """Frames in the order of their positions, or of names, and the RAS+ affine of the whole."""
-    _check_alike(named)
-    frames, affine = _by_position(named)
-    if options.order == "position" or all(one is other for one, other in zip(frames, named, strict=True)):
-        return frames, affine
-    if any(one is not other for one, other in zip(reversed(frames), named, strict=True)):
-        raise CaseRejected(Reason.SERIES_GAP, "the order of file names is not that of the positions")
-    affine[:3, 3] += affine[:3, 2] * (len(frames) - 1)
-    affine[:3, 2] *= -1
-    return frames[::-1], affine
-
-
-def _by_position(frames: Sequence[Frame]) -> tuple[list[Frame], geometry.Affine]:
-    row, column = _unit_directions(frames[0])
-    normal = np.cross(row, column)
-    frames = sorted(frames, key=lambda frame: float(_position(frame) @ normal))
-    positions = np.array([_position(frame) for frame in frames])
-    step = _even_step(positions, normal) if len(frames) > 1 else normal * _single_step(frames[0])
-    between_rows, between_columns = frames[0].spacing_mm  # type: ignore[misc]
-    axes = np.array([row * between_columns, column * between_rows, step])
-    return list(frames), geometry.affine_from_axes(axes, positions[0], geometry.LPS)
-
-
-def _position(frame: Frame) -> Vector:
-    assert frame.position_mm is not None  # frames without one never get here
-    return frame.position_mm
-
-
-def _unit_directions(frame: Frame) -> tuple[Vector, Vector]:
-    assert frame.orientation is not None
-    row, column = frame.orientation
-    gram = frame.orientation @ frame.orientation.T
-    if not np.allclose(gram, np.eye(2), atol=2 * _COSINE_TOLERANCE):
+def _check_pixels(found: Sequence[_File], images: Sequence[_File]) -> None:
+    """A plane whose file ends before its pixels is no other object: at an end of the series it leaves no gap."""
+    kinds = {dicom_parse.series_uid(file.dataset) for file in images}
+    bare = [file for file in found if not file.has_pixels and dicom_parse.series_uid(file.dataset) in kinds]
+    if bare:
         raise CaseRejected(
-            Reason.GEOMETRY, "Image Orientation (Patient) is not two perpendicular unit vectors"
+            Reason.CORRUPT, f"{len(bare)} of {len(bare) + len(images)} files of the series have no pixels"
         )
-    return row, column
-
-
-def _even_step(positions: Vector, normal: Vector) -> Vector:
-    """The step from plane to plane; oblique where the planes are sheared (a tilted gantry).
-
-    Raises CaseRejected (SERIES_GAP) for planes at one place, and for a plane away from where equal
-    steps put it: a missing plane moves all that follow.
-    """
-    gaps = np.diff(positions @ normal)
-    usual = float(np.median(gaps))
-    if not gaps.min() > _STEP_TOLERANCE * usual or usual <= 0:
-        raise CaseRejected(
-            Reason.SERIES_GAP, "several planes at one position", {"measure": float(gaps.min())}
-        )
-    if gaps.max() > 1.5 * usual:
-        raise CaseRejected(
-            Reason.SERIES_GAP, "a plane is missing", {"measure": float(gaps.max()), "bound": 1.5 * usual}
-        )
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    ideal = positions[0] + np.arange(len(positions))[:, None] * step
-    away = float(np.linalg.norm(positions - ideal, axis=1).max())
-    if away > _STEP_TOLERANCE * usual:
-        raise CaseRejected(
-            Reason.SERIES_GAP,
-            "the planes are not equally spaced",
-            {"measure": away, "bound": _STEP_TOLERANCE * usual},
-        )
-    return np.asarray(step)
-
-
-def _single_step(frame: Frame) -> float:
-    if frame.thickness_mm is None or not frame.thickness_mm > 0:
-        raise CaseRejected(
-            Reason.GEOMETRY,
-            'a single plane without slice thickness; the reader\'s option "flat" reads it as 2D',
-        )
-    return frame.thickness_mm
 
 
 def _volume(files: CaseFiles, frames: Sequence[Frame], affine: geometry.Affine) -> Volume:
@@ -290,6 +201,12 @@ def _picture_spacing_mm(frame: Frame) -> tuple[float, float] | None:
     if frame.spacing_mm is None or not (frame.spacing_mm > 0).all():
         return None
     return float(frame.spacing_mm[0]), float(frame.spacing_mm[1])
+
+
+def _stack(frames: Sequence[Frame], options: Options) -> tuple[list[Frame], geometry.Affine]:
+    return dicom_stack.stacked(
+        frames, by_names=options.order == "names", from_one=options.instance_numbers == "from-one"
+    )
 
 
 def _image(files: CaseFiles, frame: Frame) -> Volume:
