@@ -163,7 +163,7 @@ def _file(entry: Entry, folder: Folder) -> SourceFile:
     place = f"{folder.into}/{entry.path}"
     try:
         return SourceFile(
-            path=f"{folder.into}.archives/{entry.path}.zip" if entry.archive else place,
+            path=f"archives/{place}.zip" if entry.archive else place,
             origin=entry.origin,
             sha256=entry.sha256,
             md5=entry.md5,

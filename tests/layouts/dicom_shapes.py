@@ -21,9 +21,9 @@ def dicom_tree(source: Source, options: Mapping[str, Any]) -> Shape:
     folder = filled(str(options.get("folder", ".")), ()).removeprefix("./")
 
     def place(match: re.Match[str], number: int) -> Placed:
-        image = Place(f"{folder}/{number}/", f"{options['modality']}/{match['patient']}/{match['uid']}")
+        image = Place(f"{folder}/{match['uid']}/", f"{options['modality']}/{match['patient']}/{match['uid']}")
         if not by_name:
-            label = Place(f"{folder}/labels/{9 - number}{ENDINGS[options['labels']]}", image.entry)
+            label = Place(f"{folder}/labels/{match['uid'][::-1]}{ENDINGS[options['labels']]}", image.entry)
             return Placed({"": image}, {"": [label]})
         label = filled(str(options["label"]).replace("{id}", match["id"]), ())
         return Placed(

@@ -38,7 +38,8 @@ table, what the sets share and the statistics.
 *Licence* `unresolved`: statements conflict or none was read; nothing is assumed, and a build asks for
 `--accept-licence`. *Copies*: whether they may be passed on; `?` unknown, which counts as no. *Size*: of the files that
 travel; `?` unknown, `>` where only some are known. *Digests*: of how many files one is known; the others are trusted
-the first time and recorded.
+the first time and recorded. A folder whose files its host lists counts as one file: sizes, and with most hosts
+digests, come with the list.
 """
 
 
