@@ -1,0 +1,130 @@
+"""Guards of a build that only show when something is wrong: each is met here by the fault that it is for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import lab
+import pyarrow.parquet as pq
+import pytest
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return lab.lab(tmp_path, sources=1, cases=2)
+
+
+def records(out: Path) -> list[Path]:
+    """The records of all parts of the build into ``out``."""
+    return sorted((out.with_name(f"{out.name}.work") / "parts").glob("*[0-9a-f].json"))
+
+
+def alter_counts(out: Path, kind: str, **changes: int) -> None:
+    """Let the record of one part say that it counted something else."""
+    path = records(out)[0]
+    record = json.loads(path.read_bytes())
+    for name, change in changes.items():
+        record["counts"][kind][name] += change
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("kind", ["cases", "slices", "masks"])
+@pytest.mark.parametrize("name", ["discovered", "rejected"])
+def test_what_was_neither_written_nor_refused_stops_the_build(
+    recipe: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    shutil.rmtree(out)
+    alter_counts(out, kind, **{name: 1})
+    failed = lab.build(recipe, out, code=1)
+    assert f" {kind} discovered, but " in failed.stderr
+    assert "something was lost" in failed.stderr
+    assert not (out / "dataset.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["slices", "masks"])
+def test_what_the_parts_held_and_the_shards_do_not_stops_the_build(
+    recipe: Path, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    shutil.rmtree(out)
+    alter_counts(out, kind, discovered=1, written=1)
+    failed = lab.build(recipe, out, code=1)
+    assert f" {kind} in the parts, but " in failed.stderr
+    assert not (out / "dataset.json").exists()
+
+
+def dying_reader(folder: Path, *, deaths: int) -> dict[str, str]:
+    """An environment in which reading a file called "…dies…" ends the worker, the first ``deaths`` times."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_DYING_READER.format(folder=str(folder), deaths=deaths))
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return lab.environment(PYTHONPATH=os.pathsep.join(paths))
+
+
+# As when the system takes memory back: nothing is wrong with the file that is just being read.
+_DYING_READER = """
+import os, signal
+from pathlib import Path
+import medcurate.readers.files as files
+read = files.CaseFiles.read
+def dying(self, path):
+    if "dies" in path.name and len(list(Path({folder!r}).glob("death-*"))) < {deaths}:
+        Path({folder!r}, f"death-{{os.getpid()}}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, path)
+files.CaseFiles.read = dying
+"""
+
+
+@pytest.mark.parametrize(("deaths", "refused"), [(1, []), (2, ["p5_dies"])])
+def test_only_a_case_that_ends_two_workers_is_refused(
+    recipe: Path, tmp_path: Path, deaths: int, refused: list[str]
+) -> None:
+    lab.write_pair(tmp_path / "lab-a", "p5_dies", *lab.volume(5))
+    env = dying_reader(tmp_path / "dying", deaths=deaths)
+    out = tmp_path / "out"
+    lab.build(recipe, out, "--workers", "1", env=env, code=3 if refused else 0)
+    rejects = pq.read_table(out / "rejects.parquet").to_pylist()
+    assert [row["case"] for row in rejects if row["reason"] == "DECODER_CRASH"] == refused
+    assert len(list((tmp_path / "dying").glob("death-*"))) == deaths
+    written = set(pq.read_table(out / "manifest.parquet")["case"].to_pylist())
+    assert written == {"p0_scan", "p1_scan", "p5_dies"} - set(refused)
+
+
+def test_parts_that_were_all_cut_are_all_built_again(tmp_path: Path) -> None:
+    """As a file system leaves them that lost its last writes; pack alone would find them one by one."""
+    recipe = lab.lab(tmp_path, sources=5, cases=1)
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    before = lab.digests(out)
+    shutil.rmtree(out)
+    tars = [path.with_suffix(".tar") for path in records(out)]
+    assert len(tars) == 5
+    for path in tars:
+        os.truncate(path, path.stat().st_size // 2)
+    done = lab.build(recipe, out)
+    assert "rebuild" not in done.stderr
+    assert lab.digests(out) == before
+
+
+@pytest.mark.parametrize("table", ["manifest", "rejects"])
+def test_a_part_whose_table_is_damaged_is_built_again(recipe: Path, tmp_path: Path, table: str) -> None:
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    before = lab.digests(out)
+    shutil.rmtree(out)
+    shutil.rmtree(tmp_path / "out.work" / "pack")
+    path = records(out)[0].with_suffix(f".{table}.parquet")
+    content = bytearray(path.read_bytes())
+    for place in range(8, len(content), len(content) // 16):
+        content[place] ^= 1
+    path.write_bytes(content)
+    done = lab.build(recipe, out)
+    assert "rebuild" not in done.stderr
+    assert lab.digests(out) == before
