@@ -172,6 +172,23 @@ def test_a_missing_object_is_told(tmp_path, bucket):
     assert "s3://bucket: no such object" in error_of(tmp_path, s3())
 
 
+def test_a_mirror_in_a_bucket_gives_what_the_first_place_lacks(tmp_path, bucket):
+    bucket.serve("/bucket/deep/a.zip", CONTENT)
+    origin = {"url": f"{bucket.url}/gone/a.zip", "mirrors": ["s3://bucket/deep/a.zip"]}
+    fetch(tmp_path, {"path": "a.zip", "origin": origin, "sha256": SHA}).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+
+
+def test_without_the_library_a_bucket_is_passed_over_and_alone_it_names_the_extra(
+    tmp_path, server, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    server.serve("/a.zip", CONTENT)
+    origin = {"url": "s3://bucket/deep/a.zip", "mirrors": [f"{server.url}/a.zip"]}
+    fetch(tmp_path, {"path": "a.zip", "origin": origin}).check()
+    assert 'pip install "medcurate[remote]"' in error_of(tmp_path, s3(path="b.zip"))
+
+
 def test_another_file_system_serves_as_well(tmp_path):
     """Any file system of fsspec with sizes and ranges; a part is continued where its tag stands."""
     store = fsspec.filesystem("memory")
@@ -181,7 +198,7 @@ def test_another_file_system_serves_as_well(tmp_path):
     class Quiet:
         expect = advance = record = staticmethod(lambda _: None)
 
-    Transfer(wanted, FAST, Hosts(FAST), Quiet()).run([ObjectFile(store, "memory://bucket/a.zip")])
+    Transfer(wanted, FAST, Hosts(FAST), Quiet()).run([ObjectFile(lambda: store, "memory://bucket/a.zip")])
     assert wanted.target.read_bytes() == CONTENT
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from medcurate.download.types import Answer, Identity, RefusedError, TransientError
-from medcurate.errors import ConfigError
 
 _BLOCK_BYTES = 8 << 20
 _CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  # whose errors are no OSError
@@ -18,7 +17,7 @@ _CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  
 def s3_filesystem(connect_s: float, stall_s: float) -> Any:
     """The file system of s3:// URLs: with the credentials that botocore finds, else as an anonymous reader.
 
-    Raises ConfigError where s3fs is not installed.
+    Raises RefusedError where s3fs is not installed: another place may have the file.
     """
     import fsspec
 
@@ -36,7 +35,7 @@ def s3_filesystem(connect_s: float, stall_s: float) -> Any:
             },
         )
     except ImportError as error:
-        raise ConfigError(
+        raise RefusedError(
             's3:// needs a package that is not installed: pip install "medcurate[remote]"'
         ) from error
     found.retries = 1  # attempts and waits are the transfer's own
@@ -45,9 +44,13 @@ def s3_filesystem(connect_s: float, stall_s: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ObjectFile:
-    """A file behind a URL that ``filesystem`` (fsspec) reads by ranges."""
+    """A file behind a URL that an fsspec file system reads by ranges.
 
-    filesystem: Any
+    ``filesystem`` gives it when the file is asked for: what its library costs, and whether it is there, matters
+    to nobody who gets the file elsewhere.
+    """
+
+    filesystem: Callable[[], Any]
     url: str
 
     @property
@@ -59,25 +62,26 @@ class ObjectFile:
     @contextmanager
     def open(self, offset: int, known: Identity | None) -> Iterator[Answer]:
         """See ``types.Remote``. The size and the tag are asked again before the last block."""
-        identity = self._identity()
+        filesystem = self.filesystem()
+        identity = self._identity(filesystem)
         start = offset if known is not None and known.same_as(identity) else 0
-        yield Answer(identity, start, self._blocks(start, identity))
+        yield Answer(identity, start, self._blocks(filesystem, start, identity))
 
-    def _blocks(self, start: int, identity: Identity) -> Iterator[bytes]:
+    def _blocks(self, filesystem: Any, start: int, identity: Identity) -> Iterator[bytes]:
         size = identity.size_bytes or 0
         for first in range(start, size, _BLOCK_BYTES):
             last = min(first + _BLOCK_BYTES, size)
             with _blamed():
-                data = bytes(self.filesystem.cat_file(self.url, start=first, end=last))
+                data = bytes(filesystem.cat_file(self.url, start=first, end=last))
             if len(data) != last - first:
                 raise TransientError(f"{len(data):,} instead of {last - first:,} bytes at offset {first:,}")
-            if last == size and not identity.same_as(self._identity()):
+            if last == size and not identity.same_as(self._identity(filesystem)):
                 raise TransientError("the object changed while it was read")
             yield data
 
-    def _identity(self) -> Identity:
+    def _identity(self, filesystem: Any) -> Identity:
         with _blamed():
-            facts = self.filesystem.info(self.url, refresh=True)
+            facts = filesystem.info(self.url, refresh=True)
         return Identity(
             etag=str(facts.get("ETag") or ""),
             last_modified=str(facts.get("LastModified") or ""),

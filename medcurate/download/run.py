@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -206,7 +207,7 @@ def _remotes(file: SourceFile, wanted: Wanted, crew: _Crew) -> list[Remote]:
 
 def _remote(url: str, wanted: Wanted, crew: _Crew) -> Remote:
     if url.startswith(S3):
-        return ObjectFile(s3_filesystem(crew.policy.connect_s, crew.policy.stall_s), url)
+        return ObjectFile(partial(s3_filesystem, crew.policy.connect_s, crew.policy.stall_s), url)
     return HttpFile(client=crew.client, url=url, page=wanted.page)
 
 
