@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,7 +25,19 @@ from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
 from medcurate.errors import ConfigError
 from medcurate.lineage import Overlap, group_facts
-from medcurate.tables import load_model
+from medcurate.tables import check_model, load_model, load_table
+
+_NEAR = 3  # ids that a mistyped one is compared with
+
+# Keys that tell what a file is, where it is given for the other.
+_SOURCE, _RECIPE = frozenset({"pairings", "labels"}), frozenset({"sources"})
+_IS_A_SOURCE = (
+    'is the file of a source, not of a recipe. Name it in a recipe of your own (sources = ["….toml"]); '
+    "`medcurate download --source` and `medcurate check` take it as it is."
+)
+_IS_A_RECIPE = (
+    "is a recipe, not the file of a source. Give it with --recipe, or name a source (`medcurate sources`)."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +114,8 @@ def recipe_path(name_or_path: str) -> Path:
 def load_source(id_or_path: str, base: Path | None = None) -> Source:
     """The source ``id_or_path`` (see ``source_path``), its keys checked but not its references."""
     path = source_path(id_or_path, base)
-    source = load_model(path, Source)
+    table = _table(path, _SOURCE, other=_RECIPE, instead=_IS_A_RECIPE)
+    source = check_model(table, Source, str(path))
     if not id_or_path.endswith(".toml") and source.id != path.stem:
         raise ConfigError(f'{path}: id: must be the file\'s name, "{path.stem}"; given: "{source.id}"')
     return source
@@ -111,7 +124,8 @@ def load_source(id_or_path: str, base: Path | None = None) -> Source:
 def load_recipe(name_or_path: str) -> Recipe:
     """The recipe ``name_or_path`` (see ``recipe_path``), its keys checked but not its references."""
     path = recipe_path(name_or_path)
-    recipe = load_model(path, Recipe)
+    table = _table(path, _RECIPE, other=_SOURCE, instead=_IS_A_SOURCE)
+    recipe = check_model(table, Recipe, str(path))
     if not name_or_path.endswith(".toml") and recipe.name != path.stem:
         raise ConfigError(f'{path}: name: must be the file\'s name, "{path.stem}"; given: "{recipe.name}"')
     return recipe
@@ -198,9 +212,17 @@ def _stems(folder: Path) -> tuple[str, ...]:
 def _packaged(folder: Path, name: str, what: str, known: tuple[str, ...]) -> Path:
     if name in known:
         return folder / f"{name}.toml"
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f' (did you mean "{near[0]}"?)' if near else ""
+    near = [f'"{match}"' for match in difflib.get_close_matches(name, known, _NEAR, cutoff=0.5)]
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise ConfigError(
-        f'{what} "{name}" is unknown{hint}; known: {", ".join(known) or "none"}. '
-        f"A file of your own is named by a path that ends in .toml."
+        f'{what} "{name}" is unknown{hint}; `medcurate {what}s` lists all {len(known)}. '
+        "A file of your own is named by a path that ends in .toml."
     )
+
+
+def _table(path: Path, own: Set[str], *, other: Set[str], instead: str) -> Mapping[str, Any]:
+    """The values of a file whose keys include ``own``. Raises ConfigError, in one line for one of the other kind."""
+    table = load_table(path)
+    if other <= table.keys() and not own <= table.keys():
+        raise ConfigError(f"{path}: {instead}")
+    return table

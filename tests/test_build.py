@@ -259,7 +259,10 @@ def test_a_rerun_still_tells_of_refused_cases(tmp_path: Path) -> None:
     ("more", "message"),
     [
         (["--memory", "4"], "--memory 4: a worker needs at least 64MiB"),
-        (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (
+            ["--data", "nowhere"],
+            "--data nowhere: no such folder; mend it, or make it first with: mkdir -p nowhere",
+        ),
         (["--recipe", "nothing"], "nothing"),
     ],
 )

@@ -137,6 +137,21 @@ def test_what_to_download_is_said_one_way(words, tmp_path):
         run("download", *words, "--data", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["download", "--source", "mni152-tissues"],
+        ["plan", "--recipe", "quickstart"],
+        ["check", "mni152-tissues"],
+        ["build", "--recipe", "quickstart"],
+    ],
+)
+def test_every_verb_refuses_a_data_folder_that_is_not_there(words, tmp_path):
+    with pytest.raises(ConfigError, match=r"--data \S+/raw: no such folder; .*mkdir -p"):
+        run(*words, "--data", tmp_path / "raw")
+    assert not list(tmp_path.iterdir())
+
+
 def test_packaged_sources_need_no_network(tmp_path):
     assert "complete" in run("download", "--source", "dsb2018-nuclei-sample", "--data", tmp_path)
     assert list((tmp_path / "dsb2018-nuclei-sample").glob("*.tif"))

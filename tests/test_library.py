@@ -157,8 +157,26 @@ def test_quickstart_fills_all_three_splits():
 def test_a_misspelt_name_gets_a_suggestion():
     with pytest.raises(ConfigError, match=r'recipe "quickstrat" is unknown \(did you mean "quickstart"\?\)'):
         load_recipe("quickstrat")
-    with pytest.raises(ConfigError, match=r'did you mean "mni152-tissues"\?\); known: .*ends in \.toml'):
+    with pytest.raises(
+        ConfigError, match=r'did you mean "mni152-tissues"\?\); `medcurate sources` lists all \d+\.'
+    ):
         load_source("mni152-tissue")
+    with pytest.raises(ConfigError) as caught:
+        load_source("kits2")
+    assert str(caught.value).index('"kits23"') < len(str(caught.value)) < 300
+    assert '"kits19"' in str(caught.value)
+
+
+def test_a_source_given_for_a_recipe_is_one_line_and_so_is_a_recipe_given_for_a_source(lab):
+    recipe = lab()
+    with pytest.raises(
+        ConfigError, match=r"lab\.toml: is the file of a source, .*download --source"
+    ) as caught:
+        resolve(str(recipe.with_name("lab.toml")))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=rf"{recipe.name}: is a recipe, .*--recipe") as caught:
+        load_source(str(recipe))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):

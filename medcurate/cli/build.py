@@ -19,6 +19,7 @@ from medcurate.cli.options import (
     OutOption,
     RecipeOption,
     WorkersOption,
+    data_folder,
 )
 from medcurate.errors import ConfigError
 from medcurate.format import SPLITS
@@ -68,15 +69,14 @@ def build(
     from medcurate.build.run import build as run_build
     from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
     from medcurate.library import load_recipe
-    from medcurate.places import default_data_folder
     from medcurate.progress import configure
 
     configure(log_format.value)
-    _check_folder(data, "--data")
+    folder = data_folder(data)
     target = (out or Path(load_recipe(recipe).name)).resolve()
     count = workers or allotted_cpus()
     options = BuildOptions(
-        data=data or default_data_folder(),
+        data=folder,
         out=target,
         work=work or work_folder(target),
         engine=engine.value,
@@ -96,11 +96,6 @@ def build(
     if quarantined:
         _show_refused(target, quarantined, options.work)
         raise typer.Exit(DONE_WITH_QUARANTINE)
-
-
-def _check_folder(path: Path | None, option: str) -> None:
-    if path is not None and not path.is_dir():
-        raise ConfigError(f"{option} {path}: no such folder")
 
 
 def _memory_bytes(text: str) -> int:

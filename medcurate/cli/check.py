@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medcurate.cli.options import DataOption, JsonOption
+from medcurate.cli.options import DataOption, JsonOption, data_folder
 
 if TYPE_CHECKING:
     from medcurate.check.findings import Checked
@@ -33,9 +33,8 @@ def check(
     declared, 1 error, 3 something is off.
     """
     from medcurate.check.run import check as run_check
-    from medcurate.places import default_data_folder
 
-    found = run_check(source, data or default_data_folder(), sample)
+    found = run_check(source, data_folder(data), sample)
     if as_json:
         import json
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
-from medcurate.cli.options import DataOption, JobsOption, LogFormat, LogOption
+from medcurate.cli.options import DataOption, JobsOption, LogFormat, LogOption, data_folder
 from medcurate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ def download(
     Ends with an error where files are left that only you can get, naming the page and the place of each.
     """
     from medcurate.build.fetch import Network, collect
-    from medcurate.places import default_data_folder
     from medcurate.progress import configure
 
     configure(log_format.value)
-    target = data or default_data_folder()
+    target = data_folder(data)
     chosen = _chosen(source or (), recipe, licence.value)
     homes = {found.id: home for found, home in chosen}
     collect([found for found, _ in chosen], target, homes, Network(jobs=jobs))

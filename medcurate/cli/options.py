@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medcurate.errors import ConfigError
+
 
 class EngineName(StrEnum):
     """The engines that can be named; one registry (medcurate.engines) knows their modules."""
@@ -42,3 +44,16 @@ LogOption = Annotated[LogFormat, typer.Option("--log-format", help="Progress on 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
 ]
+
+
+def data_folder(given: Path | None) -> Path:
+    """The folder of the sources' files: ``given``, or the user's cache folder, which need not be there.
+
+    Raises ConfigError for one that is given and not there: a mistyped folder would be filled with downloads, or
+    be taken for one without files.
+    """
+    from medcurate.places import default_data_folder
+
+    if given is not None and not given.is_dir():
+        raise ConfigError(f"--data {given}: no such folder; mend it, or make it first with: mkdir -p {given}")
+    return given or default_data_folder()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
-from medcurate.cli.options import DataOption, JsonOption, OutOption, RecipeOption, WorkersOption
+from medcurate.cli.options import DataOption, JsonOption, OutOption, RecipeOption, WorkersOption, data_folder
 from medcurate.cli.tables import PIPE_WIDTH
 
 if TYPE_CHECKING:
@@ -41,11 +41,10 @@ def plan(
     from medcurate.engines.allotted import allotted_cpus
     from medcurate.forecast.plan import forecast
     from medcurate.library import resolve
-    from medcurate.places import default_data_folder
 
     resolved = resolve(recipe, licence.value)
     target = out or Path(resolved.recipe.name)
-    found = forecast(resolved, data or default_data_folder(), target, workers or allotted_cpus())
+    found = forecast(resolved, data_folder(data), target, workers or allotted_cpus())
     other = _against(resolved, against)
     if as_json:
         import json
