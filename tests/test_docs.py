@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from medcurate.build.cases import discover
 from medcurate.checks import recipe_problems, source_problems
 from medcurate.cli.main import app
+from medcurate.config.folder import Folder
 from medcurate.config.recipe import (
     Clip,
     Limits,
@@ -148,6 +149,7 @@ REFERENCES = {
         "`[[files]]`": SourceFile,
         "`origin`": Origin,
         "`unpack`": Unpack,
+        "`[[folders]]`": Folder,
         "`[[pairings]]`": Pairing,
         "`[image]`": ImageSpec,
         "`[label]`": LabelSpec,
