@@ -62,5 +62,6 @@ class MaskDecoder(nn.Module):
     def _logits(self, image: Tensor, kernels: Tensor, height: int, width: int) -> Tensor:
         """(N, L, C) upscaled four times and multiplied with (N, M, C/8) -> (N, M, 4h, 4w)."""
         fine = self.output_upscaling(image)  # (N, L, 2, 2, 2, 2, C/8)
-        logits = kernels @ fine.flatten(1, -2).transpose(1, 2)
+        # In this order the gradient of the pixels, the largest there is, lies in memory as they do.
+        logits = (fine.flatten(1, -2) @ kernels.transpose(1, 2)).transpose(1, 2)
         return woven(torch.unflatten(logits, -1, (height, width, 2, 2, 2, 2)))
