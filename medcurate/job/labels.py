@@ -19,7 +19,16 @@ from medcurate.job.reading import read_file
 from medcurate.job.unions import agreed, with_regions
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.stages.masks import MaskTable, Refusal, find_masks, joined, judge, renumbered
+from medcurate.stages.masks import (
+    MaskTable,
+    Refusal,
+    find_masks,
+    joined,
+    judge,
+    renumbered,
+    told_apart,
+    whole_labels,
+)
 from medcurate.stages.planes import Axis, aspect, resolve_axes
 from medcurate.types import Case, LabelFile, LabelLayer, Reject, Volume
 
@@ -137,12 +146,11 @@ def masks_by_axis(
         ratio = aspect(height, width)
         refused = ratio < recipe.slices.min_aspect
         rule = recipe.masks.model_copy(update={"components": "none"}) if refused else recipe.masks
-        table = joined(
+        tables = (
             find_masks(view, layer.terms, instances=layer.instances, rule=rule)
             for view, layer in zip(views, layers, strict=True)
         )
-        if rule.components == "2d" and not any(layer.instances for layer in layers):
-            table = renumbered(table)
+        table = _one_table(tables, rule.components, instances=any(layer.instances for layer in layers))
         found = AxisMasks(
             axis=axis,
             height=height,
@@ -159,6 +167,16 @@ def masks_by_axis(
         else:
             _judge(found, recipe)
         yield found
+
+
+def _one_table(tables: Iterator[MaskTable], components: str, *, instances: bool) -> MaskTable:
+    """The masks of all layers; of a label in several layers or values as if one layer and value held it."""
+    if instances:
+        return joined(tables)
+    if components == "3d":
+        return joined(told_apart(tables))
+    table = whole_labels(joined(tables))
+    return renumbered(table) if components == "2d" else table
 
 
 def _of_pictures(recipe: Recipe) -> Recipe:

@@ -30,7 +30,7 @@ class MaskTable:
     voxel), the value itself where values are instances (sorted by it), 0 for a whole label. ``area_px``:
     pixels. Box [x0, x1) x [y0, y1) in pixels, x along columns, y along rows. ``rle``: COCO compressed RLE.
     ``object_voxels``: voxels, in all planes, of the 3D component ("3d"), of the instance (instances) or of
-    the label.
+    the value; ``whole_labels`` makes that the label, which several values may share.
     """
 
     plane: Int64s
@@ -102,7 +102,10 @@ def find_masks(
 
 
 def joined(tables: Iterable[MaskTable]) -> MaskTable:
-    """Tables of several layers as one, sorted by plane; inside a plane in the order of the layers."""
+    """Tables of several layers as one, sorted by plane; inside a plane in the order of the layers.
+
+    Objects stay those of the layers; for labels in several of them see ``whole_labels`` and ``told_apart``.
+    """
     parts = list(tables)
     if len(parts) == 1:
         return parts[0]
@@ -127,6 +130,26 @@ def renumbered(table: MaskTable) -> MaskTable:
         seen[place] += 1
         numbers[row] = seen[place]
     return replace(table, instance=numbers)
+
+
+def whole_labels(table: MaskTable) -> MaskTable:
+    """``object_voxels`` of labels, in all values and layers that hold them; where masks overlap, each counts."""
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(table.label))}
+    owner = np.array([numbers[label] for label in table.label], np.int64)
+    return replace(table, object_voxels=_totals([owner], table.area_px))
+
+
+def told_apart(tables: Iterable[MaskTable]) -> Iterator[MaskTable]:
+    """3D objects numbered on where several layers or values share a label: a number is one object of its label."""
+    taken: Counter[str] = Counter()
+    for table in tables:
+        instance = table.instance.copy()
+        for value in np.unique(table.value).tolist():
+            rows = np.flatnonzero(table.value == value)
+            label = table.label[rows[0]]
+            instance[rows] += taken[label]
+            taken[label] = int(instance[rows].max())
+        yield replace(table, instance=instance)
 
 
 def judge(

@@ -1,0 +1,73 @@
+"""A label that several values or several files of a case stand for is still one label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medcurate.config.recipe import Masks, Recipe, Slices
+from medcurate.errors import Reason
+from medcurate.job.grid import Grid
+from medcurate.job.labels import AxisMasks, masks_by_axis
+from medcurate.stages.orient import orientation
+from medcurate.types import LabelLayer
+
+SHAPE = (12, 10, 6)
+GRID = Grid(SHAPE, np.eye(4), orientation(np.eye(4)), None)
+# Two pieces of the liver in two planes each, 8 and 12 voxels; the spleen has 4.
+LEFT, RIGHT, SPLEEN = np.zeros((3, *SHAPE), bool)
+LEFT[2:4, 2:4, 1:3] = True
+RIGHT[6:8, 2:5, 2:4] = True
+SPLEEN[2:4, 7:9, 4] = True
+
+
+def values_of_one_file() -> list[LabelLayer]:
+    labels = LEFT * np.uint8(5) + RIGHT * np.uint8(1) + SPLEEN * np.uint8(7)
+    return [LabelLayer(labels=labels, terms={5: "liver", 1: "liver", 7: "spleen"})]
+
+
+def files_of_one_case() -> list[LabelLayer]:
+    parts = ((LEFT, "liver"), (RIGHT, "liver"), (SPLEEN, "spleen"))
+    return [LabelLayer(labels=part.astype(np.uint8), terms={1: term}) for part, term in parts]
+
+
+def masks(layers: list[LabelLayer], **rules: object) -> AxisMasks:
+    recipe = Recipe(
+        name="r", title="r", sources=("s",), intensity={}, slices=Slices(axes=("z",)), masks=Masks(**rules)
+    )
+    (found,) = masks_by_axis(GRID, layers, recipe)
+    return found
+
+
+both_ways = pytest.mark.parametrize(
+    "layers", [values_of_one_file(), files_of_one_case()], ids=["values", "files"]
+)
+
+
+@both_ways
+@pytest.mark.parametrize("components", ["none", "2d"])
+@pytest.mark.parametrize(("bound", "refused"), [(20, {"spleen"}), (21, {"liver", "spleen"}), (4, set())])
+def test_the_volume_of_a_label_is_that_of_all_its_pieces(layers, components, bound, refused):
+    found = masks(layers, components=components, min_voxels=bound)
+    mask_rejects = [reject for reject in found.rejects if reject.stage == "mask"]
+    assert {reject.label for reject in mask_rejects} == refused
+    assert {reject.reason for reject in mask_rejects} <= {Reason.VOLUME}
+    volumes = {reject.label: reject.measures["measure"] for reject in mask_rejects}
+    assert volumes == {label: {"liver": 20, "spleen": 4}[label] for label in refused}
+
+
+@both_ways
+@pytest.mark.parametrize(("bound", "kept"), [(8, {8, 12}), (9, {12})])
+def test_with_3d_components_every_piece_is_an_object_with_a_number_of_its_own(layers, bound, kept):
+    found = masks(layers, components="3d", min_voxels=bound)
+    livers = [row for row in np.flatnonzero(found.kept) if found.table.label[row] == "liver"]
+    assert set(found.table.object_voxels[livers].tolist()) == kept
+    objects = {(found.table.instance[row], found.table.object_voxels[row]) for row in livers}
+    assert len(objects) == len({number for number, _ in objects}) == len(kept)
+
+
+@both_ways
+def test_2d_components_of_one_label_are_numbered_on(layers):
+    found = masks(layers, components="2d")
+    in_both = [row for row, plane in enumerate(found.table.plane) if plane == 2]
+    assert [found.table.instance[row] for row in in_both] == [1, 2]
