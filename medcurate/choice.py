@@ -10,7 +10,7 @@ from medcurate.config.lineage import Lineage
 from medcurate.config.recipe import LineageRule
 from medcurate.config.source import UNRESOLVED, Licence, Source
 from medcurate.errors import ConfigError
-from medcurate.lineage import Overlap, dropped, overlaps
+from medcurate.lineage import Overlap, dropped, overlaps, patient_names
 
 Use = Literal["any", "share-alike", "commercial"]
 USES: tuple[Use, ...] = get_args(Use)
@@ -48,7 +48,9 @@ def needs_acceptance(source: Source) -> bool:
 
     Files that a lab put in place itself (no [[files]] and no [[folders]]) are its own matter.
     """
-    return source.access != "open" or (source.licence.id == UNRESOLVED and bool(source.files or source.folders))
+    return source.access != "open" or (
+        source.licence.id == UNRESOLVED and bool(source.files or source.folders)
+    )
 
 
 def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageRule) -> Choice:
@@ -58,7 +60,7 @@ def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageR
     """
     left_out = [LeftOut(s.id, _licence_text(s.licence, use)) for s in sources if not allows(s.licence, use)]
     kept = [source for source in sources if allows(source.licence, use)]
-    found = overlaps(lineage, [source.id for source in kept])
+    found = overlaps(lineage, *patient_names(kept))
     if found and rule == "refuse":
         lines = "\n  ".join(overlap.text for overlap in found)
         raise ConfigError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from medcurate.config.lineage import PATIENT, Lineage, Rule
+from medcurate.config.source import Source
 from medcurate.errors import ConfigError
 
 _COMPLETE = frozenset({"same-patients", "contains"})
@@ -23,7 +25,8 @@ class Overlap:
     """A rule that speaks of several ``sources`` of one recipe (in the rule's order).
 
     ``losers``: those that the rule's winner stands for; empty where it names no winner, or that is not there.
-    ``by_ids``: whether ids join the patients of all of them; else only exactly equal voxels do.
+    ``by_ids``: whether ids join the patients of all of them, by rules or by one namespace of the sources themselves;
+    else only exactly equal voxels do.
     """
 
     rule: Rule
@@ -40,21 +43,59 @@ class Overlap:
         return f"{first} {_WORDS[self.rule.relation]} {', '.join(others)} ({joined}{winner})"
 
 
-def overlaps(lineage: Lineage, sources: Collection[str]) -> tuple[Overlap, ...]:
-    """The rules that hold between ``sources``, in the order of the file, but for what an earlier one says."""
-    found: list[Overlap] = []
-    for overlap in _overlaps(lineage, set(sources)):
-        if not any(set(overlap.sources) <= set(earlier.sources) for earlier in found):
-            found.append(overlap)
-    return tuple(found)
+def overlaps(
+    lineage: Lineage, sources: Collection[str], namespaces: Mapping[str, str] | None = None
+) -> tuple[Overlap, ...]:
+    """The rules that hold between ``sources``, in the order of the file, but for what a stronger one says.
+
+    ``namespaces``: of the sources' own patient ids, by source, where they are not their own.
+    """
+    found = list(_overlaps(lineage, set(sources), namespaces or {}))
+    return tuple(one for one in found if not any(_covers(other, one) for other in found if other is not one))
 
 
-def _overlaps(lineage: Lineage, sources: set[str]) -> Iterator[Overlap]:
+def patient_names(sources: Iterable[Source]) -> tuple[list[str], dict[str, str]]:
+    """The ids of ``sources``, and the namespace of each one's patients: what ``overlaps`` is asked about."""
+    known = list(sources)
+    return [source.id for source in known], {source.id: source.namespace for source in known}
+
+
+def _overlaps(lineage: Lineage, sources: set[str], namespaces: Mapping[str, str]) -> Iterator[Overlap]:
+    shared = {source: rule.patients for rule in lineage.rules for source in rule.ids}
     for rule in lineage.rules:
         present = tuple(name for name in rule.sources if name in sources)
         if len(present) < 2 or (rule.relation == "derived-from" and present[0] != rule.sources[0]):
             continue
-        yield Overlap(rule, present, _beaten(rule, present), set(present) <= set(rule.ids))
+        known_as = {shared.get(name) or namespaces.get(name, name) for name in present}
+        yield Overlap(rule, present, _beaten(rule, present), len(known_as) == 1)
+
+
+def _covers(other: Overlap, one: Overlap) -> bool:
+    """Whether ``other`` says all that ``one`` does; whichever comes first in the file, one of two is not covered."""
+    if not _pairs(one) <= _pairs(other):
+        return False
+    return _weakness(other) < _weakness(one)
+
+
+def _pairs(overlap: Overlap) -> set[frozenset[str]]:
+    """Which two sources share something: of a derived set those that it is made of share nothing by that."""
+    first, *others = overlap.sources
+    if overlap.rule.relation == "derived-from":
+        return {frozenset({first, other}) for other in others}
+    return {frozenset(pair) for pair in combinations(overlap.sources, 2)}
+
+
+def _weakness(overlap: Overlap) -> tuple[object, ...]:
+    """Smaller for what says more: by the relation, a winner, ids, the number of sources; the rest only decides."""
+    rule = overlap.rule
+    return (
+        list(_WORDS).index(rule.relation),
+        not overlap.losers,
+        not overlap.by_ids,
+        -len(overlap.sources),
+        rule.sources,
+        rule.note,
+    )
 
 
 def _beaten(rule: Rule, present: tuple[str, ...]) -> tuple[str, ...]:

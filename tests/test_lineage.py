@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,65 @@ def test_a_rule_needs_two_of_its_sources_and_a_derived_set_itself() -> None:
     assert [o.sources for o in overlaps(known, ["b", "a", "y", "d"])] == [("a", "b"), ("d", "y")]
 
 
-def test_what_an_earlier_rule_says_is_not_said_again() -> None:
-    known = rules(rule("a", "b", wins="a"), rule("a", "b", "c", relation="shares-some"))
-    assert len(overlaps(known, ["a", "b"])) == 1
-    assert len(overlaps(known, ["a", "b", "c"])) == 2
+STRONG, WEAK = rule("a", "b", wins="a"), rule("a", "b", "c", relation="shares-some")
+MADE = rule("a", "b", "c", relation="derived-from")
+IDS = rule("b", "c", relation="contains", patients="p", ids=dict.fromkeys("bc", r"(?P<patient>\d+)"))
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ("ab", [STRONG]),
+        ("bc", [IDS]),  # what is made of both says nothing of the two
+        ("ac", [MADE]),
+        ("abc", [STRONG, MADE, IDS, WEAK]),  # only the weak rule speaks of all three pairs
+    ],
+)
+def test_of_what_several_rules_say_the_strongest_is_told_in_any_order(sources: str, told: list[Rule]) -> None:
+    for given in itertools.permutations([STRONG, WEAK, MADE, IDS]):
+        found = [overlap.rule for overlap in overlaps(rules(*given), list(sources))]
+        assert found == [each for each in given if each in told]
+
+
+def test_two_rules_alike_are_told_once() -> None:
+    pair = [rule("a", "b", note="one"), rule("a", "b", note="two")]
+    for given in (pair, pair[::-1]):
+        (found,) = overlaps(rules(*given), ["a", "b"])
+        assert found.rule.note == "one"
+
+
+def test_one_namespace_joins_patients_by_their_ids() -> None:
+    known = rules(rule("a", "b"), rule("c", "d", patients="p", ids={"c": r"(?P<patient>\d+)"}))
+    (apart,) = overlaps(known, ["a", "b"])
+    assert not apart.by_ids
+    assert "joined only where voxels are equal" in apart.text
+    (joined,) = overlaps(known, ["a", "b"], {"a": "n", "b": "n"})
+    assert joined.by_ids
+    (half,) = overlaps(known, ["c", "d"], {"c": "n", "d": "n"})  # c's patients are known by the rule's name
+    assert not half.by_ids
+
+
+@pytest.mark.parametrize(
+    ("pair", "by_ids"),
+    [
+        (("verse19", "verse20"), True),
+        (("picai", "picai-gland"), True),
+        (("plethora", "plethora-effusion"), True),
+        (("covid-qu-ex", "covid-qu-ex-infection"), False),
+        (("dsb2018", "dsb2018-nuclei-sample"), False),
+    ],
+)
+def test_packaged_pairs_are_known(pair: tuple[str, str], by_ids: bool) -> None:
+    (found,) = choose([load_source(name) for name in pair], "any", lineage(), "warn").overlaps
+    assert set(found.sources) == set(pair)
+    assert found.by_ids == by_ids
+
+
+def test_sets_without_a_packaged_source_are_known_to_a_lab_that_has_them() -> None:
+    assert shared_patient(lineage(), "kits21", "case_00007") == ("kits", "7")
+    for pair in (("drive", "rite"), ("brats-2019", "brats-2021"), ("brats-2020", "brats-2018")):
+        assert overlaps(lineage(), pair)
+    assert set(dropped(overlaps(lineage(), ["kits21", "kits19"]))) == {"kits19"}
 
 
 def test_the_largest_edition_that_is_there_stands_for_the_others() -> None:

@@ -99,7 +99,9 @@ def test_miccai2023_is_all_test_and_trains_nobody():
 
 
 def test_what_the_test_sets_share_with_the_training_sets_is_known():
-    mine, theirs = load_recipe("miccai2023").sources, load_recipe("sa-med2d").sources
+    mine, theirs = (
+        [load_source(name) for name in load_recipe(r).sources] for r in ("miccai2023", "sa-med2d")
+    )
     found = compare(lineage(), mine, "sa-med2d", theirs)
     pairs = {(a, b) for overlap in found.overlaps for a in overlap.sources for b in overlap.sources}
     assert {("kits23", "kits19"), ("flare23", "flare22"), ("seg-a-2023", "kits19")} <= pairs
@@ -109,10 +111,11 @@ def test_what_the_test_sets_share_with_the_training_sets_is_known():
 
 
 def test_a_source_of_both_recipes_is_named_once_and_joins_nothing():
-    found = compare(lineage(), ["kits19", "acdc"], "other", ["kits19", "kits23"])
+    kits19, kits23, acdc, busi = (load_source(name) for name in ("kits19", "kits23", "acdc", "busi"))
+    found = compare(lineage(), [kits19, acdc], "other", [kits19, kits23])
     assert (found.in_both, found.overlaps) == (("kits19",), ())
     assert list(found.lines()) == ["against other: kits19 is a source of both"]
-    nothing = compare(lineage(), ["acdc"], "other", ["busi"])
+    nothing = compare(lineage(), [acdc], "other", [busi])
     assert "no rule" in next(nothing.lines())
 
 

@@ -72,6 +72,4 @@ def _against(resolved: Resolved, recipe: str) -> Against | None:
     from medcurate.forecast.against import compare
     from medcurate.library import resolve
 
-    theirs = [source.id for source in resolve(recipe).sources]
-    mine = [source.id for source in resolved.sources]
-    return compare(resolved.lineage, mine, recipe, theirs)
+    return compare(resolved.lineage, resolved.sources, recipe, resolve(recipe).sources)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medcurate.config.lineage import Lineage
-from medcurate.lineage import Overlap, overlaps
+from medcurate.config.source import Source
+from medcurate.lineage import Overlap, overlaps, patient_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +28,15 @@ class Against:
             yield f"against {self.recipe}: no rule of lineage.toml joins a source of one to one of the other"
 
 
-def compare(lineage: Lineage, mine: Sequence[str], recipe: str, theirs: Sequence[str]) -> Against:
+def compare(lineage: Lineage, ours: Sequence[Source], recipe: str, others: Sequence[Source]) -> Against:
     """Look at pairs, so that a rule about many sets names the two that meet."""
+    mine, theirs = [source.id for source in ours], [source.id for source in others]
+    _, namespaces = patient_names([*ours, *others])
     both = [source for source in mine if source in theirs]
     found: list[Overlap] = []
     for source in (source for source in mine if source not in both):
-        others = [other for other in theirs if other not in both]
-        for overlap in overlaps(lineage, [source, *others]):
+        rest = [other for other in theirs if other not in both]
+        for overlap in overlaps(lineage, [source, *rest], namespaces):
             if source in overlap.sources:
                 found.append(overlap)
     return Against(recipe=recipe, in_both=tuple(both), overlaps=tuple(found))
