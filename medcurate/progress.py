@@ -7,9 +7,9 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from medcurate.errors import ConfigError
@@ -112,7 +112,10 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is to tell at one moment; ``rate`` in units per second."""
+    """What there is to tell at one moment; ``rate`` in units per second.
+
+    ``note``: more about the work, for people; ``figures``: the same for machines.
+    """
 
     title: str
     unit: str
@@ -120,6 +123,8 @@ class State:
     total: int | None
     rate: float | None
     eta_s: float | None
+    note: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 Show = Callable[[State], None]
@@ -145,6 +150,8 @@ class Progress:
         self._every_seconds = every_seconds
         self._clock = clock
         self._shown = clock()
+        self._note = ""
+        self._figures: Mapping[str, float] = {}
         self._lock = threading.Lock()
 
     def advance(self, amount: int = 1) -> None:
@@ -161,6 +168,16 @@ class Progress:
         with self._lock:
             self._meter.total = (self._meter.total or 0) + amount
 
+    def note(self, text: str, **figures: float) -> None:
+        """From now on, show ``text`` too, and ``figures`` in JSON lines."""
+        with self._lock:
+            self._note, self._figures = text, figures
+
+    def eta_s(self) -> float | None:
+        """Seconds that the rest takes; None where that is not known yet."""
+        with self._lock:
+            return self._meter.eta_s(self._clock())
+
     def finish(self) -> None:
         """Show the last state."""
         with self._lock:
@@ -168,7 +185,16 @@ class Progress:
 
     def _state(self, now: float) -> State:
         meter = self._meter
-        return State(self._title, self._unit, meter.done, meter.total, meter.rate(now), meter.eta_s(now))
+        return State(
+            self._title,
+            self._unit,
+            meter.done,
+            meter.total,
+            meter.rate(now),
+            meter.eta_s(now),
+            self._note,
+            self._figures,
+        )
 
 
 def json_line(state: State) -> str:
@@ -181,6 +207,7 @@ def json_line(state: State) -> str:
         "unit": state.unit,
         "rate": None if state.rate is None else round(state.rate, 3),
         "eta_s": None if state.eta_s is None else round(state.eta_s, 1),
+        **state.figures,
     }
     return json.dumps(fields, ensure_ascii=False)
 
@@ -191,7 +218,7 @@ def plain_line(state: State) -> str:
 
 
 def figures(state: State) -> str:
-    """The numbers of ``plain_line``."""
+    """What ``plain_line`` tells behind the title."""
     if state.total is None:
         parts = [amount_text(state.done, state.unit)]
     else:
@@ -201,6 +228,8 @@ def figures(state: State) -> str:
         parts.append(f"{amount_text(state.rate, state.unit)}/s")
     if state.eta_s:
         parts.append(f"{duration_text(state.eta_s)} left")
+    if state.note:
+        parts.append(state.note)
     return ", ".join(parts)
 
 

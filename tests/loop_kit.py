@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
+
+from medcurate.train.config.load import load_recipe
+from medcurate.train.loop.replay import ReplayedStep, replay
+from medcurate.train.loop.run import Outcome, train
+from medcurate.train.loop.start import Options
 
 BATCHES = 10
 
@@ -54,6 +61,28 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
     return path
 
 
+def train_here(recipe: Path, data: Path, out: Path, *, checkpoint: str = "") -> Outcome:
+    """A whole run in this process, as fast as it goes."""
+    chosen = load_recipe(str(recipe))
+    if checkpoint:
+        model = chosen.model.model_copy(update={"checkpoint": checkpoint})
+        chosen = chosen.model_copy(update={"model": model})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
+        return train(chosen, _options(data, out))
+
+
+def replay_here(recipe: Path, data: Path, out: Path) -> list[ReplayedStep]:
+    """The steps of the batch that made the run in ``out`` stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
+        return list(replay(load_recipe(str(recipe)), _options(data, out)))
+
+
+def _options(data: Path, out: Path) -> Options:
+    return Options(data=str(data), out=out, workers=0, device="cpu")
+
+
 def start(
     recipe: Path, data: Path, out: Path, *extra: str, launcher: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
@@ -81,6 +110,31 @@ def torchrun(processes: int, restarts: int = 0) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def agent(port: int, *, nodes: str, host: bool) -> tuple[str, ...]:
+    """A launcher for ``start``: one node of several, with one process; ``host`` keeps the list of nodes at ``port``."""
+    settings = f"is_host={int(host)},last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
+    return (
+        "-m", "torch.distributed.run", f"--nnodes={nodes}", "--nproc-per-node=1", "--max-restarts=3",
+        "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf={settings}",
+        "--local-addr=127.0.0.1", "-m", "medcurate.train",
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def trainers(launcher: int) -> list[int]:
+    """The training processes that the torchrun process ``launcher`` has started."""
+    tasks = Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="utf-8").split()
+    return [
+        int(child) for child in tasks if b"medcurate.train" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait for the end with exit code ``code``; what was written to standard error."""
     try:
@@ -101,12 +155,17 @@ def wait_for(out: Path, batches: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def losses_lines(out: Path) -> list[dict[str, Any]]:
-    """The log's lines about training, in order; a line that is being written is left out."""
+def told(out: Path, event: str) -> list[dict[str, Any]]:
+    """The log's lines about ``event``, in order; a line that is being written is left out."""
     path = out / "log.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [line for line in lines if line["event"] == "train"]
+    return [line for line in lines if line["event"] == event]
+
+
+def losses_lines(out: Path) -> list[dict[str, Any]]:
+    """The log's lines about training, in order."""
+    return told(out, "train")
 
 
 def losses(out: Path) -> list[float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from loop_kit import free_port
 from torch import nn
 
 from medcurate.errors import ConfigError
@@ -86,17 +86,11 @@ def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
     torch.save(found, out / f"{rank}.pt")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize(("size", "pieces"), [(2, 1), (4, 1), (2, 2)])
 def test_every_rank_has_the_gradients_of_one_process_with_the_whole_batch(
     tmp_path: Path, size: int, pieces: int
 ) -> None:
-    mp.spawn(_rank, args=(size, _free_port(), tmp_path, pieces), nprocs=size)
+    mp.spawn(_rank, args=(size, free_port(), tmp_path, pieces), nprocs=size)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
     alone = _Net()
     for step, detach in enumerate((False, True)):

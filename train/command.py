@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ from medcurate.progress import configure
 
 if TYPE_CHECKING:
     from medcurate.train.config.recipe import TrainRecipe
-    from medcurate.train.loop.run import Outcome
+    from medcurate.train.loop.replay import ReplayedStep
+    from medcurate.train.loop.start import Options
 
 EXIT_BY_SIGNAL = 128
+SHOWN_IMAGES = 8  # of a replayed step, those with the largest losses
 
 
 def train(
@@ -48,6 +51,13 @@ def train(
         int, typer.Option(min=0, help="Processes that read data, for each training process.")
     ] = 2,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Go through the batch that stopped the run in --out, step by step; trains nothing.",
+        ),
+    ] = False,
     log: Annotated[
         list[str] | None, typer.Option(help="Also log to: tensorboard, wandb. May be given twice.")
     ] = None,
@@ -59,37 +69,69 @@ def train(
 
     Exit codes: 0 done, 1 error, 2 usage, 128 + number of the signal that stopped it after a checkpoint.
     """
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
+    if processes > 1 and "WORLD_SIZE" not in os.environ and not replay:
         _become_torchrun(processes, restarts)
     configure(log_format)
     chosen = _recipe(recipe, checkpoint)
-    where = out or Path("runs") / chosen.name
-    outcome = _run(chosen, data, where, resume, workers, device, tuple(log or ()))
+    _require_packages()
+    from medcurate.train.loop.start import Options
+
+    options = Options(
+        data=data,
+        out=out or Path("runs") / chosen.name,
+        resume=_resume(resume),
+        workers=workers,
+        device=device,
+        tools=tuple(log or ()),
+    )
+    if replay:
+        _replay(chosen, options)
+    else:
+        _train(chosen, options)
+
+
+def _train(recipe: TrainRecipe, options: Options) -> None:
+    from medcurate.train.loop.run import train as run
+
+    outcome = run(recipe, options)
     if outcome.stopped_by:
         raise typer.Exit(EXIT_BY_SIGNAL + outcome.stopped_by)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(
             f"{outcome.checkpoint}: after {outcome.batches:,} batches, loss {outcome.loss:.4f}\n"
-            f"next: medcurate evaluate {data} --checkpoint {outcome.checkpoint}"
+            f"next: medcurate evaluate {options.data} --checkpoint {outcome.checkpoint}"
         )
 
 
-def _run(
-    recipe: TrainRecipe, data: str, out: Path, resume: str, workers: int, device: str, tools: tuple[str, ...]
-) -> Outcome:
+def _replay(recipe: TrainRecipe, options: Options) -> None:
+    from medcurate.train.loop.replay import replay as steps_of
+
+    for step in steps_of(recipe, options):
+        typer.echo(replayed_lines(step))
+
+
+def replayed_lines(step: ReplayedStep) -> str:
+    """One line of the step's losses, one of the images that they come from."""
+    terms = ", ".join(f"{name} {value:.6g}" for name, value in step.terms.items() if name != "loss")
+    first = (
+        f"step {step.number}, {step.prompt}: loss {step.terms['loss']:.6g} (recorded {step.recorded_loss:.6g}; "
+        f"{terms}); largest weight after it {step.largest_weight:.3g}"
+    )
+    by_image = sorted(
+        zip(step.image_losses, step.keys, strict=False), key=lambda one: (math.isfinite(one[0]), -one[0])
+    )
+    told = ", ".join(f"{key} {loss:.6g}" for loss, key in by_image[:SHOWN_IMAGES])
+    return f"{first}\n    images: {told}{', …' if len(by_image) > SHOWN_IMAGES else ''}" if told else first
+
+
+def _require_packages() -> None:
     try:
-        from medcurate.train.loop.run import Options
-        from medcurate.train.loop.run import train as run
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
     except ModuleNotFoundError as error:
-        if str(error.name).startswith("medcurate"):
-            raise
         raise ConfigError(
             f'training needs the package "{error.name}": pip install "medcurate[train]"'
         ) from error
-    return run(
-        recipe,
-        Options(data=data, out=out, resume=_resume(resume), workers=workers, device=device, tools=tools),
-    )
 
 
 def _recipe(name: str, checkpoint: str) -> TrainRecipe:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from medcurate.train.loop.reducer import GradientReducer
+from medcurate.train.prompts.record import Turn
 from medcurate.train.types import Batch, StepLoss
 
-Iterations = Callable[[Batch], Iterator[StepLoss]]
+Terms = dict[str, torch.Tensor]
+"""The loss of an optimiser step ("loss") and its terms by name: scalars, detached, summands of the global batch's."""
 
 
-def micro_batches(batch: Batch, size: int) -> list[Batch]:
+@dataclass(slots=True)
+class Piece:
+    """The part of a batch that a process takes at a time.
+
+    ``replayed``: turns to give in place of drawn ones, from the first on. ``turns``: those that were given so far.
+    """
+
+    batch: Batch
+    replayed: Sequence[Turn] = ()
+    turns: list[Turn] = field(default_factory=list)
+
+
+def micro_batches(batch: Batch, size: int) -> list[Piece]:
     """``batch`` cut into pieces of at most ``size`` images (0: one piece); an empty batch stays one piece."""
     count = len(batch.keys)
     step = size or max(count, 1)
-    return [_piece(batch, slice(start, start + step)) for start in range(0, max(count, 1), step)]
+    return [Piece(_part(batch, slice(start, start + step))) for start in range(0, max(count, 1), step)]
 
 
-def _piece(batch: Batch, part: slice) -> Batch:
+def _part(batch: Batch, part: slice) -> Batch:
     return replace(
         batch,
         images=batch.images[part],
@@ -35,20 +49,18 @@ def _piece(batch: Batch, part: slice) -> Batch:
 
 
 def optimise(
-    pieces: Sequence[Batch],
-    iterations: Iterations,
+    running: Sequence[Iterator[StepLoss]],
     reducer: GradientReducer,
     optimiser: torch.optim.Optimizer,
     clip: Callable[[], None],
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Make all optimiser steps of a batch; yields each step's detached loss terms, summed over the pieces.
+) -> Iterator[list[Terms]]:
+    """Make all optimiser steps of a batch, whose pieces are ``running``; yields the terms of each step, by piece.
 
     All pieces make their n-th backward pass before the optimiser's n-th step, and only then go on: later steps of
     the interactive recipe see the updated weights, as they would with one large piece.
     """
-    running = [iterations(piece) for piece in pieces]
     while True:
-        terms: dict[str, torch.Tensor] = {}
+        terms: list[Terms] = []
         for number, iteration in enumerate(running):
             step = next(iteration, None)
             if step is None:
@@ -59,14 +71,17 @@ def optimise(
                     step.loss.backward()  # type: ignore[no-untyped-call]
             else:
                 step.loss.backward()  # type: ignore[no-untyped-call]
-            _add(terms, step)
+            terms.append({name: value.detach() for name, value in ({"loss": step.loss} | step.parts).items()})
         clip()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         yield terms
 
 
-def _add(terms: dict[str, torch.Tensor], step: StepLoss) -> None:
-    for name, value in ({"loss": step.loss} | step.parts).items():
-        value = value.detach()
-        terms[name] = terms[name] + value if name in terms else value
+def summed(pieces: Iterable[Mapping[str, torch.Tensor]]) -> Terms:
+    """Terms of the pieces of a step, added up."""
+    total: Terms = {}
+    for terms in pieces:
+        for name, value in terms.items():
+            total[name] = total[name] + value if name in total else value
+    return total

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -41,14 +42,13 @@ class RunState:
     ``batches``: global batches of the whole run that are done; ``steps``: optimiser steps. ``stream``: the stream's
     state after them. ``sample_digest``: of the ids of all samples so far, in order: equal for runs that saw the
     same samples, however often they were interrupted and on however many processes they ran.
-    ``recipe_sha256``: of the train recipe. ``skipped``: samples that could not be read and were left out.
+    ``skipped``: samples that could not be read and were left out.
     """
 
     batches: int
     steps: int
     stream: dict[str, Any]
     sample_digest: str
-    recipe_sha256: str
     loss: float
     skipped: int = 0
 
@@ -77,7 +77,7 @@ def save(
         save_file(tensors, temporary / MODEL_FILE)
         moments, counts = _optimiser_tensors(model, optimiser)
         save_file(moments, temporary / OPTIMISER_FILE)
-        rng = torch.get_rng_state().numpy().tobytes().hex()
+        rng = _random_states(_device(model))
         record = asdict(state) | {"optimiser": counts, "torch_rng": rng, "facts": dict(facts)}
         write_json(temporary / STATE_FILE, record)
         _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE, *_copied(run, temporary))
@@ -90,23 +90,27 @@ def save(
         raise output_error(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(folder.parent, keep)
+    _remove_old(run, keep)
     return folder
 
 
 def latest(run: Path) -> Path | None:
     """The newest complete checkpoint of the run; what killed writers left is removed."""
-    folder = run / FOLDER
-    for left in folder.glob(f"{TEMP_PREFIX}*"):
+    for left in (run / FOLDER).glob(f"{TEMP_PREFIX}*"):
         shutil.rmtree(left, ignore_errors=True)
-    found = _complete(folder)
+    found = complete(run)
     return found[-1] if found else None
+
+
+def complete(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    return sorted(path for path in (run / FOLDER).glob("step-*") if _NAME.match(path.name))
 
 
 def restore(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> RunState:
     """Put model, optimiser and torch's random state back. Raises ConfigError where they do not fit."""
     record = read_state(folder)
-    tensors = load_file(folder / MODEL_FILE)
+    tensors = _tensors(folder / MODEL_FILE)
     problems = model.load_state_dict(tensors, strict=False)
     if problems.missing_keys or problems.unexpected_keys:
         wrong = [*problems.missing_keys, *problems.unexpected_keys]
@@ -114,20 +118,58 @@ def restore(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) ->
             f"{folder}: was written by another model: {len(wrong)} of its parameters do not fit, such as "
             f'"{wrong[0]}". Resume with the train recipe that wrote it, or start a new run folder.'
         )
-    _put_back(optimiser, model, load_file(folder / OPTIMISER_FILE), record["optimiser"])
-    random = bytes.fromhex(record["torch_rng"])
-    torch.set_rng_state(torch.frombuffer(bytearray(random), dtype=torch.uint8))
+    _put_back(optimiser, model, _tensors(folder / OPTIMISER_FILE), record["optimiser"])
+    _put_back_random(record["torch_rng"], _device(model))
     names = RunState.__dataclass_fields__
     return RunState(**{name: value for name, value in record.items() if name in names})
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The record of a checkpoint. Raises ConfigError where it is none."""
+    return _read(folder, STATE_FILE)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What the run is that wrote the checkpoint, as ``run.json`` says. Raises ConfigError where it is none."""
+    return _read(folder, RUN_FILE)
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: is no checkpoint: {error}") from error
     return record
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}). Remove its folder, and the run goes on from the checkpoint before it."
+        ) from error
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _random_states(device: torch.device) -> dict[str, str]:
+    """torch's generators, in hexadecimal: equal on all ranks, as only the first weights are drawn from them."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {name: state.numpy().tobytes().hex() for name, state in states.items()}
+
+
+def _put_back_random(states: Mapping[str, str], device: torch.device) -> None:
+    tensors = {
+        name: torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8) for name, text in states.items()
+    }
+    torch.set_rng_state(tensors["cpu"])
+    if device.type == "cuda" and "cuda" in tensors:  # written on a processor, there is none
+        torch.cuda.set_rng_state(tensors["cuda"], device)
 
 
 def _optimiser_tensors(
@@ -175,12 +217,8 @@ def _copied(run: Path, folder: Path) -> list[Path]:
     return [Path(shutil.copyfile(path, folder / path.name)) for path in there]
 
 
-def _complete(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if _NAME.match(path.name))
-
-
-def _remove_old(folder: Path, keep: int) -> None:
-    for path in _complete(folder)[:-keep]:
+def _remove_old(run: Path, keep: int) -> None:
+    for path in complete(run)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from medcurate.errors import ConfigError, MedcurateError
-from medcurate.progress import Progress, progress
+from medcurate.errors import MedcurateError
+from medcurate.progress import Progress, amount_text, progress
 from medcurate.train.config.recipe import TrainRecipe, digest
-from medcurate.train.embed.store import EmbeddingStore, default_folder, identity_of
 from medcurate.train.loop import checkpoint
+from medcurate.train.loop.accumulate import Piece, Terms, summed
+from medcurate.train.loop.failed import FAILED_FOLDER, write_failed
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
-from medcurate.train.loop.record import FAILED_FOLDER, write_failed, write_run
-from medcurate.train.loop.session import Length, Session
+from medcurate.train.loop.record import write_run
+from medcurate.train.loop.session import Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
-from medcurate.train.loop.world import World, joined, leave_cores
-from medcurate.train.prompts.record import Turn
-from medcurate.train.stream.open import open_stream
-from medcurate.train.stream.state import StreamState
+from medcurate.train.loop.start import Options, found_by_all, length_of, moved, opened_stream
+from medcurate.train.loop.world import joined, leave_cores
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
 
 
 class TrainingStopped(MedcurateError):
     """The run cannot go on (loss not usable, data of another process); says what was kept and how to continue."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a run is started with beside its recipe; nothing of it changes what is learnt but by rounding.
-
-    ``resume``: "auto" continues from the last checkpoint in ``out`` where there is one; "never" refuses then.
-    ``workers``: processes that read data, for each training process. ``tools``: see ``Logs``.
-    """
-
-    data: str
-    out: Path
-    resume: Literal["auto", "never"] = "auto"
-    workers: int = 2
-    device: str = "auto"
-    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,46 +49,12 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
     """
     with joined(options.device) as world, noted_signals() as request:
         leave_cores(world.device, options.workers)
-        session = Session(recipe, world)
-        found = _resumed(session, options, world)
-        stream = open_stream(
-            options.data,
-            recipe.data,
-            side=recipe.model.image_side,
-            seed=recipe.run.seed,
-            batch_images=recipe.run.batch_images,
-            rank=world.rank,
-            world=world.size,
-            workers=options.workers,
-            start=StreamState.from_dict(session.state.stream) if found else StreamState(seed=recipe.run.seed),
-            embeddings=_embeddings(session, options),
-        )
+        found = found_by_all(options, world)
+        session = Session(recipe, world, found)
+        stream = opened_stream(session, options)
         with stream:
             world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
             return _Run(session, stream, options, request, found).go()
-
-
-def _embeddings(session: Session, options: Options) -> EmbeddingStore | None:
-    """The cached embeddings of this encoder, where the recipe reads them. Raises ConfigError where there are none."""
-    if not session.recipe.data.embeddings:
-        return None
-    return EmbeddingStore(default_folder(options.data), identity_of(session.sam, session.recipe))
-
-
-def _resumed(session: Session, options: Options, world: World) -> Path | None:
-    """The checkpoint that the run continues from; None at its beginning."""
-    found = checkpoint.latest(options.out) if world.leads else None
-    world.barrier()  # the leader has removed what killed writers left
-    found = found or checkpoint.latest(options.out)
-    world.require_same(found.name if found else "", f"folder of checkpoints, {options.out}")
-    if found is None:
-        return None
-    if options.resume == "never":
-        raise ConfigError(
-            f"{options.out}: holds checkpoints of an earlier run; give another --out, or --resume auto to continue it."
-        )
-    session.restore(found)
-    return found
 
 
 class _Run:
@@ -114,11 +63,6 @@ class _Run:
     def __init__(
         self, session: Session, stream: Stream, options: Options, request: StopRequest, found: Path | None
     ) -> None:
-        run = session.recipe.run
-        per_epoch = stream.batches_per_epoch
-        total = run.batches or run.epochs * per_epoch
-        if not total:
-            raise ConfigError(f"{options.data}: no sample fits the recipe's data.where and data.split")
         self._session = session
         self._stream = stream
         self._out = options.out
@@ -126,9 +70,9 @@ class _Run:
         self._tools = options.tools
         self._request = request
         self._found = found
-        self._length = Length(per_epoch, total)
+        self._length = length_of(session.recipe, stream)
         self._clock = Clock()
-        self._terms: list[dict[str, torch.Tensor]] = []
+        self._terms: list[Terms] = []
         self._told_skipped = 0
         self._facts = {"world": session.world.size, "device": session.world.device.type}
 
@@ -138,9 +82,10 @@ class _Run:
             return self._loop(None, None)
         with Logs(self._out, self._tools, self._session.recipe.model_dump(mode="json")) as logs:
             self._begin(logs)
-            left = self._length.total * self._session.recipe.run.batch_images
-            done = state.batches * self._session.recipe.run.batch_images
-            with progress("training", left, "images", done=done) as shown:
+            images = self._length.images
+            with progress(
+                "training", images(self._length.total), "images", done=images(state.batches)
+            ) as shown:
                 outcome = self._loop(logs, shown)
             logs.event(
                 "stopped" if outcome.stopped_by else "done", batches=outcome.batches, loss=outcome.loss
@@ -149,19 +94,24 @@ class _Run:
 
     def _begin(self, logs: Logs) -> None:
         session = self._session
-        write_run(self._out, session.recipe, self._stream, self._data)
+        write_run(self._out, session.recipe, self._stream, self._data, self._found)
         if self._found:
             logs.event("resumed", checkpoint=self._found.name, batches=session.state.batches)
         elif session.loaded:
             logs.event("loaded", weights=session.loaded)
-        logs.event("trainable", parameters=str(session.trainable), batches=self._length.total)
+        logs.event(
+            "trainable",
+            parameters=str(session.trainable),
+            batches=self._length.total,
+            processes=session.world.size,
+        )
 
     def _loop(self, logs: Logs | None, shown: Progress | None) -> Outcome:
         folder = self._found
         for batch in self._batches():
-            turns: list[Turn] = []
-            steps = list(self._session.play(batch, self._length, turns))
-            self._judge(batch, steps, turns)
+            pieces = self._session.pieces(batch)
+            steps = [summed(terms) for terms in self._session.play(pieces, self._length)]
+            self._judge(batch, pieces, steps)
             self._session.advance(batch, self._stream.state.to_dict(), len(steps), skipped=self._skipped())
             self._clock.worked(batch.samples)
             self._terms.append(_mean(steps))
@@ -170,9 +120,8 @@ class _Run:
             stop = self._stop()
             save = self._checkpoint_due() or stop
             if self._due(self._session.recipe.run.log_every) or save:
-                self._log(
-                    logs
-                )  # before a checkpoint too: what was not told by then, nobody would tell after it
+                # Before a checkpoint too: what was not told by then, nobody would tell after it.
+                self._log(logs, shown)
             if save:
                 folder = self._save()
             if stop:
@@ -194,7 +143,7 @@ class _Run:
             self._clock.asked()
             batch = self._next(batches)
             self._clock.waited()
-            yield _moved(batch, self._session.world.device)
+            yield moved(batch, self._session.world.device)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
         """This rank's next batch, once all ranks have theirs: nobody waits for one that cannot go on."""
@@ -217,21 +166,34 @@ class _Run:
         before, self._told_skipped = self._told_skipped, self._stream.counts.skipped
         return self._told_skipped - before
 
-    def _judge(self, batch: Batch, steps: list[dict[str, torch.Tensor]], turns: list[Turn]) -> None:
+    def _judge(self, batch: Batch, pieces: list[Piece], steps: list[Terms]) -> None:
         """Stop all ranks where the global loss of a step is not finite or too large, before a checkpoint has it."""
         limit = self._session.recipe.run.stop_above
         losses = self._session.summed(torch.stack([terms["loss"] for terms in steps]))
         worst = float(losses.max())  # NaN if any is
         if math.isfinite(worst) and (not limit or worst <= limit):
             return
-        folder = self._out / FAILED_FOLDER
-        write_failed(folder, self._session, batch, steps, turns)
-        self._session.world.barrier()
+        folder, world = self._out / FAILED_FOLDER, self._session.world
+        if world.leads:
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier failure, perhaps of more ranks
+        world.barrier()
+        write_failed(folder, self._session, batch, pieces, steps)
+        world.barrier()
         rule = f"above run.stop_above, {limit:g}" if math.isfinite(worst) else "not a finite number"
         raise TrainingStopped(
-            f"the loss of global batch {batch.number}, {worst:g}, is {rule}. What was shown and the prompts are in "
-            f"{folder}, the last good checkpoint is in {self._out / checkpoint.FOLDER}. A lower optimiser.lr, "
-            "optimiser.clip_norm or precision fp32 may help; the same command goes on from that checkpoint."
+            f"the loss of global batch {self._session.state.batches}, {worst:g}, is {rule}. What was shown and the "
+            f"prompts are in {folder}; the same command with --replay goes through it again and says which step and "
+            f"image it was. {self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
+        folder = self._out / checkpoint.FOLDER
+        what = "A lower optimiser.lr, optimiser.clip_norm or precision fp32 may help"
+        if not checkpoint.complete(self._out):
+            return f"{what}: change the recipe and start again; there is no checkpoint yet."
+        return (
+            f"The last good checkpoint is in {folder}. {what}: start a new run (--out) with that checkpoint's "
+            f"{checkpoint.MODEL_FILE} as --checkpoint."
         )
 
     def _stop(self) -> bool:
@@ -246,8 +208,8 @@ class _Run:
     def _checkpoint_due(self) -> bool:
         return self._due(self._session.recipe.run.checkpoint_every or self._length.per_epoch)
 
-    def _log(self, logs: Logs | None) -> None:
-        """Sum the terms of the batches since the last call over ranks; the leader writes them."""
+    def _log(self, logs: Logs | None, shown: Progress | None) -> None:
+        """Sum the terms of the batches since the last call over ranks; the leader tells them."""
         session = self._session
         names = sorted({name for terms in self._terms for name in terms})
         sums = torch.stack([
@@ -258,24 +220,36 @@ class _Run:
         means = {name: value / len(self._terms) for name, value in figures.items()}
         session.state = replace(session.state, loss=means["loss"])
         self._terms = []
-        if logs:
-            logs.figures(
-                session.state.batches,
-                means
-                | self._clock.figures()
-                | {
-                    "lr": session.optimiser.param_groups[0]["lr"],
-                    "skipped": session.state.skipped,
-                    "memory_bytes": memory_bytes(session.world.device),
-                },
-            )
+        if logs and shown:
+            self._tell(logs, shown, means)
+
+    def _tell(self, logs: Logs, shown: Progress, means: dict[str, float]) -> None:
+        session, clock = self._session, self._clock.figures()
+        wait, memory = clock["data_wait_percent"], memory_bytes(session.world.device)
+        shown.note(
+            f"loss {means['loss']:.4f}, data wait {wait:.1f} %, memory {amount_text(memory, 'B')}",
+            loss=means["loss"],
+            data_wait_percent=wait,
+            memory_bytes=memory,
+        )
+        eta_s = shown.eta_s()
+        logs.figures(
+            session.state.batches,
+            means
+            | clock
+            | ({} if eta_s is None else {"eta_s": round(eta_s, 1)})
+            | {
+                "lr": session.optimiser.param_groups[0]["lr"],
+                "skipped": session.state.skipped,
+                "memory_bytes": memory,
+            },
+        )
 
     def _save(self) -> Path:
         if not self._session.finite():  # equal on all ranks
             raise TrainingStopped(
                 f"global batch {self._session.state.batches - 1} left weights that are not finite numbers; they were "
-                f"not saved. The last good checkpoint is in {self._out / checkpoint.FOLDER}. A lower optimiser.lr, "
-                "optimiser.clip_norm or precision fp32 may help; the same command goes on from that checkpoint."
+                f"not saved. {self._remedy()}"
             )
         if self._session.world.leads:
             self._session.save(self._out, self._facts)
@@ -283,16 +257,7 @@ class _Run:
         return self._out / checkpoint.FOLDER / checkpoint.name_of(self._session.state)
 
 
-def _mean(steps: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _mean(steps: list[Terms]) -> Terms:
     """The mean of every term over the optimiser steps of a batch."""
     names = {name for terms in steps for name in terms}
     return {name: torch.stack([terms[name] for terms in steps if name in terms]).mean() for name in names}
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    tensors = {
-        name: value.to(device, non_blocking=True)
-        for name in ("images", "masks", "valid", "annotations", "seeds", "embeddings")
-        if (value := getattr(batch, name)) is not None
-    }
-    return replace(batch, **tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,40 +15,52 @@ import torch.distributed as dist
 import xxhash
 from torch import nn
 
-from medcurate.errors import ConfigError
-from medcurate.train.config.recipe import TrainRecipe, digest
+from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop import checkpoint
-from medcurate.train.loop.accumulate import micro_batches, optimise
+from medcurate.train.loop.accumulate import Piece, Terms, micro_batches, optimise
 from medcurate.train.loop.checkpoint import RunState
+from medcurate.train.loop.continuing import require_continuable
 from medcurate.train.loop.optimiser import clip, lr_factor, make_optimiser, set_lr
 from medcurate.train.loop.reducer import GradientReducer
 from medcurate.train.loop.world import World
 from medcurate.train.model.build import Trainable, build_sam, set_trainable
 from medcurate.train.model.checkpoint import load_checkpoint
 from medcurate.train.model.sam import Sam
-from medcurate.train.prompts.record import Turn
 from medcurate.train.steps.iterations import iterations
 from medcurate.train.types import Batch
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """Global batches of an epoch, and of the whole run."""
+    """Global batches of an epoch and of the whole run; ``batch_images`` in each, ``epoch_images`` in an epoch."""
 
     per_epoch: int
     total: int
+    batch_images: int
+    epoch_images: int
+
+    def images(self, batches: int) -> int:
+        """Images of the run's first ``batches``: the last one of an epoch may be smaller."""
+        epochs, rest = divmod(batches, self.per_epoch)
+        return epochs * min(self.epoch_images, self.per_epoch * self.batch_images) + rest * self.batch_images
 
 
 class Session:
-    """A run in memory. ``state`` is true after the last finished batch."""
+    """A run in memory. ``state`` is true after the last finished batch.
 
-    def __init__(self, recipe: TrainRecipe, world: World) -> None:
+    ``found``: the checkpoint that it goes on from, which holds all weights; else those of the recipe are loaded. Raises
+    ConfigError where they do not fit, or the recipe does not go on with what the checkpoint has begun.
+    """
+
+    def __init__(self, recipe: TrainRecipe, world: World, found: Path | None = None) -> None:
+        if found:
+            require_continuable(found, recipe)
         torch.manual_seed(recipe.run.seed)  # the same random weights on every rank
         self.recipe = recipe
         self.world = world
         self.sam = build_sam(recipe.model).to(world.device)
         self.loaded = ""
-        if recipe.model.checkpoint:
+        if recipe.model.checkpoint and not found:
             heads = recipe.model.reinitialise_heads
             self.loaded = str(load_checkpoint(self.sam, recipe.model.checkpoint, reinitialise_heads=heads))
         self.sam.configure(precision=recipe.run.precision, compiled=recipe.run.compile)
@@ -59,19 +71,9 @@ class Session:
         self.parameters = [*encoder, *others]
         self.optimiser = make_optimiser(self.parameters, recipe.optimiser, world.device)
         self.reducer = GradientReducer(world, encoder, others)
-        self.state = RunState(
-            batches=0, steps=0, stream={}, sample_digest="", recipe_sha256=digest(recipe), loss=0.0
-        )
-
-    def restore(self, folder: Path) -> None:
-        """Continue from the checkpoint in ``folder``. Raises ConfigError where another train recipe wrote it."""
-        wrote = checkpoint.read_state(folder).get("recipe_sha256")
-        if wrote != self.state.recipe_sha256:
-            raise ConfigError(
-                f"{folder}: was written by another train recipe, or another version of this one. Continue with that "
-                "recipe, or train into a new folder (--out); --checkpoint takes weights from the old one."
-            )
-        self.state = checkpoint.restore(folder, self.sam, self.optimiser)
+        self.state = RunState(batches=0, steps=0, stream={}, sample_digest="", loss=0.0)
+        if found:
+            self.state = checkpoint.restore(found, self.sam, self.optimiser)
 
     def save(self, run: Path, facts: dict[str, Any]) -> Path:
         """Commit a checkpoint; call it on the leading rank only."""
@@ -79,26 +81,30 @@ class Session:
             run, self.state, self.sam, self.optimiser, keep=self.recipe.run.keep, facts=facts
         )
 
-    def play(
-        self, batch: Batch, length: Length, turns: list[Turn] | None = None
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """All optimiser steps of ``batch``; yields the loss terms of each, this rank's summands.
+    def pieces(self, batch: Batch) -> list[Piece]:
+        """This rank's ``batch`` as the recipe cuts it."""
+        return micro_batches(batch, self.recipe.run.micro_batch)
 
-        ``turns`` collects the prompts that were given.
-        """
-        run, optimiser = self.recipe.run, self.recipe.optimiser
+    def play(self, pieces: Sequence[Piece], length: Length) -> Iterator[list[Terms]]:
+        """All optimiser steps of a batch; yields the loss terms of each, this rank's summands, by piece."""
+        optimiser = self.recipe.optimiser
         factor = lr_factor(
             self.recipe.schedule, self.state.batches, per_epoch=length.per_epoch, total=length.total
         )
         set_lr(self.optimiser, optimiser.lr * factor)
-        witness = None if turns is None else turns.append
-        take = partial(iterations, self.sam, recipe=self.recipe, total=self.summed, witness=witness)
+        running = [
+            iterations(
+                self.sam,
+                piece.batch,
+                self.recipe,
+                total=self.summed,
+                replayed=piece.replayed,
+                witness=piece.turns.append,
+            )
+            for piece in pieces
+        ]
         return optimise(
-            micro_batches(batch, run.micro_batch),
-            take,
-            self.reducer,
-            self.optimiser,
-            partial(clip, self.parameters, optimiser.clip_norm),
+            running, self.reducer, self.optimiser, partial(clip, self.parameters, optimiser.clip_norm)
         )
 
     def advance(self, batch: Batch, stream: dict[str, Any], steps: int, *, skipped: int = 0) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +14,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 import xxhash
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from medcurate.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+_POLL_S = 0.02
 
 
 @dataclass(slots=True)
@@ -85,9 +90,8 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
     limit = timedelta(seconds=timeout_s)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     store, rank, _ = next(rendezvous("env://", timeout=limit))
-    # torchrun keeps one store for all its attempts: without a prefix, ranks may find the addresses of the dead.
-    attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
+    own = _own_part(store, rank, size, timeout_s)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=limit)
     world = World(rank, size, chosen)
     try:
         world.control = dist.new_group(backend="gloo", timeout=limit)
@@ -98,6 +102,31 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
         # its threads still hold tensors and want the interpreter's lock to let go of them.
         world.gradients = world.control = None
         dist.destroy_process_group()
+
+
+def _own_part(store: Store, rank: int, size: int, timeout_s: float) -> Store:
+    """The part of ``store`` that these processes alone use. Raises TimeoutError where not all come.
+
+    torchrun may keep one store for all attempts of a run, where ranks would find the addresses of the dead, and its
+    count of attempts may differ between nodes. So each process asks under a name that nobody had before, and rank 0
+    answers with the part's.
+    """
+    store = PrefixStore("medcurate", store)
+    if rank:
+        own = uuid.uuid4().hex
+        store.set(f"ask/{rank}", own)
+        part = store.get(f"answer/{own}").decode()  # waits for it
+        store.add(f"{part}/came", 1)
+        return PrefixStore(part, store)
+    part, until = uuid.uuid4().hex, time.monotonic() + timeout_s
+    while store.add(f"{part}/came", 0) < size - 1:
+        for other in range(1, size):
+            if store.check([f"ask/{other}"]):
+                store.set(f"answer/{store.get(f'ask/{other}').decode()}", part)
+        if time.monotonic() > until:
+            raise TimeoutError(f"not all of {size} processes came within {timeout_s:.0f} s")
+        time.sleep(_POLL_S)
+    return PrefixStore(part, store)
 
 
 def leave_cores(device: torch.device, workers: int) -> None:
