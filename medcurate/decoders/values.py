@@ -18,7 +18,7 @@ import numpy.typing as npt
 from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, Volume
 
-BLOCK_VOXELS = 1 << 18
+BLOCK_VOXELS = 1 << 20
 FEW_MISSING = 2  # values that are searched one by one; more cost more than finding all runs
 
 

@@ -81,7 +81,11 @@ def _as_integers(values: Array, offset: int) -> Array | None:
     """Integral ``values + offset`` in the narrower of int16 and int64 that holds them all, else None."""
     if offset == 0 and np.can_cast(values.dtype, np.int16):
         return values.astype("<i2", copy=False)
-    low, high = values.min().item() + offset, values.max().item() + offset
+    unsigned = (
+        values.dtype.kind in "bu" and offset >= 0
+    )  # then no sum is below a bound: the least need not be found
+    low = 0 if unsigned else values.min().item() + offset
+    high = values.max().item() + offset
     for dtype, (least, most) in ((np.dtype("<i2"), _INT16), (np.dtype("<i8"), _INT64)):
         if not (least <= low and high <= most):
             continue
