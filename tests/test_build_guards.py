@@ -128,3 +128,16 @@ def test_a_part_whose_table_is_damaged_is_built_again(recipe: Path, tmp_path: Pa
     done = lab.build(recipe, out)
     assert "rebuild" not in done.stderr
     assert lab.digests(out) == before
+
+
+def test_an_erratum_that_names_no_case_is_told_and_recorded(tmp_path: Path) -> None:
+    errata = ["p1_scan", "p1-scan"]
+    more = "".join(f'[[errata]]\ncase = "{name}"\nreason = "turned"\n' for name in errata)
+    lab.write_source(tmp_path, "lab-a", cases=2, more=more)
+    done = lab.build(lab.write_recipe(tmp_path, "lab-a"), tmp_path / "out")
+    assert "errata of lab-a that name no case" in done.stdout
+    assert "errata[1] (p1-scan)" in done.stdout
+    assert "errata[0]" not in done.stdout
+    facts = json.loads((tmp_path / "out" / "dataset.json").read_bytes())["sources"]["lab-a"]
+    assert facts["idle_errata"] == ["errata[1] (p1-scan)"]
+    assert facts["refused"] == {"ERRATUM": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,11 +23,15 @@ from medcurate.zips import inside
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """Cases of one source, sorted by id; what cannot become a case; and the original name of every id."""
+    """Cases of one source, sorted by id; what cannot become a case; and the original name of every id.
+
+    ``idle_errata``: errata that name none of all these, as ``errata[1] (id)``, the id written as cases' are.
+    """
 
     cases: tuple[Case, ...]
     rejects: tuple[tuple[str, str, Reject], ...]  # case id, group, reject
     names: dict[str, str] = field(default_factory=dict)
+    idle_errata: tuple[str, ...] = ()
 
 
 def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Discovery:
@@ -52,7 +56,9 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
     repeated = {raw for raw, count in Counter(raw for raw, _ in raw_ids).items() if count > 1}
     shares = Counter(path for entry, _ in found for path in dict.fromkeys(_paths(entry)))
     for (entry, split), (raw, patient) in zip(found, raw_ids, strict=True):
-        known = lineage if entry.images else NO_LINEAGE  # a label alone may be called otherwise than cases are
+        known = (
+            lineage if entry.images else NO_LINEAGE
+        )  # a label alone may be called otherwise than cases are
         identifier, group = _written(source, raw), _group(source, patient, known)
         names[identifier] = entry.name.encode(errors="backslashreplace").decode()
         problem = _problem(entry, raw, errata, repeated)
@@ -66,7 +72,20 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
         identifier = _written(source, lost.member)
         names[identifier] = lost.member
         rejects.append((identifier, _group(source, lost.member, NO_LINEAGE), _lost(lost)))
-    return Discovery(cases=tuple(sorted(cases, key=lambda c: c.id)), rejects=tuple(rejects), names=names)
+    return Discovery(
+        cases=tuple(sorted(cases, key=lambda c: c.id)),
+        rejects=tuple(rejects),
+        names=names,
+        idle_errata=_idle_errata(source, {raw for raw, _ in raw_ids}),
+    )
+
+
+def _idle_errata(source: Source, known: Collection[str]) -> tuple[str, ...]:
+    return tuple(
+        f"errata[{number}] ({_written(source, erratum.case)})"
+        for number, erratum in enumerate(source.errata)
+        if erratum.case not in known
+    )
 
 
 def _check_pattern(source: Source, names: Sequence[str]) -> None:

@@ -87,7 +87,7 @@ def write_record(
             )
     sources = {
         source.id: _source_facts(source, entry, [records[job.id] for job in entry.jobs])
-        | {"counts": report.counts, "refused": dict(report.reasons)}
+        | {"counts": report.counts, "refused": dict(report.reasons), "idle_errata": report.idle_errata}
         for source, entry, report in zip(resolved.sources, plans, reports, strict=True)
     }
     record = DatasetRecord(

@@ -19,7 +19,7 @@ KINDS = ("cases", "slices", "masks")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport:
-    """One row of the closing table. ``reasons``: ledger rows by reason code."""
+    """One row of the closing table. ``reasons``: ledger rows by reason code; ``idle_errata``: see ``Discovery``."""
 
     source: str
     counts: Mapping[str, Mapping[str, int]]  # cases, slices, masks -> discovered, written, rejected
@@ -27,6 +27,7 @@ class SourceReport:
     input_bytes: int
     part_bytes: int
     seconds: float
+    idle_errata: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ def source_report(plan: SourcePlan, records: Sequence[PartRecord]) -> SourceRepo
         input_bytes=sum(job.size_bytes for job in plan.jobs),
         part_bytes=sum(record.tar_bytes for record in records),
         seconds=sum(record.seconds for record in records),
+        idle_errata=plan.discovery.idle_errata,
     )
 
 

@@ -119,11 +119,18 @@ def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
 
     from medcurate.build.report import closing_table, refusals_table
 
-    console = Console(highlight=False, soft_wrap=True)  # a command must stay on one line to be copied
+    # a command must stay on one line to be copied, and "[split]" is a table of a recipe
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(closing_table(report))
     if (refused := refusals_table(report)) is not None:
         console.print()
         console.print(refused)
+    for entry in report.sources:
+        if entry.idle_errata:
+            console.print(
+                f"\nerrata of {entry.source} that name no case, so that nothing was left out for them: "
+                f"{', '.join(entry.idle_errata)}. Mend them in the source, or let its files be complete."
+            )
     masks, slices = report.counts["masks"]["written"], report.counts["slices"]["written"]
     size = f"{report.output_bytes / 1e6:,.1f} MB, {report.seconds:,.1f} s"
     console.print(f"\n{slices:,} images and {masks:,} masks in {size}: {out}")
