@@ -25,6 +25,7 @@ from medcurate.format.shards import read_sample
 from medcurate.job.grid import Grid
 from medcurate.stages.orient import orientation
 from medcurate.train.evaluation import run as running
+from medcurate.train.evaluation import work as working
 from medcurate.train.evaluation.asked import Asked, parse_prompts
 from medcurate.train.evaluation.columns import FACTS, PREDICTIONS, SCORES, VOLUME_FACTS, VOLUMES
 from medcurate.train.evaluation.interaction import Asking, ask, draw_keys, to_replay
@@ -374,9 +375,9 @@ def test_surface_distance_in_3d_is_that_of_the_stacked_slices(monkeypatch, tmp_p
         for index, mask in enumerate(block((48, 48), 8 + z, 9, 30, 33 - z) for z in range(4))
     ]
     dataset = write_dataset(tmp_path / "dataset", samples)
-    read = running.samples
+    read = working.samples
     monkeypatch.setattr(
-        running, "samples", lambda *to: (replace(one, slice_spacing_mm=0.8) for one in read(*to))
+        working, "samples", lambda *to: (replace(one, slice_spacing_mm=0.8) for one in read(*to))
     )
     out = tmp_path / "scores"
     scored(monkeypatch, dataset, out, prompts="2")

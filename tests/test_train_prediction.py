@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -314,3 +315,18 @@ def test_the_rule_is_the_stated_one_or_that_of_the_training_data() -> None:
         choose_rule("", "", {"ct": RULES["ct"]}, picture=False)
     with pytest.raises(ConfigError, match="give --intensity"):
         choose_rule("", "ct", {}, picture=False)
+
+
+def test_prediction_uses_no_more_cores_than_it_was_given(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((64, 64), np.uint8))
+    seen: list[int] = []
+    decode = model.sam.decode
+    monkeypatch.setattr(model.sam, "decode", lambda *to: seen.append(torch.get_num_threads()) or decode(*to))
+    torch.set_num_threads(3)
+    try:
+        predict(Options(path=path, checkpoint="x", boxes=((8, 8, 40, 40),), out=tmp_path / "m.png"))
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1]

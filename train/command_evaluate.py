@@ -57,11 +57,22 @@ def evaluate(
     tolerance: Annotated[float, typer.Option(min=0, help="Of the surface distance, mm.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other points.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes of this machine that share the work; they change no score.",
+            show_default="one a GPU; on a processor as many as are of use",
+        ),
+    ] = None,
     log_format: Annotated[
         str, typer.Option(help="Progress on standard error: auto, plain or json.")
     ] = "auto",
 ) -> None:
-    """Score a checkpoint on a dataset: Dice, IoU and NSD by prompt, source, modality and organ, in 2D and 3D."""
+    """Score a checkpoint on a dataset: Dice, IoU and NSD by prompt, source, modality and organ, in 2D and 3D.
+
+    Killed, the same command goes on where it was.
+    """
     configure(log_format)
     run = _module()
     if split not in {"train", "val", "test", "all"}:
@@ -85,6 +96,7 @@ def evaluate(
             tolerance_mm=tolerance,
             seed=seed,
             device=device,
+            processes=processes or 0,
         )
     )
     run.show_evaluation(found)

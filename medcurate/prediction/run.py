@@ -13,6 +13,7 @@ from medcurate.errors import ConfigError
 from medcurate.prediction.inputs import Subject, read_subject
 from medcurate.prediction.outputs import check_name, default_name, write_labels, write_overlay
 from medcurate.progress import progress
+from medcurate.train.loop.world import leave_cores
 from medcurate.train.prediction.predictor import Predictor
 from medcurate.train.prediction.slices import through_slices
 
@@ -55,6 +56,7 @@ def predict(options: Options) -> Outcome:
     """Predict and write. Raises ConfigError, OutputError."""
     _check_prompts(options)
     predictor = Predictor.from_checkpoint(options.checkpoint, recipe=options.recipe, device=options.device)
+    leave_cores(predictor.trained.sam.pixel_mean.device, 0)
     subject = read_subject(
         options.path,
         axis=options.axis,

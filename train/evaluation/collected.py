@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ _ROWS = 1 << 17  # of a table that is made at once
 
 
 class Collected:
-    """Scores and predicted masks of ``model`` for N masks and every prompt, filled row by row in order."""
+    """Scores and predicted masks of ``model`` for N masks and every prompt, filled in order by row or by part."""
 
     def __init__(self, model: str, prompts: Sequence[str], count: int) -> None:
         self.model, self.prompts, self.count = model, tuple(prompts), count
@@ -42,6 +43,26 @@ class Collected:
         """float64 (N,): NaN where there is none."""
         found: npt.NDArray[np.float64] = self._values[name][self.prompts.index(prompt)]
         return found
+
+    def to_table(self) -> pa.Table:
+        """All of it, one prompt's rows after another's, with NaN where there is no value."""
+        values = {name: pa.array(self._values[name].reshape(-1)) for name in _MEASURED}
+        chunks = [chunk for prompt in self.prompts for chunk in self._counts[prompt]]
+        return pa.table({**values, "counts": pa.chunked_array(chunks, pa.binary())})
+
+    @classmethod
+    def of_parts(cls, model: str, prompts: Sequence[str], parts: Iterable[pa.Table], count: int) -> Self:
+        """What ``to_table`` gave of consecutive rows, ``count`` in all."""
+        whole = cls(model, prompts, count)
+        first = 0
+        for part in parts:
+            rows = len(part) // len(prompts)
+            for name, values in whole._values.items():
+                values[:, first : first + rows] = part[name].to_numpy().reshape(len(prompts), rows)
+            for number, prompt in enumerate(prompts):
+                whole._counts[prompt] += part["counts"].slice(number * rows, rows).chunks
+            first += rows
+        return whole
 
     def counts(self, prompt: str) -> pa.ChunkedArray:
         """Predicted masks of all N rows as run lengths."""

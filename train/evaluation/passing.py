@@ -1,4 +1,4 @@
-"""One pass of a model over the selected samples."""
+"""One pass of a model over selected samples."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ from medcurate.train.prompts.record import PromptRecord
 from medcurate.train.types import Frame
 
 FILLED_BOX = "filled-box"
-_IMAGES_AT_ONCE = 8  # through the encoder
-
-Advance = Callable[[int], None]
+_IMAGES_AT_ONCE = 8  # through the encoder of a GPU; a processor's one thread is no faster with more than one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class Spacings:
         return spacing_of(self._rows[row], self._columns[row])
 
 
-def fill_boxes(samples: Iterable[Scored], facts: pa.Table, rules: Rules, advance: Advance) -> Collected:
+def fill_boxes(samples: Iterable[Scored], facts: pa.Table, rules: Rules) -> Collected:
     """Scores of the filled box of every mask."""
     collected, spacings = Collected(FILLED_BOX, [BOX], len(facts)), Spacings(facts)
     for one in samples:
@@ -62,7 +60,6 @@ def fill_boxes(samples: Iterable[Scored], facts: pa.Table, rules: Rules, advance
         for place, (truth, box) in enumerate(zip(one.masks, boxes, strict=True)):
             row = one.first_row + place
             collected.put(BOX, row, score(truth, box, spacings[row], rules.tolerance_mm), None)
-        advance(len(one.masks))
     return collected
 
 
@@ -73,7 +70,6 @@ def pass_over(
     facts: pa.Table,
     rules: Rules,
     *,
-    advance: Advance,
     replay: Replay | None = None,
     witness: Callable[[list[PromptRecord]], None],
 ) -> Collected:
@@ -93,7 +89,6 @@ def pass_over(
                     collected.put_masks(answer.prompt, predicted)
                     iou = answer.iou[here].tolist()
                     _put(collected, answer.prompt, run, predicted, iou, spacings, rules.tolerance_mm)
-            advance(len(asking.names))
     return collected
 
 
@@ -161,7 +156,8 @@ class _Squared:
     def embeddings(self) -> torch.Tensor:
         """float32 (B, C, S/16, S/16)."""
         images = torch.from_numpy(self._images).to(self._device)
-        return torch.cat([self._trained.sam.encode(part) for part in torch.split(images, _IMAGES_AT_ONCE)])
+        step = _IMAGES_AT_ONCE if images.is_cuda else 1
+        return torch.cat([self._trained.sam.encode(part) for part in torch.split(images, step)])
 
     def asking(self, embeddings: torch.Tensor, part: slice, seed: int) -> Asking:
         """Masks ``part`` of the N, ready to be asked for."""

@@ -54,13 +54,13 @@ def mask_facts(dataset: Location, index: Index, split: str) -> pa.Table:
     return found.sort_by("row").select(FACTS).combine_chunks()
 
 
-def samples(dataset: Location, index: Index) -> Iterator[Scored]:
-    """All samples of the index, in its order. Raises BadSampleError, SampleError."""
+def samples(dataset: Location, index: Index, part: range) -> Iterator[Scored]:
+    """Samples ``part`` of the index, in its order; rows count from its first. Raises BadSampleError, SampleError."""
     reader = Reader(dataset, index, threads=2)
     first_row = 0
     try:
-        for start in range(0, len(index), _AHEAD):
-            numbers = np.arange(start, min(start + _AHEAD, len(index)))
+        for start in range(part.start, part.stop, _AHEAD):
+            numbers = np.arange(start, min(start + _AHEAD, part.stop))
             for number, wanted in zip(numbers.tolist(), reader.ask(numbers), strict=True):
                 one = _decoded(bytes(wanted()), index.annotations(number), first_row)
                 first_row += len(one.annotations)

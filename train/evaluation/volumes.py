@@ -7,8 +7,9 @@ background on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,18 @@ from medcurate.train.evaluation.columns import VOLUME_FACTS, VOLUMES
 from medcurate.train.evaluation.metrics import dice_and_iou, surface_dice
 from medcurate.train.evaluation.scoring import Bools
 
+Texts = list[bytes]
+"""COCO run lengths of the masks of a unit."""
+
 _UNIT = ("source", "case", "channel", "axis", "label")
+_BUNDLE = 8  # units
+_MEASURED = pa.schema([
+    ("slices", pa.uint32()),
+    ("masks", pa.uint32()),
+    ("dice", pa.float64()),
+    ("iou", pa.float64()),
+    ("nsd", pa.float64()),
+])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +63,59 @@ def units(facts: pa.Table, slice_spacing_mm: npt.NDArray[np.float64]) -> list[Un
     return [_unit(np.array(rows), columns) for rows in groups.values()]
 
 
+def bundles(found: Sequence[Unit]) -> list[Sequence[Unit]]:
+    """``found`` cut into bundles that are scored together."""
+    return [found[start : start + _BUNDLE] for start in range(0, len(found), _BUNDLE)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Units with what their scores are taken of: run lengths of all masks, by unit, and by prompt and unit."""
+
+    number: int
+    units: Sequence[Unit]
+    truth: list[Texts]
+    predicted: list[list[Texts]]
+
+
+def bundle(number: int, of: Sequence[Unit], truth: pa.ChunkedArray, collected: Collected) -> Bundle:
+    """Bundle ``number``. ``truth``: run lengths of all rows."""
+    counts = [truth, *map(collected.counts, collected.prompts)]
+    texts = [[column.take(pa.array(unit.rows)).to_pylist() for unit in of] for column in counts]
+    return Bundle(number, of, texts[0], texts[1:])
+
+
+def score_bundle(given: Bundle, tolerance_mm: float) -> pa.Table:
+    """Slices, masks and scores: a row a unit and prompt."""
+    rows = []
+    for place, unit in enumerate(given.units):
+        truth = _stack(given.truth[place], unit)
+        for texts in given.predicted:
+            rows.append(_scores(unit, truth, _stack(texts[place], unit), tolerance_mm))
+    return pa.Table.from_pylist(rows, schema=_MEASURED)
+
+
 def volume_tables(
-    collected: Collected,
-    truth: pa.ChunkedArray,
+    model: str,
+    prompts: Sequence[str],
+    found: Sequence[Unit],
+    scored: Iterable[pa.Table],
     facts: pa.Table,
-    found: list[Unit],
     more: Mapping[str, pa.Array],
-    tolerance_mm: float,
 ) -> Iterator[pa.Table]:
-    """Rows of ``VOLUMES``, one a unit and prompt. ``truth``: run lengths of all rows; ``more``: as for scores."""
-    for unit in found:
-        whole = _stack(truth, unit)
-        rows = [
-            _scores(unit, whole, _stack(collected.counts(prompt), unit), tolerance_mm)
-            | {"model": collected.model, "prompt": prompt}
-            for prompt in collected.prompts
-        ]
-        first = int(unit.rows[0])
-        shared = {name: facts[name][first].as_py() for name in VOLUME_FACTS}
-        shared["leaked"] = more["leaked"][first].as_py()
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        yield table(VOLUMES, columns | {name: [value] * len(rows) for name, value in shared.items()})
+    """Rows of ``VOLUMES``, one a unit and prompt. ``scored``: of all bundles in order; ``more``: as for scores."""
+    for of, measured in zip(bundles(found), scored, strict=True):
+        firsts = np.repeat([unit.rows[0] for unit in of], len(prompts))
+        rows = pa.array(firsts)
+        columns = {name: facts[name].take(rows) for name in VOLUME_FACTS}
+        columns |= {"leaked": more["leaked"].take(rows)}
+        columns |= {name: measured[name] for name in _MEASURED.names}
+        columns |= {"model": [model] * len(firsts), "prompt": [*prompts] * len(of)}
+        yield table(VOLUMES, {name: _plain(values) for name, values in columns.items()})
+
+
+def _plain(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 def _scores(unit: Unit, truth: Bools, predicted: Bools, tolerance_mm: float) -> dict[str, object]:
@@ -99,11 +143,10 @@ def _unit(rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.floa
     )
 
 
-def _stack(counts: pa.ChunkedArray, unit: Unit) -> Bools:
+def _stack(texts: Texts, unit: Unit) -> Bools:
     """bool (slices, H, W) from the first to the last slice with a mask; masks of one slice are joined."""
     first = int(unit.slices.min())
     stack = np.zeros((int(unit.slices.max()) - first + 1, unit.height, unit.width), np.bool_)
-    texts = counts.take(pa.array(unit.rows)).to_pylist()
     for text, index in zip(texts, unit.slices.tolist(), strict=True):
         stack[index - first] |= rle.decode(text, unit.height, unit.width)
     return stack

@@ -68,6 +68,17 @@ def load_trained(
     return _of_file(path, _needed(recipe, otherwise, str(path)), device)
 
 
+def device_of(name: str) -> torch.device:
+    """Where to compute: ``name`` is auto (a GPU where there is one), cpu or cuda. Raises ConfigError."""
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigError(f'device "{name}" is unknown; known: auto, cpu, cuda')
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU here that torch can use; give --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def recorded_recipe(path: str | Path) -> TrainRecipe | None:
     """The recipe that the run or checkpoint folder ``path`` was trained by; None for a file, which says nothing."""
     path = Path(path)
@@ -153,10 +164,4 @@ def _only_used(model: ModelTable) -> ModelTable:
 
 
 def _ready(sam: Sam, device: str) -> Sam:
-    if device not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f'device "{device}" is unknown; known: auto, cpu, cuda')
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("there is no GPU here that torch can use; give --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return sam.to(device).eval()
+    return sam.to(device_of(device)).eval()

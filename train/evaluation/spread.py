@@ -1,0 +1,109 @@
+"""Tasks shared by processes of this machine: whoever is free takes the next one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from medcurate.errors import MedcurateError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Do = Callable[[Task], Result]
+
+
+class ProcessDied(MedcurateError):
+    """A process that shared the work is gone."""
+
+
+def spread(
+    do: Do[Task, Result],
+    tasks: Iterable[Task],
+    processes: int,
+    *,
+    begin: Callable[[int], Do[Task, Result]] | None = None,
+) -> Iterator[Result]:
+    """Results of ``do`` of all ``tasks``, as they are finished, by at most as many ``processes`` as there are tasks.
+
+    ``begin``: gives what is to be done to process number n, where that cannot be sent as ``do`` itself. Tasks and
+    results can be pickled. Raises what a task raised; the other processes are ended then, so a task has to commit what
+    it makes.
+    """
+    if processes <= 1:
+        yield from map(do, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    links: dict[Connection, Any] = {}
+    try:
+        for number in range(processes):
+            ours, theirs = context.Pipe()
+            start = partial(begin, number) if begin else partial(_same, do)
+            process = context.Process(target=_serve, args=(theirs, start), name="medcurate-evaluate")
+            process.start()
+            theirs.close()
+            links[ours] = process
+        yield from _results(links, iter(tasks))
+    finally:
+        for link, process in links.items():
+            process.kill()
+            process.join()
+            link.close()
+
+
+def _same(do: Do[Task, Result]) -> Do[Task, Result]:
+    return do
+
+
+def _results(links: dict[Connection, Any], left: Iterator[Any]) -> Iterator[Any]:
+    busy = [link for link, task in zip(links, left, strict=False) if _sent(link, task)]
+    while busy:
+        for link in wait(busy):
+            assert isinstance(link, Connection)
+            value, error = _received(link, links[link])
+            if error:
+                raise error
+            task = next(left, None)
+            if task is None:
+                busy.remove(link)
+            else:
+                _sent(link, task)
+            yield value
+
+
+def _sent(link: Connection, task: object) -> bool:
+    with suppress(BrokenPipeError):  # that the other end is gone shows when its answer is waited for
+        link.send(task)
+    return True
+
+
+def _received(link: Connection, process: Any) -> tuple[Any, MedcurateError | None]:
+    try:
+        value, error = link.recv()
+    except (EOFError, ConnectionResetError) as gone:
+        process.join()
+        raise ProcessDied(
+            f"a process of the evaluation ended with exit code {process.exitcode} (a negative one is a signal; -9 "
+            "often means that memory ran out). Run the same command again, with fewer --processes if it happens again: "
+            "it continues."
+        ) from gone
+    return value, error
+
+
+def _serve(link: Connection, start: Callable[[], Do[Any, Any]]) -> None:
+    """Do tasks until the parent closes its end or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals all; the parent ends its children
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        do = None
+        while True:
+            task = link.recv()
+            try:
+                do = do or start()
+                answer: tuple[Any, MedcurateError | None] = (do(task), None)
+            except MedcurateError as error:
+                answer = (None, error)
+            link.send(answer)
