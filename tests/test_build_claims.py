@@ -141,3 +141,24 @@ def status(out: Path, *more: str) -> str:
         lab.medcurate("status", str(out), *more), capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+def test_outputs_that_share_their_parts_keep_what_is_their_own(tmp_path: Path) -> None:
+    """Plans, the names behind pseudonyms and the state of packing are of one output; parts are of both."""
+    lab.write_source(tmp_path, "lab-a")
+    lab.write_source(tmp_path, "lab-b", seed=5)
+    work = ["--work", str(tmp_path / "work")]
+    first, second = tmp_path / "one", tmp_path / "two"
+    lab.build(lab.write_recipe(tmp_path, "lab-a"), first, *work)
+    before = lab.digests(tmp_path / "one.work")
+    shown = status(first, "--json", *work)
+    lab.build(lab.write_recipe(tmp_path, "lab-b"), second, *work)
+    assert lab.digests(tmp_path / "one.work") == before
+    assert status(first, "--json", *work) == shown
+    assert [
+        (entry["source"], entry["cases_written"])
+        for entry in json.loads(status(second, "--json", *work))["sources"]
+    ] == [("lab-b", 3)]
+    for name in ("one", "two"):
+        assert (tmp_path / f"{name}.work" / "names.json").is_file()
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"lock", "parts"}

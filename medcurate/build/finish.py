@@ -36,7 +36,7 @@ class Stated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """Where a build writes: the dataset, its work folder, and the parts inside that."""
+    """Where a build writes: the dataset, the work folder of this output, and the parts, which others may share."""
 
     out: Path
     work: Path

@@ -40,7 +40,11 @@ _PACK_TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOptions:
-    """Where and how fast; nothing here changes a byte of the dataset."""
+    """Where and how fast; nothing here changes a byte of the dataset.
+
+    ``work``: parts are kept below it, and outputs may share them; what belongs to one output alone (plan,
+    names, claim, the state of packing) is in ``work_folder(out)``, wherever the parts are.
+    """
 
     data: Path
     out: Path
@@ -76,9 +80,10 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     engine: Engine = load(ENGINES, options.engine, "engine").run
     made_by = _made_by(resolved)
     with _locks(options):
-        check_claim(options.out, made_by, options.work)
+        own = work_folder(options.out)
+        check_claim(options.out, made_by, own)
         whole = _stands_whole(options.out)
-        folders = Folders(out=options.out, work=options.work, parts=options.work / "parts")
+        folders = Folders(out=options.out, work=own, parts=options.work / "parts")
         folders.parts.mkdir(parents=True, exist_ok=True)
         remove_temporaries(folders.parts)
         plans: tuple[SourcePlan, ...] | None
@@ -93,8 +98,8 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         if whole or plans is None:
             release(options.out)
             return None
-        claim(options.out, made_by, options.work)
-        write_plan(options.work, plans, options.out)
+        claim(options.out, made_by, own)
+        write_plan(own, plans, options.out)
         run = _Build(resolved, options, engine, folders, plans)
         records, packed, assignments, joined = _parts_and_shards(run)
         reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in plans)
@@ -124,7 +129,7 @@ def _tell(resolved: Resolved) -> None:
 
 @contextmanager
 def _locks(options: BuildOptions) -> Iterator[None]:
-    """Of the work folder, and of the output where another work folder was given."""
+    """Of the output's own work folder, and of that of its parts where another was given."""
     purpose = f"building {options.out.name}"
     with ExitStack() as stack:
         for folder in dict.fromkeys((work_folder(options.out), options.work.resolve())):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcurate.build.plan import PLAN_FILE
+from medcurate.claim import work_folder
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE
 from medcurate.format.record import read_record
@@ -40,10 +41,10 @@ class Status:
 
 
 def read_status(out: Path, work: Path) -> Status:
-    """The status of the build into ``out``. Raises ConfigError when there is none."""
+    """The status of the build into ``out`` with its parts in ``work``. Raises ConfigError when there is none."""
     finished = (out / DATASET_FILE).is_file()
-    running = holder(work)
-    path = work / PLAN_FILE
+    running = holder(work_folder(out))
+    path = work_folder(out) / PLAN_FILE
     if not path.is_file():
         if not finished and running is None:
             raise ConfigError(

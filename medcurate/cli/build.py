@@ -44,7 +44,9 @@ def build(
     out: OutOption = None,
     work: Annotated[
         Path | None,
-        typer.Option(help="Folder of parts and locks; share it to reuse parts.", show_default="OUT.work"),
+        typer.Option(
+            help="Folder of the parts; outputs may share it to reuse them.", show_default="OUT.work"
+        ),
     ] = None,
     workers: WorkersOption = None,
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
@@ -94,7 +96,7 @@ def build(
         quarantined = report.quarantined_cases
         _show(report, target, load_recipe(recipe).split)
     if quarantined:
-        _show_refused(target, quarantined, options.work)
+        _show_refused(target, quarantined)
         raise typer.Exit(DONE_WITH_QUARANTINE)
 
 
@@ -145,11 +147,11 @@ def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
         console.print(f"patients joined to others by identical voxels: {report.joined_groups:,}")
     if masks:
         console.print("next:")
-        for verb in ("stats {}", "preview {} -o sheet.png", "verify {}"):
+        for verb in ("stats {}", "preview {} -o sheet.png", "verify {}", "train quickstart --data {}"):
             console.print(f"  medcurate {verb.format(out)}")
 
 
-def _show_refused(out: Path, quarantined: int, work: Path) -> None:
+def _show_refused(out: Path, quarantined: int) -> None:
     """The first refused cases, and where to find the others and the names behind pseudonyms."""
     from rich.console import Console
 
@@ -164,13 +166,15 @@ def _show_refused(out: Path, quarantined: int, work: Path) -> None:
     for row in run(str(out), sql).to_pylist():
         console.print(f"  {row['source']} {row['case']}: {row['reason']}, {row['detail']}")
     console.print(f'all of them: medcurate query {out} "SELECT * FROM rejects"')
-    if (work / NAMES_FILE).is_file():
-        console.print(f"the files' own names: {work / NAMES_FILE}")
+    if (names := work_folder(out) / NAMES_FILE).is_file():
+        console.print(f"the files' own names: {names}")
 
 
 def status(
     dataset: Annotated[Path, typer.Argument(help="Output folder of a build.")],
-    work: Annotated[Path | None, typer.Option(help="Its work folder.", show_default="DATASET.work")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of its parts.", show_default="DATASET.work")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a build is, while it runs or after."""
