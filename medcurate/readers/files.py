@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -58,13 +59,15 @@ class CaseFiles:
 
     def _content(self, path: Path, size_bytes: int) -> tuple[bytes, int]:
         """(bytes, mtime in ns); ``size_bytes`` as for ``read`` of a stream."""
-        known = inside.is_inside(f"{self.root}/{path}")
-        member = self._member(path) if known else None
+        text = f"{self.root}/{path}"
+        known = inside.known_place(text)
+        member = self._member(lambda: known) if known else None
         if member is None:
             try:
                 return self._on_disk(path, size_bytes)
             except CaseRejected as error:
-                member = self._member(path) if error.reason == Reason.MISSING_FILE and not known else None
+                lost = error.reason == Reason.MISSING_FILE and not known
+                member = self._member(lambda: inside.mount_at(text)) if lost else None
                 if member is None:
                     raise
         return member[0] if size_bytes < 0 else member[0][:size_bytes], member[1]
@@ -78,10 +81,10 @@ class CaseFiles:
             except OSError as error:
                 raise CaseRejected(Reason.UNREADABLE, f"file cannot be read: {error.strerror}") from error
 
-    def _member(self, path: Path) -> tuple[bytes, int] | None:
-        """What ``path`` is inside of an archive that is read in place; None where it leads into none."""
+    def _member(self, place: Callable[[], inside.Place | None]) -> tuple[bytes, int] | None:
+        """What lies at ``place`` inside of an archive that is read in place; None where that is in none."""
         try:
-            found = inside.mount_at(f"{self.root}/{path}")
+            found = place()
             entry = found and found[0].index.entry(found[1])
             if not found or not entry:
                 return None

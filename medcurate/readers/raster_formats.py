@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import imagecodecs
 import numpy as np
+from isal import isal_zlib
 
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers.guard import refusing
@@ -72,7 +73,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         data, crc = content[at + 8 : at + 8 + length], content[at + 8 + length : at + 12 + length]
         if len(crc) != 4:
             raise CaseRejected(Reason.CORRUPT, "the PNG is cut")
-        if zlib.crc32(data, zlib.crc32(kind)) != int.from_bytes(crc, "big"):
+        if isal_zlib.crc32(data, isal_zlib.crc32(kind)) != int.from_bytes(crc, "big"):
             raise CaseRejected(Reason.CORRUPT, "a chunk of the PNG has a wrong CRC")
         yield kind, data
         at += 12 + length

@@ -1,4 +1,4 @@
-"""PNG whose rows all have one simple filter, as OpenCV and medcurate write them: undone by numpy in one sum.
+"""PNG whose rows all have one simple filter, as OpenCV and medcurate write them: undone in one running sum.
 
 A library decodes row by row, which costs several times as much on the small pictures of 2D sets. Source: PNG
 specification, 3rd edition, clauses 7.3 (scanlines), 9.2 (filter types), 10 (compression).
@@ -34,11 +34,12 @@ def plain(header: bytes, chunks: Sequence[tuple[bytes, bytes]]) -> Array | None:
     if rows is None:
         return None
     kind = int(rows[0, 0])
-    if kind not in _SUMMED or (rows[:, 0] != kind).any():
+    if kind not in _SUMMED or rows[:, 0].tobytes() != bytes((kind,)) * height:
         return None
     pixels = rows[:, 1:].reshape((height, width, samples) if samples > 1 else (height, width))
     axis = _SUMMED[kind]
-    return pixels.copy() if axis is None else np.cumsum(pixels, axis=axis, dtype=np.uint8)  # modulo 256
+    # Modulo 256; numpy's cumsum does the same in five times the time.
+    return pixels.copy() if axis is None else np.asarray(imagecodecs.delta_decode(pixels, axis=axis))
 
 
 def _inflated(data: Sequence[bytes], height: int, row_bytes: int) -> Array | None:

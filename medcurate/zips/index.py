@@ -263,6 +263,7 @@ class Names(Sequence[str]):
     def __getitem__(self, number: int | slice) -> str | list[str]:
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
+        count = self._end - self._start
+        if not -count <= number < count:
             raise IndexError(number)
-        return self._index.key(self._start + number % len(self))[self._skipped :].decode()
+        return self._index.key(self._start + number % count)[self._skipped :].decode()

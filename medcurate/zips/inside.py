@@ -48,17 +48,20 @@ class Mount:
         return read_member(self.volumes, entry)
 
 
+Place = tuple[Mount, tuple[str, ...]]  # archive, components of a path inside of it
 _Inner = tuple[str, Mount, tuple[str, ...]]  # index file, archive, components of a folder inside of it
 _mounts: dict[str, Mount] = {}  # by folder on disk
 _inner: dict[str, _Inner] = {}  # by folder, on disk or not
 
 
-def is_inside(path: str) -> bool:
-    """Whether the folder of ``path`` is known to be inside of an archive; False says nothing."""
-    return known_at(os.path.dirname(path)) is not None
+def known_place(path: str) -> Place | None:
+    """``mount_at`` where the folder of ``path`` is known to be inside of an archive; None says nothing."""
+    folder, name = os.path.split(path)
+    found = known_at(folder)
+    return found and (found[1], (*found[2], name))
 
 
-def mount_at(path: Path | str) -> tuple[Mount, tuple[str, ...]] | None:
+def mount_at(path: Path | str) -> Place | None:
     """(archive, components of the path inside of it) where ``path`` leads into one; else None.
 
     Raises OSError or ValueError where its index or archive cannot be read.
@@ -71,7 +74,7 @@ def mount_at(path: Path | str) -> tuple[Mount, tuple[str, ...]] | None:
     return None
 
 
-def _mounted(folder: str) -> tuple[Mount, tuple[str, ...]] | None:
+def _mounted(folder: str) -> Place | None:
     """The archive that ``folder`` is or lies in."""
     found = known_at(folder)
     if found is None and (found := _searched(folder)):
