@@ -214,11 +214,12 @@ def json_line(state: State) -> str:
 
 def plain_line(state: State) -> str:
     """``state`` for people: ``title: 120/400 cases (30 %), 2.4 cases/s, 1 min 57 s left``."""
-    return f"{state.title}: {figures(state)}"
+    note = f", {state.note}" if state.note else ""
+    return f"{state.title}: {figures(state)}{note}"
 
 
 def figures(state: State) -> str:
-    """What ``plain_line`` tells behind the title."""
+    """The numbers of ``plain_line``."""
     if state.total is None:
         parts = [amount_text(state.done, state.unit)]
     else:
@@ -228,8 +229,6 @@ def figures(state: State) -> str:
         parts.append(f"{amount_text(state.rate, state.unit)}/s")
     if state.eta_s:
         parts.append(f"{duration_text(state.eta_s)} left")
-    if state.note:
-        parts.append(state.note)
     return ", ".join(parts)
 
 
@@ -292,7 +291,8 @@ class _Screen:
         task = bars.add_task(title, total=None, figures="")
 
         def show(state: State) -> None:
-            bars.update(task, total=state.total, completed=state.done, figures=figures(state))
+            note = f"\n{state.note}" if state.note else ""  # a line of its own: terminals are narrow
+            bars.update(task, total=state.total, completed=state.done, figures=figures(state) + note)
 
         try:
             yield show, BAR_SECONDS

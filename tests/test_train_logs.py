@@ -1,17 +1,27 @@
-"""What a run tells: JSON lines, TensorBoard, Weights & Biases."""
+"""What a run tells: on a terminal, as JSON lines, to TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from loop_kit import BATCHES, RECIPE, losses_lines, train_here, write_recipe
+from stream_kit import small_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medcurate import progress
 from medcurate.errors import ConfigError
 from medcurate.train.loop.logs import LOG_FILE, Logs
+from medcurate.train.loop.session import Length
 
 
 def _told(run: Path, *tools: str) -> None:
@@ -53,6 +63,71 @@ def test_wandb_goes_on_under_the_runs_name(tmp_path: Path, monkeypatch: pytest.M
         "config": {"name": "tiny"}, "resume": "allow",
     }  # fmt: skip
     assert others == [({"loss": 0.5, "lr": 1e-4}, 4), "end"]
+
+
+FIGURES = {"rate", "eta_s", "loss", "data_wait_percent", "memory_bytes"}
+
+
+def _of_batches(count: int, folder: Path) -> Path:
+    text = RECIPE.replace(f"batches = {BATCHES}", f"batches = {count}")
+    return write_recipe(folder, text.replace("log_every = 1", "log_every = 2"))
+
+
+def test_machines_are_told_rate_waiting_memory_and_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_log_format", "json")
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "FIRST_RATE_SECONDS", 0.1)
+    train_here(_of_batches(20, tmp_path), small_dataset(tmp_path / "data"), tmp_path / "run")
+    shown = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    last = [line for line in shown if line["event"] == "progress" and line["done"] < line["total"]][-1]
+    assert last.keys() >= FIGURES
+    assert 0 < last["done"] < last["total"] == 20 * 4
+    assert last["eta_s"] == pytest.approx((last["total"] - last["done"]) / last["rate"], abs=0.2)
+    logged = losses_lines(tmp_path / "run")[-2]
+    assert logged["images_per_s"] > 0
+    assert 0 <= logged["data_wait_percent"] < 100
+    assert 1e8 < logged["memory_bytes"] < 1e11
+    assert 0 < logged["eta_s"] < 60
+
+
+def test_a_terminal_shows_rate_waiting_memory_and_time_left_in_80_columns(tmp_path: Path) -> None:
+    data, recipe = (
+        small_dataset(tmp_path / "data"),
+        _of_batches(60, tmp_path),
+    )  # seconds: the first has no rate
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "medcurate.train", str(recipe), "--data", str(data)]
+    environment = os.environ | {
+        "COLUMNS": "80", "TERM": "xterm", "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")
+    }  # fmt: skip
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run"), "--workers", "0", "--device", "cpu"],
+        env=environment, stderr=theirs, stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = b"".join(_until_closed(ours)).decode()
+    assert process.returncode == 0
+    for figure in (
+        r"\d+ images/s, \d+ s left",
+        r"loss \d\.\d{4}, data wait \d+\.\d %, memory \d+\.\d [MG]B",
+    ):
+        assert re.search(figure, shown), shown[-2000:]
+
+
+def _until_closed(terminal: int) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):  # how the end of a terminal shows
+        while data := os.read(terminal, 65536):
+            yield data
+    os.close(terminal)
+
+
+def test_the_last_batch_of_an_epoch_counts_the_images_that_it_has() -> None:
+    length = Length(per_epoch=3, total=8, batch_images=4, epoch_images=10)
+    assert [length.images(batches) for batches in (0, 1, 3, 4, 8)] == [0, 4, 10, 14, 28]
+    dropped = Length(per_epoch=2, total=4, batch_images=4, epoch_images=10)
+    assert dropped.images(4) == 16
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
-from loop_kit import free_port
+from loop_kit import RECIPE, free_port, write_recipe
+from stream_kit import small_dataset
 from torch import nn
 
 from medcurate.errors import ConfigError
+from medcurate.train.config.load import load_recipe
 from medcurate.train.loop.reducer import GradientReducer
+from medcurate.train.loop.session import Session
+from medcurate.train.loop.start import Options, length_of, opened_stream
 from medcurate.train.loop.world import World, joined
 
 
@@ -53,7 +59,8 @@ def _inputs() -> torch.Tensor:
     return torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
+def _join(rank: int, size: int, port: int) -> None:
+    """Be the process ``rank`` that torchrun would start."""
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(size),
@@ -62,6 +69,10 @@ def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
+
+
+def _rank(rank: int, size: int, port: int, out: Path, pieces: int) -> None:
+    _join(rank, size, port)
     net, inputs = _Net(), _inputs()
     mine = list(range(8))[rank::size]
     parts = [mine[piece::pieces] for piece in range(pieces)]
@@ -103,6 +114,45 @@ def test_every_rank_has_the_gradients_of_one_process_with_the_whole_batch(
                 continue
             assert all(torch.equal(share, shares[0]) for share in shares), name
             torch.testing.assert_close(shares[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def _count_traffic(rank: int, size: int, port: int, recipe: Path, data: Path, out: Path) -> None:
+    """Write the bytes that ``rank`` gives to all-reduce in each optimiser step of a batch; they are still reduced."""
+    _join(rank, size, port)
+    sent: list[int] = []
+    reduce = dist.all_reduce
+
+    def counted(tensor: torch.Tensor, *args: Any, **options: Any) -> Any:
+        if options.get("group") is world.gradients:
+            sent[-1] += tensor.numel() * tensor.element_size()
+        return reduce(tensor, *args, **options)
+
+    with joined("cpu", timeout_s=60) as world, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        session = Session(load_recipe(str(recipe)), world)
+        with opened_stream(session, Options(data=str(data), out=out, workers=0, device="cpu")) as stream:
+            length, batch = length_of(session.recipe, stream), next(stream)
+        patch.setattr(dist, "all_reduce", counted)
+        sent.append(0)
+        for _ in session.play(session.pieces(batch), length):
+            sent.append(0)
+    torch.save(sent[:-1], out / f"{rank}.pt")
+
+
+@pytest.mark.parametrize("micro_batch", [0, 1])
+def test_the_encoder_s_gradients_travel_in_the_one_step_that_trains_it(
+    tmp_path: Path, micro_batch: int
+) -> None:
+    recipe = write_recipe(tmp_path, RECIPE.replace("[run]", f"[run]\nmicro_batch = {micro_batch}"))
+    data = small_dataset(tmp_path / "data")
+    mp.spawn(_count_traffic, args=(2, free_port(), recipe, data, tmp_path), nprocs=2)
+    alone = Session(load_recipe(str(recipe)), World(0, 1, torch.device("cpu")))
+    learning = {name: 4 * p.numel() for name, p in alone.sam.named_parameters() if p.requires_grad}
+    encoder = sum(size for name, size in learning.items() if name.startswith("image_encoder."))
+    assert encoder > sum(learning.values()) / 2
+    others = sum(learning.values()) - encoder
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == [others + encoder, others, others]
 
 
 def test_one_process_keeps_its_gradients_untouched() -> None:
