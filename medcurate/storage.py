@@ -11,7 +11,7 @@ import io
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -165,12 +165,25 @@ def _filesystem(scheme: str) -> Any:
     import fsspec
 
     try:
-        options = {"client_kwargs": {"timeout": _http_timeout()}} if scheme in {"http", "https"} else {}
-        return fsspec.filesystem(scheme, **options)
+        return fsspec.filesystem(scheme, **_options(scheme))
     except ImportError as error:
         raise ConfigError(
             f'{scheme}:// needs a package that is not installed: pip install "medcurate[remote]"'
         ) from error
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme in {"http", "https"}:
+        return {"client_kwargs": {"timeout": _http_timeout()}}
+    return {"anon": _anonymous()} if scheme == "s3" else {}
+
+
+@cache
+def _anonymous() -> bool:
+    """Whether botocore finds no credentials: what is open to everybody is then read without."""
+    from botocore.session import get_session  # type: ignore[import-untyped]
+
+    return get_session().get_credentials() is None
 
 
 def _http_timeout() -> Any:

@@ -14,6 +14,8 @@ import fsspec
 import pytest
 from fault_server import FaultServer, Served, fault_server
 
+import medcurate.storage
+
 BUCKET = "/bucket"
 PREFIX = f"{BUCKET}/deep"  # of every path
 _NOTHING_FOUND = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -65,7 +67,13 @@ def _be_endpoint(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    forget_s3()
+
+
+def forget_s3() -> None:
+    """Let the next reader look for address and credentials anew."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+    medcurate.storage._anonymous.cache_clear()
 
 
 def _trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:

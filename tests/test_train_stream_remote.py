@@ -10,7 +10,7 @@ import pytest
 from fault_server import Fault
 from kit import pieces, write_dataset
 from loop_kit import finish, last_state, start, torchrun, weights, write_recipe
-from remote_kit import Remote, remote_dataset
+from remote_kit import Remote, forget_s3, remote_dataset
 from stream_kit import content, small_dataset, stream, taken
 from typer.testing import CliRunner
 
@@ -114,6 +114,22 @@ def test_a_shard_replaced_in_the_middle_of_an_epoch_is_noticed(remote: Remote, c
             one.content = (other / f"shards/train-{number:06d}.tar").read_bytes()
         with pytest.raises(BadSampleError, match=r"sample demo--.*(manifest's digest|instead of)"):
             [next(source) for _ in range(BATCHES)]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_bucket_is_read_with_the_credentials_that_there_are(
+    dataset, cache, epoch, tmp_path, monkeypatch, signed
+):
+    """Or with none, as open buckets can be."""
+    with remote_dataset("s3", dataset, tmp_path, monkeypatch) as remote:
+        if not signed:
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                monkeypatch.delenv(name)
+            forget_s3()
+        assert [content(b) for b in taken(stream(remote.url, cache, DATA), BATCHES)] == epoch
+        headers = [names for one in remote.shards() for names in one.requests]
+        assert {"authorization" in names for names in headers} == {signed}
+    forget_s3()
 
 
 def test_where_there_is_no_dataset_that_is_said(remote: Remote, cache):
