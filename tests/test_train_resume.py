@@ -89,10 +89,10 @@ def test_the_same_weights_may_have_moved_and_others_are_refused(tmp_path, datase
 
 
 def test_a_copied_checkpoint_goes_on_in_a_new_place(tmp_path, dataset, half, whole):
-    """The last checkpoint's folder is all that is needed."""
+    """The last checkpoint's folder and the dataset, wherever they are, are all that is needed."""
     last = checkpoints(half)[-1]
     shutil.copytree(last, tmp_path / "moved" / "checkpoints" / last.name)
-    train_here(write_recipe(tmp_path), dataset, tmp_path / "moved")
+    train_here(write_recipe(tmp_path), shutil.copytree(dataset, tmp_path / "data"), tmp_path / "moved")
     assert last_state(tmp_path / "moved")["sample_digest"] == last_state(whole)["sample_digest"]
     assert (tmp_path / "moved" / "groups.json").read_bytes() == (whole / "groups.json").read_bytes()
 
