@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import re
 import resource
@@ -14,9 +16,12 @@ import tarfile
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import py7zr
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unpack_kit import (
@@ -148,7 +153,7 @@ from medcurate.config.source import Unpack
 from medcurate.errors import ConfigError
 from medcurate.unpack import unpack
 try:
-    unpack(Path(sys.argv[1]), Path(sys.argv[2]), Unpack(into="data", nested=("*.zip",)))
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]), Unpack(into="data", nested=("*.zip", "*.nii.gz")))
 except ConfigError as error:
     print(error)
 # Not ru_maxrss: that of a child begins with what its parent had.
@@ -171,17 +176,45 @@ def nested_bomb(path: Path) -> Path:
     return zip_archive(path, {"inner.zip": inner.read_bytes()}, zipfile.ZIP_STORED)
 
 
+def nested_nifti_bomb(path: Path) -> Path:
+    inner = bomb_gz(path.with_name("inner.nii.gz"), 350, as_tar=False)
+    return zip_archive(path, {"inner.nii.gz": inner.read_bytes()}, zipfile.ZIP_STORED)
+
+
+def bomb_of(press: Callable[[bytes], bytes], suffix: str) -> Callable[[Path], Path]:
+    """350 MiB of zeros as streams of 10 MiB, one after another."""
+
+    def make(path: Path) -> Path:
+        path = path.with_name(f"{path.name}{suffix}")
+        path.write_bytes(press(ZEROS * 10) * 35)
+        return path
+
+    return make
+
+
+def bomb_7z(path: Path) -> Path:
+    with py7zr.SevenZipFile(path, "w", filters=[{"id": py7zr.FILTER_DEFLATE}]) as archive:
+        archive.writestr(ZEROS * 350, "bomb.bin")
+    return path
+
+
 @pytest.mark.parametrize(
-    "make",
+    ("make", "words"),
     [
-        lambda path: bomb_zip(path, 350),
-        lambda path: bomb_gz(path, 350, as_tar=True),
-        lambda path: bomb_gz(path, 350, as_tar=False),
-        nested_bomb,
+        (lambda path: bomb_zip(path, 350), r'"bomb\.bin" was left out: TOO_LARGE, .* raise ratio there'),
+        (lambda path: bomb_gz(path, 350, as_tar=True), "TOO_LARGE"),
+        (lambda path: bomb_gz(path, 350, as_tar=False), "TOO_LARGE"),
+        (lambda path: bomb_gz(path.with_name("bomb.nii.gz"), 350, as_tar=False), "TOO_LARGE"),
+        (nested_bomb, r'"bomb\.bin" was left out: TOO_LARGE, .* raise ratio there'),
+        (nested_nifti_bomb, r"inner\.nii\.gz: TOO_LARGE"),
+        (bomb_of(bz2.compress, ".bz2"), "TOO_LARGE"),
+        (bomb_of(lzma.compress, ".xz"), "TOO_LARGE"),
+        (bomb_of(lambda content: zstandard.ZstdCompressor().compress(content), ".zst"), "TOO_LARGE"),
+        (bomb_7z, "TOO_LARGE"),
     ],
-    ids=["zip", "tar.gz", "gz", "nested zip"],
+    ids=["zip", "tar.gz", "gz", "nii.gz", "nested zip", "nested nii.gz", "bz2", "xz", "zst", "7z"],
 )
-def test_bombs_stop_before_they_fill_disk_or_memory(make, tmp_path):
+def test_bombs_stop_before_they_fill_disk_or_memory(make, words, tmp_path):
     archive = make(tmp_path / "bomb")
     done = subprocess.run(
         [sys.executable, "-c", BOMBED, str(archive), str(tmp_path / "data")],
@@ -190,7 +223,7 @@ def test_bombs_stop_before_they_fill_disk_or_memory(make, tmp_path):
         check=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300 << 20, 300 << 20)),
     )
-    assert "TOO_LARGE" in done.stdout or "left out" in done.stdout
+    assert re.search(words, done.stdout), done.stdout
     assert int(done.stdout.split("RSS")[1]) < 300_000  # kB
     assert not (tmp_path / "data").exists()
     assert not list(tmp_path.glob(".tmp-*"))

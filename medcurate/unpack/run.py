@@ -14,7 +14,15 @@ from medcurate.unpack.folder import commit_folder, fresh_folder, sync_tree
 from medcurate.unpack.formats import unpack_one
 from medcurate.unpack.in_place import index_archive
 from medcurate.unpack.limits import Budget, Limits, Stop
-from medcurate.unpack.record import DAMAGED, Unpacked, archive_facts, fits, read_record, write_record
+from medcurate.unpack.record import (
+    DAMAGED,
+    TOO_LARGE,
+    Unpacked,
+    archive_facts,
+    fits,
+    read_record,
+    write_record,
+)
 from medcurate.unpack.room import check_room
 from medcurate.unpack.sink import NESTED_FOLDER, Nested, Sink, Tally
 
@@ -127,9 +135,12 @@ def _stop_text(archive: Path, last_good: str, stop: Stop) -> str:
 
 def _nothing_text(archive: Path, tally: Tally) -> str:
     first = min(tally.refused, default=None)
-    why = f'; "{first.member}" was left out: {first.detail}' if first else ""
+    why = f'; "{first.member}" was left out: {first.reason}, {first.detail}' if first else ""
+    remedy = (
+        ", or raise ratio there if its publisher made it so" if first and first.reason == TOO_LARGE else ""
+    )
     return (
         f"{archive}: nothing of it is left to unpack: {tally.unwanted:,} members do not match include or have no "
         f"name below strip, {tally.hidden:,} are hidden files, {len(tally.refused):,} were left out{why}. "
-        "Mend the unpack table of its source, or get the archive again."
+        f"Mend the unpack table of its source{remedy}, or get the archive again."
     )
