@@ -160,6 +160,8 @@ def _pairing_problems(key: str, pairing: Pairing, source: Source) -> Iterator[st
         components=tuple(channel.component for channel in source.channels),
         labels=tuple(source.labels),
     )
+    if source.label.vocabulary != "declared" and not hasattr(module, "class_names"):
+        yield f'label.vocabulary: the pairing "{pairing.kind}" knows no table in which a set names its classes'
     try:
         module.check(options, names)
         if hasattr(module, "sample_entries"):

@@ -40,7 +40,7 @@ def test_sources_lists_every_source_with_its_licence():
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--modality", "pet"], {"autopet-2"}),
+        (["--modality", "pet"], {"autopet-2", "sa-med2d-20m-pet"}),
         (["--modality", "oct", "--access", "agreement"], {"retouch"}),
     ],
 )

@@ -172,6 +172,61 @@ def test_a_build_keeps_overlaps_and_leaves_out_what_is_declared(from_folder):
     assert {row["group"] for row in rows} == {"sa-med2d:AbdomenCT1K/Case_00011"}
 
 
+BY_NAME = {"reader": "raster", "decoder": "mask-per-class", "vocabulary": "ontology"}
+
+
+def test_classes_are_what_the_release_calls_them_and_the_rest_keeps_its_name(tmp_path):
+    folder = tmp_path / "lab"
+    (folder / "all").mkdir(parents=True)
+    release(folder / "all")
+    options = {"leave_out": ["*/union_*", "ACDC/#3", *ALL_LEFT_OUT[2:]]}
+    source(folder, "all", options, {"ACDC/rv": "heart-ventricle-right"}, label=BY_NAME)
+    dataset = kit.built(kit.write_recipe(folder, ["all"]), folder / "out", code=3)
+    rows = {(row["label"], row["organ"], row["region"]) for row in dataset.of("all")}
+    assert rows == {
+        ("liver", "liver", "abdomen"),
+        ("kidney", "kidney", "abdomen"),
+        ("heart-ventricle-right", "heart", "thorax"),  # declared
+        ("unmapped:myo", "", ""),
+    }
+    told = lab.command(folder / "recipe.toml", folder / "again")
+    said = subprocess.run(told, capture_output=True, text=True, timeout=120).stderr
+    assert "classes: source all, named 5, unmapped 2, note lv, myo" in said
+
+
+def test_another_name_in_the_release_is_another_dataset(tmp_path):
+    """Labels that come from the data decide bytes as declared ones do."""
+    folder = tmp_path / "lab"
+    (folder / "all").mkdir(parents=True)
+    root = release(folder / "all")
+    options = {"datasets": ["ACDC"], "leave_out": ["ACDC/#3"]}
+    source(folder, "all", options, {}, label=BY_NAME, modality="mr")
+    recipe = kit.write_recipe(folder, ["all"])
+    first = {row["label"] for row in kit.built(recipe, folder / "out").of("all")}
+    renamed = json.loads((root / "SAMed2D_v1_class_mapping_id.json").read_text())
+    renamed["ACDC"] = {"spleen": 0, "myo": 1}
+    (root / "SAMed2D_v1_class_mapping_id.json").write_text(json.dumps(renamed))
+    second = {row["label"] for row in kit.built(recipe, folder / "second").of("all")}
+    assert (first, second) == ({"unmapped:rv", "unmapped:myo"}, {"spleen", "unmapped:myo"})
+
+
+def test_only_a_pairing_with_a_table_of_classes_may_leave_labels_to_it(tmp_path):
+    facts = {
+        "modality": "ct",
+        "pairings": [{"kind": "flat-suffix", "options": {"image_suffix": ".png", "label_suffix": "_m.png"}}],
+        "image": {"reader": "raster"},
+        "label": {"reader": "raster", "decoder": "index", "vocabulary": "ontology"},
+        "labels": {},
+    }
+    kit.write_source(tmp_path, "plain", **facts)
+    recipe = kit.write_recipe(tmp_path, ["plain"])
+    assert (
+        "knows no table in which a set names its classes" in lab.build(recipe, tmp_path / "o", code=1).stderr
+    )
+    kit.write_source(tmp_path, "plain", **facts | {"label": {"reader": "raster", "decoder": "index"}})
+    assert "labels: name at least one" in lab.build(recipe, tmp_path / "o", code=1).stderr
+
+
 def test_an_inverted_mask_is_turned_back(from_folder):
     (row,) = from_folder.of("release-fundus")
     assert (from_folder.masks(row)[0] == mask_of(0, 0)).all()

@@ -9,6 +9,7 @@ from typing import Any
 from medcurate.config.ontology import Ontology
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
+from medcurate.config.terms import UNMAPPED
 from medcurate.job.spec import Job, Term, job_id
 from medcurate.types import Case
 
@@ -20,6 +21,9 @@ def terms_of(source: Source, ontology: Ontology) -> dict[str, Term]:
     """What the source's labels say in rows, by ontology label id."""
     terms = {}
     for name in sorted({*source.labels.values(), *source.regions}):
+        if name.startswith(UNMAPPED):
+            terms[name] = Term(label=name, organ="", region="", laterality="", lesion=False, snomed="")
+            continue
         label = ontology.labels[name]
         terms[name] = Term(
             label=name,

@@ -11,6 +11,7 @@ from typing import Any
 from medcurate.build.cases import Discovery, discover
 from medcurate.build.fetch import OFFLINE, Network, ensure
 from medcurate.build.jobs import jobs_of, terms_of
+from medcurate.build.vocabulary import with_class_names
 from medcurate.commit import write_json
 from medcurate.job.spec import Job
 from medcurate.library import Resolved
@@ -42,6 +43,7 @@ def plan(
     plans = []
     roots = ensure(resolved.sources, data, resolved.homes, network)
     for source, root in zip(resolved.sources, roots, strict=True):
+        source = with_class_names(source, root, resolved.ontology)
         discovery = discover(source, root, resolved.lineage)
         terms = terms_of(source, resolved.ontology)
         jobs = tuple(jobs_of(source, root, discovery.cases, resolved.recipe, terms, parts, tools))

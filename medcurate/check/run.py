@@ -9,6 +9,7 @@ import numpy as np
 
 from medcurate.build.cases import Discovery, discover
 from medcurate.build.fetch import OFFLINE, ensure
+from medcurate.build.vocabulary import with_class_names
 from medcurate.check.findings import SHOWN, Checked
 from medcurate.checks import source_problems
 from medcurate.config.source import Source
@@ -42,6 +43,7 @@ def check(name: str, data: Path, sample: int, told: Told = lambda done: None) ->
     try:
         (root,) = ensure([source], data, {source.id: source_path(name).parent}, OFFLINE)
         found.folder = str(root)
+        source = with_class_names(source, root, ontology())
         discovery = discover(source, root, lineage())
     except MedcurateError as error:
         found.add("files", str(error))

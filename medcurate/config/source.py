@@ -171,7 +171,8 @@ class LabelSpec(Strict):
     look at it: the array lies as the image's does, or along ``axes`` (the directions that its axes grow to:
     "LAI"); "nearest" trusts it and gives every image voxel the label at its centre, outside background.
     ``raters``: what replaces ``{rater}`` in the pairings' options; ``agreement``: how several readings become
-    one, voxel by voxel. ``classes``: a table of what values mean case by case.
+    one, voxel by voxel. ``classes``: a table of what values mean case by case. ``vocabulary``: "ontology" takes the
+    classes that [labels] lacks from the set's own table, each as the label of the ontology that is called so.
     """
 
     reader: str
@@ -183,6 +184,7 @@ class LabelSpec(Strict):
     raters: tuple[str, ...] = ()
     agreement: Literal["", "majority", "union", "intersection"] = ""
     classes: ClassTable | None = None
+    vocabulary: Literal["declared", "ontology"] = "declared"
 
     @model_validator(mode="after")
     def _fitting(self) -> LabelSpec:
@@ -249,12 +251,18 @@ class Source(Strict):
     pairings: Annotated[tuple[Pairing, ...], Field(min_length=1)]
     image: ImageSpec
     label: LabelSpec
-    labels: Annotated[dict[str, str], Field(min_length=1)]  # value, colour or file token -> ontology label id
+    labels: dict[str, str]  # value, colour or file token -> ontology label id
     regions: dict[str, tuple[str, ...]] = Field(default={})  # further label id -> label ids that it unites
     channels: tuple[Channel, ...] = ()
     frames: Literal["", "i", "j", "k"] = ""  # stored axis that counts frames: pictures lie across it
     case: CaseRule = CaseRule()
     errata: tuple[Erratum, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Source:
+        if not self.labels and self.label.vocabulary == "declared":
+            raise ValueError("labels: name at least one")
+        return self
 
     @property
     def namespace(self) -> str:

@@ -61,6 +61,26 @@ def matching(ontology: Ontology, kind: Kind, wanted: str) -> dict[str, Term]:
     return {name: table[name] for name in sorted(hits, key=hits.__getitem__)}
 
 
+UNMAPPED = "unmapped:"
+"""What the label of a class begins with that no label of the ontology is called like."""
+
+
+def label_called(ontology: Ontology, name: str) -> str:
+    """The id of the label that is called ``name``, by id, title or synonym in any case and spelling of blanks.
+
+    "unmapped:" and the name where none is, or more than one; an id comes before titles and synonyms.
+    """
+    plain = _plain(name)
+    if (own := "-".join(plain.split())) in ontology.labels:
+        return own
+    found = {label for label, term in ontology.labels.items() if plain in map(_plain, _said(term))}
+    return found.pop() if len(found) == 1 else f"{UNMAPPED}{own}"
+
+
+def _said(term: Label) -> tuple[str, ...]:
+    return (term.title, *term.synonyms)
+
+
 def nearest(ontology: Ontology, kind: Kind, wanted: str) -> str:
     """The id whose id, title, synonym or code is most like ``wanted``; "" where none is alike."""
     ids: dict[str, str] = {}

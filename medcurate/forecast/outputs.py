@@ -37,7 +37,7 @@ def outputs_of(source: Source, recipe: Recipe) -> Outputs:
     axes = len(dict.fromkeys(recipe.slices.axes)) if volumes else 1
     planes = rates.PLANES_PER_VOLUME * axes if volumes else 1
     images = source.cases * max(1, len(source.channels)) * planes
-    masks = round(images * min(rates.MASKS_PER_IMAGE, len(source.labels)))
+    masks = round(images * min(rates.MASKS_PER_IMAGE, len(source.labels) or rates.MASKS_PER_IMAGE))
     return Outputs(
         cases=source.cases,
         images=images,

@@ -102,6 +102,20 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     meaning.refuse_unknown()
 
 
+def class_names(root: Path, options: Options) -> Iterator[tuple[str, str]]:
+    """("dataset/class name", class name) of all classes of the release's map that may be chosen, in its order.
+
+    Raises ConfigError, DataMissing.
+    """
+    class_map = _class_map(root / options.folder / options.classes)
+    meaning = _Meaning(class_map, options, frozenset())
+    for dataset, classes in class_map.items():
+        chosen = not options.datasets or dataset in options.datasets
+        for number, name in classes.items() if chosen and not meaning.leaves_out(dataset) else ():
+            if not meaning.leaves_out(f"{dataset}/{name}", f"{dataset}/#{number}"):
+                yield f"{dataset}/{name}", name
+
+
 def _class_map(path: Path) -> Mapping[str, Mapping[int, str]]:
     try:
         found = json.loads(inside.read(path, _MAP_BYTES))

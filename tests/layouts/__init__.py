@@ -77,6 +77,9 @@ def make(source: Source, folder: Path) -> Expected:
                 if turn == 0:
                     writes += _image_writes(source, name, shown, placed)
                 writes += _label_writes(source, shown, placed)
+            for path, text in made.files.items():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(text)
             sheets.add(made.table, made.rows.get(name.text, {}))
             sheets.add_classes(source.label.classes, name.case, numbered(shown))
             patient, split = sheet.add(name.case, name.own) if sheet else ("", "")

@@ -11,6 +11,7 @@ from build_kit import Dataset, check_counts, write_toml
 
 import layouts
 from layouts import Expected, ExpectedCase
+from layouts.release_shapes import with_classes
 from medcurate.build.run import BuildOptions, build
 from medcurate.checks import modalities
 from medcurate.config.source import Source
@@ -37,7 +38,9 @@ def trees(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected],
 
     Their ``files`` and ``folders`` are left out: a tree is what they unpack to.
     """
-    expected = {source.id: layouts.make(source, folder / "data" / source.id) for source in sources}
+    expected = {
+        source.id: layouts.make(with_classes(source), folder / "data" / source.id) for source in sources
+    }
     for source in sources:
         facts = source.model_dump(mode="json", exclude_defaults=True, exclude={"files", "folders"})
         write_toml(folder / f"{source.id}.toml", _without_none(facts))
@@ -71,6 +74,7 @@ def _without_none(value: Any) -> Any:
 
 def check(source: Source, expected: Expected, dataset: Dataset) -> None:
     """Cases, patients, splits, labels, areas and counts of ``dataset`` are those of the tree."""
+    source = with_classes(source)
     check_counts(dataset)
     assert not dataset.refused(source.id)
     rows = dataset.of(source.id)

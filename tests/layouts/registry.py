@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layouts import dicom_shapes, more_shapes, shapes, table_shapes
+from layouts import dicom_shapes, more_shapes, release_shapes, shapes, table_shapes
 from layouts.shapes import Shape
 from medcurate.config.source import Pairing, Source
 
@@ -17,6 +17,7 @@ SHAPES: dict[str, Callable[[Source, Mapping[str, Any]], Shape]] = {
     "flat-suffix": shapes.flat_suffix,
     "paired-folders": shapes.paired_folders,
     "pattern": more_shapes.pattern,
+    "sa-med2d-release": release_shapes.sa_med2d_release,
     "same-file": more_shapes.same_file,
     "table": table_shapes.table,
 }

@@ -40,6 +40,7 @@ class Shape:
     ``several``: how many label files of one key a case may have. ``names``: all names, where they are not free.
     ``patients`` (by name), ``patient``: what the layout itself says of the patient.
     ``keys`` (by name): the only class that a case shows, where classes have pictures of their own.
+    ``files``: what the set ships besides, by path.
     ``table``, ``rows`` (by name), ``splits`` (by name): what a table that names the cases must say.
     """
 
@@ -50,6 +51,7 @@ class Shape:
     patients: Mapping[str, str] = field(default_factory=dict)
     patient: Callable[[re.Match[str]], str] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     table: Table | None = None
     rows: Mapping[str, dict[str, str]] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
