@@ -8,9 +8,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from medcurate.errors import ConfigError
@@ -23,9 +23,35 @@ _SHOWN_CHARACTERS = 80  # of a value that is quoted in a message
 
 
 class Strict(BaseModel):
-    """Immutable; no key is accepted that is not declared, and no number that is not finite."""
+    """Immutable; accepts no key that is not declared, no number that is not finite, and no value of another type.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A whole number is a number; a list is a tuple. Text is neither a number nor a truth value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        tables = {name for name, field in cls.model_fields.items() if _is_table(field.annotation)}
+        return {
+            key: {name: _frozen(entry) for name, entry in part.items()}
+            if key in tables and isinstance(part, Mapping)
+            else _frozen(part)
+            for key, part in value.items()
+        }
+
+
+def _is_table(annotation: Any) -> bool:
+    """Whether the keys of a table are free and its values of one declared type."""
+    return get_origin(annotation) is dict and Any not in get_args(annotation)
+
+
+def _frozen(value: Any) -> Any:
+    """``value`` with tuples for its lists; what is inside tables is left to the models that they become."""
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
 
 
 def load_model(path: Path, model: type[Model]) -> Model:
@@ -121,13 +147,9 @@ SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "finite_number": _plain("must be a finite number"),
     "string_type": _plain("must be text in quotes"),
     "int_type": _plain("must be a whole number"),
-    "int_parsing": _plain("must be a whole number"),
     "int_parsing_size": _plain("must be a whole number"),
-    "int_from_float": _plain("must be a whole number"),
     "float_type": _plain("must be a number"),
-    "float_parsing": _plain("must be a number"),
     "bool_type": _plain("must be true or false"),
-    "bool_parsing": _plain("must be true or false"),
     "tuple_type": _plain("must be a list in brackets"),
     "dict_type": _plain("must be a table"),
     "model_type": _plain("must be a table"),
