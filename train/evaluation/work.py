@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 import xxhash
 
+from medcurate import __version__
 from medcurate.commit import sha256_file
 from medcurate.storage import Location
 from medcurate.train.config.recipe import TrainRecipe
@@ -88,7 +89,7 @@ def do_parts(
     advance: Callable[[int], None],
 ) -> None:
     """Do all ``parts``, of which none is finished. ``trained``: the model, for the part that is done here."""
-    tasks = [(part, facts.slice(part.first_row, part.rows).select(_SPACINGS)) for part in parts]
+    tasks = ((part, _spacings(facts, part)) for part in parts)
     device = trained.sam.pixel_mean.device if trained else torch.device("cpu")
     threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
     use_one_core(device)
@@ -98,6 +99,11 @@ def do_parts(
     finally:
         torch.set_num_threads(threads)
         cv2.setNumThreads(of_opencv)
+
+
+def _spacings(facts: pa.Table, part: Part) -> pa.Table:
+    """Those of the part's rows, in buffers of their own: what is sent of a slice is all that it was cut from."""
+    return pa.table(facts.select(_SPACINGS).slice(part.first_row, part.rows).to_pydict())
 
 
 def processes_for(device: str, rows: int) -> int:
@@ -117,6 +123,7 @@ def use_one_core(device: torch.device) -> None:
 def identity(work: Work, trained: Trained | None) -> str:
     """A hash of all that decides what the pass of ``work`` finds: a part is taken up where it is the same."""
     facts = {
+        "medcurate": __version__,
         "manifest": work.index.manifest,
         "selection": work.index.selection,
         "rules": asdict(work.rules),
