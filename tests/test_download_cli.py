@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tomllib
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import build_kit
+import pyarrow.parquet as pq
 import pytest
 from download_kit import sha256
 from fault_server import Fault, fault_server
@@ -45,7 +47,7 @@ def archive(tmp_path_factory) -> bytes:
     return stream.getvalue()
 
 
-def recipe(folder: Path, url: str, archive: bytes, **facts) -> Path:
+def recipe(folder: Path, url: str, archive: bytes, suffix: str = ".nii", **facts) -> Path:
     """A recipe over a source that is ``archive`` behind ``url``."""
     phantom = tomllib.loads(source_path("synthetic-ct-phantom").read_text(encoding="utf-8"))
     file = {
@@ -56,6 +58,7 @@ def recipe(folder: Path, url: str, archive: bytes, **facts) -> Path:
     }
     pairings = phantom["pairings"]
     pairings[0]["options"] |= {"images": "set/images", "labels": "set/labels"}
+    pairings[0]["options"] |= {"image_suffix": suffix, "label_suffix": suffix}
     kept = {key: phantom[key] for key in ("modality", "image", "label", "labels")}
     name = build_kit.write_source(folder, "away", **kept, pairings=pairings, files=[file | facts])
     return build_kit.write_recipe(folder, [name])
@@ -106,6 +109,50 @@ def test_a_build_fetches_what_it_needs(tmp_path, archive):
             "serial",
         )
     assert (tmp_path / "out" / "manifest.parquet").is_file()
+
+
+def two_cases(folder: Path, damage: str) -> bytes:
+    """An archive of two cases; of the first one's image either the file inside is damaged, or the zip's member."""
+    files = load_source("synthetic-ct-phantom").files[:4]
+    for file in files:
+        generate(file.origin.generator, folder / file.path)
+        (folder / f"{file.path}.gz").write_bytes(gzip.compress((folder / file.path).read_bytes()))
+    victim = folder / f"{files[0].path}.gz"
+    if damage == "inner file":
+        victim.write_bytes(flipped(victim.read_bytes(), victim.stat().st_size // 2))
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as zipped:
+        for file in files:
+            zipped.write(folder / f"{file.path}.gz", f"top/{file.path}.gz")
+        start = zipped.infolist()[0].header_offset
+    whole = stream.getvalue()
+    return flipped(whole, start + victim.stat().st_size // 2) if damage == "member" else whole
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes((content[at] ^ 0x10,)) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(("damage", "reason"), [("inner file", "CORRUPT"), ("member", "UNPAIRED")])
+def test_damage_inside_an_archive_whose_digest_is_right_costs_one_case(tmp_path, damage, reason):
+    """Fault 14: TotalSegmentator's s0864, through download, digest, unpacking and the whole build."""
+    content = two_cases(tmp_path / "made", damage)
+    with fault_server() as server:
+        server.serve("/set.zip", content)
+        path = recipe(tmp_path, server.url, content, suffix=".nii.gz")
+        (tmp_path / "data").mkdir()
+        words = ["build", "--recipe", path, "--data", tmp_path / "data", "--out", tmp_path / "out"]
+        done = CliRunner().invoke(app, [str(word) for word in (*words, "--engine", "serial")])
+    assert done.exit_code == 3
+    assert "refused cases: 1" in done.output
+    counts = json.loads((tmp_path / "out" / "dataset.json").read_bytes())["sources"]["away"]["counts"][
+        "cases"
+    ]
+    assert (counts["discovered"], counts["written"], counts["rejected"]) == (2, 1, 1)
+    (row,) = pq.read_table(
+        tmp_path / "out" / "rejects.parquet", filters=[("stage", "in", ["pair", "read"])]
+    ).to_pylist()
+    assert (row["reason"], row["source"]) == (reason, "away")
 
 
 def test_progress_has_rate_and_bytes(tmp_path, archive):

@@ -11,8 +11,10 @@ import build_kit
 import lab
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from medcurate.choice import allows, choose, needs_acceptance
+from medcurate.cli.main import app
 from medcurate.config.lineage import Lineage, Rule
 from medcurate.config.source import Licence, Source
 from medcurate.errors import ConfigError
@@ -242,6 +244,28 @@ def test_what_needs_acceptance() -> None:
     assert not needs_acceptance(source("a"))
     assert needs_acceptance(source("a", access="registration"))
     assert needs_acceptance(source("a", licence=unresolved))
+
+
+@pytest.mark.parametrize(
+    ("rule_of_recipe", "left_out"),
+    [("warn", []), ("drop", ["left out: lits: msd-task03-liver holds the same"])],
+)
+def test_stats_tell_what_the_sources_of_a_dataset_share(
+    tmp_path: Path, rule_of_recipe: str, left_out: list[str]
+) -> None:
+    for seed, name in enumerate(("lits", "msd-task03-liver")):
+        lab.write_source(tmp_path, name, cases=2, seed=seed)
+    recipe = lab.write_recipe(tmp_path, "lits", "msd-task03-liver")
+    recipe.write_text(recipe.read_text() + f'lineage = "{rule_of_recipe}"\n')
+    lab.build(recipe, tmp_path / "out")
+    told = CliRunner().invoke(app, ["stats", str(tmp_path / "out")], catch_exceptions=False).stdout
+    lines = [line for line in told.splitlines() if line.startswith(("overlap:", "left out:"))]
+    assert lines[0] == (
+        "overlap: msd-task03-liver holds the same patients as lits (joined only where voxels are equal; "
+        "msd-task03-liver wins)"
+    )
+    assert len(lines) == 1 + len(left_out)
+    assert all(line.startswith(start) for line, start in zip(lines[1:], left_out, strict=True))
 
 
 # --- identity --------------------------------------------------------------------------------------
