@@ -63,7 +63,7 @@ class Served:
 
 @dataclass
 class FaultServer:
-    """What is served, by path; ``bytes_per_s`` slows every body down."""
+    """What is served, by path, with its query or without; ``bytes_per_s`` slows every body down."""
 
     objects: dict[str, Served] = field(default_factory=dict)
     bytes_per_s: float = 0.0
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.state.at_once -= 1
 
     def _answer(self, *, body: bool):
-        served = self.state.objects.get(self.path.split("?")[0])
+        served = self.state.objects.get(self.path) or self.state.objects.get(self.path.split("?")[0])
         if served is None:
             self._empty(404, {})
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -252,14 +253,28 @@ def test_a_collection_comes_series_by_series_and_is_unpacked(tmp_path, server, m
         {"SeriesInstanceUID": "1.2.5", "Modality": "MR", "PatientID": "p2"},
     ]
     asked = server.serve("/getSeries", json.dumps(series).encode())
-    server.serve("/getImage", zipped(a_dcm=b"image", LICENSE=b"CC BY"), [Fault(chunked=True)])
+    for uid in ("1.2.3", "1.2.4"):
+        content = zipped(a_dcm=uid.encode(), LICENSE=b"CC BY")
+        server.serve(f"/getImage?SeriesInstanceUID={uid}", content, [Fault(chunked=True)])
     found = source({"into": "set", "nbia": "A Collection", "modalities": ["CT", "SEG"]})
     folder = have(found, tmp_path)
-    assert set(contents(folder / "set")) == {
-        f"{uid}/{name}" for uid in ("1.2.3", "1.2.4") for name in ("a.dcm", "LICENSE")
+    assert contents(folder / "set") == {
+        f"{uid}/{name}": content
+        for uid in ("1.2.3", "1.2.4")
+        for name, content in (("a.dcm", uid.encode()), ("LICENSE", b"CC BY"))
     }
     assert len(asked.requests) == 1
     assert plan_of(found, tmp_path).there == 2
+    # The same series again is another zip: its host made it anew.
+    shutil.rmtree(folder / "set" / "1.2.3")
+    shutil.rmtree(folder / "archives")
+    server.serve("/getImage?SeriesInstanceUID=1.2.3", zipped(LICENSE=b"CC BY", a_dcm=b"1.2.3"))
+    assert (have(found, tmp_path) / "set" / "1.2.3" / "a.dcm").read_bytes() == b"1.2.3"
+    # What lies there is still what came.
+    archive = folder / "archives" / "set" / "1.2.3.zip"
+    archive.write_bytes(zipped(a_dcm=b"else"))
+    with pytest.raises(ConfigError, match="recorded on"):
+        have(found, tmp_path)
 
 
 def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch):

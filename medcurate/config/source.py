@@ -140,12 +140,19 @@ class SourceFile(Strict):
     sha256: Sha256 | None = None
     md5: Md5 | None = None  # where the publisher states no SHA-256
     size_bytes: Annotated[int, Field(ge=0)] | None = None
+    made_on_request: bool = False  # other bytes every time: what was recorded of one copy binds no other
     unpack: Unpack | None = None  # None: the file is used as it is
 
     @field_validator("path")
     @classmethod
     def _inside(cls, value: str) -> str:
         return below(value)
+
+    @model_validator(mode="after")
+    def _states_no_more_than_it_knows(self) -> SourceFile:
+        if self.made_on_request and (self.sha256 or self.md5 or self.size_bytes is not None):
+            raise ValueError("of a file that is made on request neither digest nor size is known before")
+        return self
 
 
 class Pairing(Strict):

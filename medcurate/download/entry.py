@@ -13,7 +13,8 @@ from medcurate.config.source import Origin
 class Entry:
     """A file as its host lists it. ``path``: below the folder that was asked for, "/" between names.
 
-    ``archive``: whether it is an archive that stands for a folder of its own name. Digests are hexadecimal.
+    ``archive``: whether it is an archive, made on request, that stands for a folder of its own name. Digests are
+    hexadecimal.
     """
 
     path: str

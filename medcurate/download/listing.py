@@ -168,6 +168,7 @@ def _file(entry: Entry, folder: Folder) -> SourceFile:
             sha256=entry.sha256,
             md5=entry.md5,
             size_bytes=entry.size_bytes,
+            made_on_request=entry.archive,
             unpack=Unpack(into=place) if entry.archive else None,
         )
     except ValidationError as error:

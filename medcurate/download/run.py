@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -147,6 +147,8 @@ def _results(outcomes: Sequence[Fetched | BaseException]) -> Downloads:
 
 def _one(task: Task, crew: _Crew, lock: LockFile) -> Fetched:
     wanted = wanted_of(task.source, task.folder, task.file, lock)
+    if task.file.made_on_request:
+        wanted = replace(wanted, sha256=None, size_bytes=None)
     listener = _Listener(crew.bar, lock, task.file.path)
     if client_of(task.file.origin):
         return _through_client(task, wanted, crew, listener)
