@@ -8,12 +8,16 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import layouts
 import pytest
-from build_kit import write_toml
+from build_kit import Dataset, write_toml
 from download_kit import FAST, OTHER, lab, sha256
 from fault_server import Fault, fault_server
+from layouts.proof import check
+from pydicom import dcmread
 
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
+from medcurate.build.run import BuildOptions, build
 from medcurate.checks import source_problems
 from medcurate.config.folder import Folder
 from medcurate.config.identity import identity
@@ -24,7 +28,7 @@ from medcurate.download.types import DownloadError, NeedsRegistrationError, Sour
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.forecast.inputs import Inputs
 from medcurate.forecast.plan import forecast
-from medcurate.library import ontology, resolve
+from medcurate.library import load_source, ontology, resolve
 from medcurate.tables import check_model
 
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -275,6 +279,44 @@ def test_a_collection_comes_series_by_series_and_is_unpacked(tmp_path, server, m
     archive.write_bytes(zipped(a_dcm=b"else"))
     with pytest.raises(ConfigError, match="recorded on"):
         have(found, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lctsc", "hcc-tace-seg"])
+def test_a_packaged_collection_is_fetched_and_built_from_the_archive_of_record(
+    tmp_path, server, monkeypatch, name
+):
+    """Structure sets and segmentations as NBIA gives them: a zip a series, files in it that say nothing."""
+    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    packaged = load_source(name)
+    expected = layouts.make(packaged, tmp_path / "tree")
+    listed = []
+    for number, files in enumerate(series_of(tmp_path / "tree" / packaged.folders[0].into)):
+        uid = f"1.2.{number}"
+        headers = dcmread(files[0], stop_before_pixels=True)
+        listed.append({"SeriesInstanceUID": uid, "Modality": headers.Modality, "Collection": "X"})
+        content = zipped(**{f"1-{at}_dcm": path.read_bytes() for at, path in enumerate(files)})
+        server.serve(f"/getImage?SeriesInstanceUID={uid}", content)
+    server.serve("/getSeries", json.dumps(listed).encode())
+    recipe = {"name": "r", "title": "", "sources": [name], "intensity": {"ct": {"rule": "minmax"}}}
+    path = write_toml(tmp_path / "recipe.toml", recipe | {"slices": {"axes": ["z"]}})
+    options = BuildOptions(
+        data=tmp_path / "data",
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        engine="serial",
+        workers=1,
+        memory_bytes=1 << 30,
+        network=Network(),
+    )
+    build(str(path), options)
+    check(packaged, expected, Dataset(tmp_path / "out"))
+
+
+def series_of(folder: Path) -> list[list[Path]]:
+    """The files of every series: those of a folder, and each label by itself."""
+    labels = [[path] for path in sorted(folder.glob("labels/[!.]*.dcm"))]
+    images = [sorted(path.glob("[!.]*.dcm")) for path in sorted(folder.iterdir()) if path.name != "labels"]
+    return labels + [files for files in images if files]
 
 
 def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch):
