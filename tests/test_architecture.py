@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choice": BASE | {"config", "lineage"},
     "acceptance": BASE | {"choice", "commit", "config"},
     "library": BASE | {"checks", "choice", "config", "lineage", "tables"},
-    "forecast": BASE | {"choice", "config", "download", "library", "lineage", "unpack"},
+    "forecast": BASE
+    | {"build", "choice", "config", "download", "library", "lineage", "pairings", "unpack", "zips"},
     "job": BASE
     | {"commit", "config", "decoders", "engines", "format", "ledger", "readers", "registry", "stages", "types"},
     "pack": BASE | {"claim", "commit", "condition", "engines", "format", "ledger", "lock", "types"},

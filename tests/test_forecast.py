@@ -10,11 +10,14 @@ from typing import Any
 
 import build_kit
 import pytest
+from download_kit import CONTENT, behind, fetch
+from fault_server import fault_server
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
 from medcurate.commit import write_json
 from medcurate.config.source import Unpack
+from medcurate.download import throughput
 from medcurate.errors import ConfigError
 from medcurate.forecast import rates
 from medcurate.forecast.plan import Disk, Forecast, forecast
@@ -124,6 +127,63 @@ def test_what_is_written_follows_cases_channels_and_axes(tmp_path: Path) -> None
     assert (
         told(recipe, tmp_path, workers=1).build_seconds == 2 * told(recipe, tmp_path, workers=2).build_seconds
     )
+
+
+def test_a_lab_s_own_folder_is_counted(tmp_path: Path) -> None:
+    """Where its files are: below --data, or beside its own TOML file."""
+    recipe = write(tmp_path, {}, {"id": "beside"}, {"id": "empty"})
+    here, beside = tmp_path / "data/set-0", tmp_path
+    here.mkdir(parents=True)
+    for folder, names in (
+        (here, ("a.nii", "a_seg.nii", "b.nii", "b_seg.nii", "lost.nii")),
+        (beside, ("c.nii",)),
+    ):
+        for name in names:
+            (folder / name).write_bytes(b"x" * 1000)
+    (tmp_path / "c_seg.nii").write_bytes(b"y" * 500)
+    (tmp_path / "data/empty").mkdir()
+    found = told(recipe, tmp_path)
+    first, second, third = (row.own for row in found.sources)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.cases, first.files, first.size_bytes) == (2, 4, 4000)
+    assert (second.cases, second.files, second.size_bytes) == (1, 2, 1500)
+    assert third.cases is None
+    assert [row.outputs.cases for row in found.sources] == [2, 1, None]
+    assert any(line.startswith("not there: empty: no case found in ") for line in lines(found))
+    shown = CliRunner().invoke(app, ["plan", "--recipe", recipe, "--data", str(tmp_path / "data")]).stdout
+    assert "4: 4.0 kB" in shown
+    assert facts(found)["sources"][0]["own"]["size_bytes"] == 4000
+
+
+def test_the_time_of_downloads_is_measured_where_there_were_any(tmp_path: Path, monkeypatch) -> None:
+    files = [file("a.zip", 100_000_000)]
+    recipe = write(tmp_path, {"files": files})
+    before = told(recipe, tmp_path)
+    assert before.download_seconds == 8.0
+    assert "8 s at 100 Mbit/s (assumed" in "\n".join(lines(before))
+    monkeypatch.setattr(throughput, "LEAST_BYTES", 1)
+    with fault_server(bytes_per_s=2e6) as server:
+        server.serve("/a.zip", CONTENT)
+        assert not fetch(tmp_path / "data", behind(f"{server.url}/a.zip")).errors
+    after = told(recipe, tmp_path)
+    assert 0.2 < after.download_bytes_per_second / 2e6 < 1.5
+    assert "(measured, the last download into this folder)" in "\n".join(lines(after))
+    assert facts(after)["download_rate_measured"]
+
+
+def test_rates_are_summed_and_a_damaged_record_is_no_rate(tmp_path: Path) -> None:
+    throughput.note(tmp_path, 9_999_999, 1.0)  # too little to tell anything
+    assert throughput.measured(tmp_path) is None
+    for number in range(30):
+        throughput.note(tmp_path, 10_000_000 * (number + 1), 10.0)
+    known = throughput.measured(tmp_path)
+    assert known is not None
+    assert (known.downloads, known.bytes_per_second) == (20, 20_500_000.0)
+    for content in (b"", b"{", b"{}", b'[1, {"seconds": 0, "received_bytes": 5}]'):
+        (tmp_path / throughput.FILE).write_bytes(content)
+        assert throughput.measured(tmp_path) is None
 
 
 def test_a_short_disk_is_refused_with_what_it_lacks() -> None:

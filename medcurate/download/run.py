@@ -23,6 +23,7 @@ from medcurate.download.instructions import origin_text
 from medcurate.download.lockfile import LockFile
 from medcurate.download.objects import ObjectFile, s3_filesystem
 from medcurate.download.part import Part
+from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
 from medcurate.download.types import DownloadError, Fetched, Policy, Remote, Wanted
 from medcurate.errors import DiskFull, MedcurateError
@@ -85,7 +86,11 @@ def download(tasks: Sequence[Task], *, jobs: int = 4, policy: Policy | None = No
         client = stack.enter_context(make_client(policy))
         bar = stack.enter_context(_bar(tasks))
         crew = _Crew(policy, Hosts(policy), client, bar)
-        return _all(tasks, crew, locks, jobs)
+        started = time.monotonic()
+        done = _all(tasks, crew, locks, jobs)
+        received = sum(fetched.received_bytes for fetched in done.fetched)
+        note(tasks[0].folder.parent, received, time.monotonic() - started)
+        return done
 
 
 @dataclass(frozen=True, slots=True)

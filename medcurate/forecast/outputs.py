@@ -20,7 +20,7 @@ _TABLES = 3  # manifest, ledger, record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """Estimates, None where the source does not say how many cases it has. ``seconds``: of one core."""
+    """Estimates, None where nobody knows how many cases there are. ``seconds``: of one core."""
 
     cases: int | None
     images: int | None
@@ -29,17 +29,17 @@ class Outputs:
     seconds: float | None
 
 
-def outputs_of(source: Source, recipe: Recipe) -> Outputs:
-    """What a build of ``source`` by ``recipe`` will write, before refusals."""
-    if source.cases is None:
+def outputs_of(source: Source, recipe: Recipe, cases: int | None) -> Outputs:
+    """What a build of ``cases`` of ``source`` by ``recipe`` will write, before refusals."""
+    if cases is None:
         return Outputs(cases=None, images=None, masks=None, size_bytes=None, seconds=None)
     volumes = source.dimensions == 3
     axes = len(dict.fromkeys(recipe.slices.axes)) if volumes else 1
     planes = rates.PLANES_PER_VOLUME * axes if volumes else 1
-    images = source.cases * max(1, len(source.channels)) * planes
+    images = cases * max(1, len(source.channels)) * planes
     masks = round(images * min(rates.MASKS_PER_IMAGE, len(source.labels) or rates.MASKS_PER_IMAGE))
     return Outputs(
-        cases=source.cases,
+        cases=cases,
         images=images,
         masks=masks,
         size_bytes=images * _rate(rates.SAMPLE_BYTES, source.modality)

@@ -9,23 +9,27 @@ from pathlib import Path
 
 from medcurate.choice import needs_acceptance
 from medcurate.config.source import Source
+from medcurate.download.throughput import Throughput, measured
 from medcurate.download.twins import Twins
 from medcurate.errors import ConfigError
 from medcurate.forecast import rates
 from medcurate.forecast.inputs import Inputs, Others, inputs_of
 from medcurate.forecast.outputs import Outputs, outputs_of, written_bytes, written_files
+from medcurate.forecast.own import Own, own_files
 from medcurate.library import Resolved, present_sources
 from medcurate.lineage import Overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceForecast:
-    """One row of the plan. ``accept``: whether a build needs ``--accept-licence`` for it."""
+    """One row of the plan. ``accept``: whether a build needs ``--accept-licence`` for it; ``own``: its files, where it
+    declares none."""
 
     source: Source
     inputs: Inputs
     outputs: Outputs
     accept: bool
+    own: Own | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +60,17 @@ class Forecast:
     sources: tuple[SourceForecast, ...]
     disks: tuple[Disk, ...]
     workers: int
+    throughput: Throughput | None  # of earlier downloads into the same folder
+
+    @property
+    def download_bytes_per_second(self) -> float:
+        """As measured, else as assumed: ``rates.DOWNLOAD_BYTES_PER_SECOND``."""
+        return self.throughput.bytes_per_second if self.throughput else rates.DOWNLOAD_BYTES_PER_SECOND
 
     @property
     def download_seconds(self) -> float:
-        """At ``rates.DOWNLOAD_BYTES_PER_SECOND``, for files of known size."""
-        return sum(entry.inputs.fetch_bytes for entry in self.sources) / rates.DOWNLOAD_BYTES_PER_SECOND
+        """For files of known size."""
+        return sum(entry.inputs.fetch_bytes for entry in self.sources) / self.download_bytes_per_second
 
     @property
     def build_seconds(self) -> float:
@@ -78,21 +88,28 @@ class Forecast:
 
 
 def forecast(resolved: Resolved, data: Path, out: Path, workers: int) -> Forecast:
-    """Look at names and sizes only. Raises ConfigError where a record of downloads is damaged."""
+    """Look at names and sizes only (and at DICOM headers of a lab's own collection).
+
+    Raises ConfigError where a record of downloads is damaged.
+    """
     others = Others(Twins(present_sources(data, resolved.sources)))
-    rows = tuple(_row(source, data / source.id, resolved, others) for source in resolved.sources)
+    rows = tuple(_row(source, data, resolved, others) for source in resolved.sources)
     disks = tuple(_disks(_needs(rows, resolved, data, out)))
-    return Forecast(resolved=resolved, sources=rows, disks=disks, workers=workers)
+    return Forecast(resolved=resolved, sources=rows, disks=disks, workers=workers, throughput=measured(data))
 
 
-def _row(source: Source, folder: Path, resolved: Resolved, others: Others) -> SourceForecast:
+def _row(source: Source, data: Path, resolved: Resolved, others: Others) -> SourceForecast:
+    folder = data / source.id
     inputs = inputs_of(source, folder, others)
     others.add(source, folder, inputs)
+    own = own_files(source, data, resolved.homes[source.id])
+    cases = own.cases if own and own.cases is not None else source.cases
     return SourceForecast(
         source=source,
         inputs=inputs,
-        outputs=outputs_of(source, resolved.recipe),
+        outputs=outputs_of(source, resolved.recipe, cases),
         accept=needs_acceptance(source),
+        own=own,
     )
 
 

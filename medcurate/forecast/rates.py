@@ -18,7 +18,7 @@ MANIFEST_BYTES_PER_MASK = 39
 """776 MB for 20 million rows (docs/benchmarks.md, "Manifest")."""
 
 DOWNLOAD_BYTES_PER_SECOND = 12.5e6
-"""An assumption: a line of 100 Mbit/s."""
+"""An assumption, where nothing was measured: a line of 100 Mbit/s."""
 
 UNPACKED_PER_ARCHIVE = 1.0
 """An assumption: medical archives hold files that are compressed already."""

@@ -39,12 +39,18 @@ def _row(row: SourceForecast) -> tuple[str, ...]:
         _files(len(inputs.fetch), inputs.fetch_bytes),
         f"{inputs.digests} of {inputs.travelling}" if inputs.travelling else "-",
         _files(len(inputs.by_hand), inputs.by_hand_bytes),
-        f"{inputs.there} of {inputs.travelling}" if inputs.travelling else "-",
+        _there(row),
         _number(outputs.cases),
         _about(outputs.images),
         _about(outputs.masks),
         "?" if outputs.size_bytes is None else size_text(outputs.size_bytes),
     )
+
+
+def _there(row: SourceForecast) -> str:
+    if row.own:
+        return _files(row.own.files, row.own.size_bytes)
+    return f"{row.inputs.there} of {row.inputs.travelling}" if row.inputs.travelling else "-"
 
 
 def _files(count: int, size_bytes: int) -> str:
@@ -85,7 +91,7 @@ def lines(found: Forecast, against: Against | None = None) -> Iterator[str]:
     rows = found.sources
     unknown = sum(row.inputs.unknown_sizes for row in rows)
     fetch = sum(row.inputs.fetch_bytes for row in rows)
-    known = f", {size_text(fetch)}, {time_text(found.download_seconds)} at 100 Mbit/s" if fetch else ""
+    known = f", {size_text(fetch)}, {time_text(found.download_seconds)} at {_rate(found)}" if fetch else ""
     yield (
         f"to fetch: {sum(len(row.inputs.fetch) for row in rows)} files{known}"
         + (f"; not counting {unknown} files of unknown size" if unknown else "")
@@ -107,6 +113,14 @@ def lines(found: Forecast, against: Against | None = None) -> Iterator[str]:
             f"disk {disk.path}: at least {size_text(disk.needed_bytes)} of {size_text(disk.free_bytes)} free"
             + inodes
         )
+
+
+def _rate(found: Forecast) -> str:
+    if found.throughput is None:
+        return "100 Mbit/s (assumed: nothing large was downloaded into this folder before)"
+    count = found.throughput.downloads
+    downloads = "the last download" if count == 1 else f"the last {count} downloads"
+    return f"{size_text(found.download_bytes_per_second)}/s (measured, {downloads} into this folder)"
 
 
 def _choices(found: Forecast) -> Iterator[str]:
@@ -131,6 +145,8 @@ def _hands(found: Forecast) -> Iterator[str]:
     if accept:
         yield f"terms to accept with --accept-licence: {', '.join(accept)}"
     for row in found.sources:
+        if row.own and row.own.problem:
+            yield f"not there: {row.own.problem}"
         if row.inputs.by_hand:
             yield (
                 f"by hand: {row.source.id}: {len(row.inputs.by_hand)} files "
@@ -148,6 +164,8 @@ def facts(found: Forecast, against: Against | None = None) -> dict[str, Any]:
         "against": against_facts(against),
         "disks": [asdict(disk) | {"path": str(disk.path), "short": disk.short} for disk in found.disks],
         "download_seconds": found.download_seconds,
+        "download_bytes_per_second": found.download_bytes_per_second,
+        "download_rate_measured": found.throughput is not None,
         "build_seconds": found.build_seconds,
         "workers": found.workers,
     }
@@ -187,5 +205,6 @@ def _source_facts(found: Forecast, row: SourceForecast) -> dict[str, Any]:
         "accept_licence": row.accept,
         "beaten_by": beaten_by(found.resolved.overlaps, source.id),
         **asdict(row.inputs),
+        "own": asdict(row.own) if row.own else None,
         **{f"expected_{name}": value for name, value in asdict(row.outputs).items()},
     }
