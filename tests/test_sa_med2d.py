@@ -9,12 +9,17 @@ from pathlib import Path
 
 import build_kit as kit
 import lab
+import layouts
 import numpy as np
 import pytest
 import sa_med2d_kit as release_kit
+from layouts.proof import check
+from layouts.release_shapes import with_classes
 from sa_med2d_kit import PICTURES, mask_of, release, source, write_png, zipped
 
+from medcurate.build.run import BuildOptions, build
 from medcurate.errors import ConfigError, DataMissing
+from medcurate.library import resolve
 from medcurate.pairings import sa_med2d, sa_med2d_demo
 from medcurate.pairings.found import Names
 
@@ -192,6 +197,28 @@ def test_classes_are_what_the_release_calls_them_and_the_rest_keeps_its_name(tmp
     told = lab.command(folder / "recipe.toml", folder / "again")
     said = subprocess.run(told, capture_output=True, text=True, timeout=120).stderr
     assert "classes: source all, named 5, unmapped 2, note lv, myo" in said
+
+
+def test_the_packaged_recipe_takes_the_release_as_it_is(tmp_path):
+    """All eight modalities; grey pictures and colours keep their bytes, masks their number."""
+    resolved = resolve("sa-med2d-20m")
+    expected = {
+        each.id: layouts.make(with_classes(each), tmp_path / "data" / each.id) for each in resolved.sources
+    }
+    options = BuildOptions(
+        data=tmp_path / "data",
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        engine="serial",
+        workers=1,
+        memory_bytes=1 << 30,
+    )
+    build("sa-med2d-20m", options)
+    dataset = kit.Dataset(tmp_path / "out")
+    for each in resolved.sources:
+        check(each, expected[each.id], dataset)
+    (row, *_) = dataset.of("sa-med2d-20m-xray")
+    assert (row["intensity_low"], row["intensity_high"]) == (None, None)
 
 
 def test_another_name_in_the_release_is_another_dataset(tmp_path):
