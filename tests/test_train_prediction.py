@@ -232,8 +232,12 @@ def test_the_grey_is_that_of_the_training_data(tmp_path: Path) -> None:
 
 
 def test_a_dicom_series_is_a_volume(model, tmp_path: Path) -> None:
+    """Also a part of one: its numbers begin at 3, and a build would ask for the planes before."""
     voxels = np.random.default_rng(0).integers(0, 900, (24, 20, 5)).astype(np.uint16)
-    written(tmp_path, series(voxels))
+    planes = series(voxels)
+    for number, plane in enumerate(planes, start=3):
+        plane.InstanceNumber = number
+    written(tmp_path, planes)
     out = tmp_path / "out" / "mask.nii.gz"
     predict(
         Options(

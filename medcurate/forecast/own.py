@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,5 +44,8 @@ def own_files(source: Source, data: Path, home: Path) -> Own | None:
     return Own(cases=len(usable), files=len(paths), size_bytes=size_bytes)
 
 
-def _paths(entry: Found) -> list[Path]:
-    return [path for file in (*entry.images, *entry.labels) for path in file.paths]
+def _paths(entry: Found) -> Iterator[Path]:
+    for image in entry.images:
+        yield from image.paths
+    for label in entry.labels:
+        yield from label.paths

@@ -22,6 +22,7 @@ from medcurate.stages.planes import Axis, place_back, planes, resolve_axes
 from medcurate.types import Volume
 
 VOLUME_BYTES = 4 << 30  # of one decoded array
+_OPTIONS = {"dicom": {"instance_numbers": "any"}}  # a part of a series may be asked about
 AXES: tuple[Axis, ...] = ("x", "y", "z")
 
 
@@ -101,7 +102,8 @@ def _read(path: Path) -> Volume:
             f"{path}: no reader knows this ending; give NIfTI, NRRD, MetaImage, DICOM or a picture."
         )
     reader = load(READERS, kind, "reader")
-    volume: Volume = reader.read(CaseFiles(root, VOLUME_BYTES), paths, reader.Options())
+    options = reader.Options(**_OPTIONS.get(kind, {}))
+    volume: Volume = reader.read(CaseFiles(root, VOLUME_BYTES), paths, options)
     return volume
 
 
