@@ -24,6 +24,7 @@ from medcurate.config.identity import identity
 from medcurate.config.source import Source
 from medcurate.download import listing, nbia
 from medcurate.download.listing import LIST_FILE, listed_files, with_lists
+from medcurate.download.lockfile import JOURNAL, LOCK_FILE, LockFile
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.forecast.inputs import Inputs
@@ -324,6 +325,48 @@ def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch):
     server.serve("/getSeries", b"[]")
     with pytest.raises(DownloadError, match='no public series of the collection "X"'):
         have(source({"into": "set", "nbia": "X"}), tmp_path)
+
+
+# --- Thousands of files ----------------------------------------------------------------------------
+
+
+def put_many(folder: Path, numbers: range) -> LockFile:
+    lock = LockFile(folder)
+    for number in numbers:
+        lock.put(f"data/{number}", sha256=f"{number:064x}", size_bytes=number, url="u")
+    return lock
+
+
+def test_records_of_many_files_cost_what_one_does_and_survive_a_kill(tmp_path):
+    put_many(tmp_path, range(300))  # and killed: nothing settles
+    journal = tmp_path / JOURNAL
+    written_whole = (tmp_path / LOCK_FILE).stat().st_mtime_ns
+    with open(journal, "ab") as stream:
+        stream.write(b'{"path": "data/300", "sha2')  # in the middle of a line
+    found = LockFile(tmp_path)
+    assert all(found.get(f"data/{number}").sha256 == f"{number:064x}" for number in range(300))
+    assert found.get("data/300") is None
+    assert (tmp_path / LOCK_FILE).stat().st_mtime_ns == written_whole
+    put_many(tmp_path, range(290, 310)).settle()
+    assert not journal.exists()
+    assert len(json.loads((tmp_path / LOCK_FILE).read_bytes())) == 310
+
+
+def test_a_damaged_journal_is_not_forgotten(tmp_path):
+    put_many(tmp_path, range(100))
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(journal.read_bytes().replace(b'"sha256"', b'"sha25"', 1))
+    with pytest.raises(ConfigError, match="restore it from a backup"):
+        LockFile(tmp_path)
+
+
+def test_a_download_of_many_files_leaves_one_record(tmp_path, server):
+    files = {f"{number:03d}_i.nii.gz": f"image {number}".encode() for number in range(100)}
+    hub(server, files)
+    folder = have(on_hub(), tmp_path)
+    assert contents(folder / "data") == files
+    assert not (folder / JOURNAL).exists()
+    assert len(json.loads((folder / LOCK_FILE).read_bytes())) == 100
 
 
 # --- Without a list --------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ def verify(source: Source, folder: Path, fetched: Sequence[Fetched] = ()) -> dic
                 size_bytes=stamp["size_bytes"],
                 url=origin_text(file.origin),
             )
+    if writable:
+        lock.settle()
     if problems:
         raise ConfigError(
             "\n".join(problems)

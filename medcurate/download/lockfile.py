@@ -1,21 +1,26 @@
 """Trust on first use: ``downloads.lock.json`` beside a source's files says what they were when they came.
 
-For a file whose source declares no SHA-256 the recorded one is what every later copy must have.
+For a file whose source declares no SHA-256 the recorded one is what every later copy must have. Once there are
+many entries, new ones are appended to a journal beside the file, which reading takes in: writing thousands of
+entries whole, thousands of times, would cost more than the downloads.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medcurate.commit import write_json
+from medcurate.commit import output_error, write_json
 from medcurate.errors import ConfigError
 
 LOCK_FILE = "downloads.lock.json"
+JOURNAL = "downloads.lock.journal"  # a line an entry
+_WHOLE_ENTRIES = 64  # up to so many the file is written whole every time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +35,13 @@ class Entry:
 
 
 class LockFile:
-    """The entries of one source's folder, by path below it. Written whole at every change, by one process."""
+    """The entries of one source's folder, by path below it. Kept at every change, by one process."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_FILE
-        self._entries = _read(self.path)
+        self._journal = folder / JOURNAL
+        self._entries = {**_read(self.path), **_journalled(self._journal)}
+        self._appending = False  # to a journal of this process's own: another's may end in half a line
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Entry | None:
@@ -50,7 +57,22 @@ class LockFile:
             date = datetime.now(UTC).isoformat(timespec="seconds")
             entry = Entry(sha256=sha256, size_bytes=size_bytes, url=url, etag=etag, date=date)
             self._entries[path] = entry
-            write_json(self.path, {name: asdict(each) for name, each in self._entries.items()})
+            if self._appending:
+                _append(self._journal, json.dumps({"path": path, **asdict(entry)}))
+            else:
+                self._write()
+                self._appending = len(self._entries) >= _WHOLE_ENTRIES
+
+    def settle(self) -> None:
+        """Take what was appended into the file. Raises OutputError."""
+        with self._lock:
+            if self._journal.exists():
+                self._write()
+                self._appending = False
+
+    def _write(self) -> None:
+        write_json(self.path, {name: asdict(each) for name, each in self._entries.items()})
+        self._journal.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Entry]:
@@ -62,10 +84,38 @@ def _read(path: Path) -> dict[str, Entry]:
     try:
         return {name: _entry(facts) for name, facts in json.loads(content).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path}: damaged ({error}). It holds the digests that files had when they came; restore it from a "
-            "backup, or remove it to trust the files that are there now."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path}: damaged ({error}). It holds the digests that files had when they came; restore it from a "
+        "backup, or remove it to trust the files that are there now."
+    )
+
+
+def _append(path: Path, line: str) -> None:
+    """Raises OutputError."""
+    try:
+        with open(path, "ab") as stream:
+            stream.write(line.encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def _journalled(path: Path) -> dict[str, Entry]:
+    """What was appended; a last line that a kill cut off was not kept, and its file has not got its name."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    try:
+        facts = [json.loads(line) for line in lines[:-1]]
+        return {str(each.pop("path")): _entry(each) for each in facts}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _damaged(path, error) from error
 
 
 def _entry(facts: Mapping[str, object]) -> Entry:

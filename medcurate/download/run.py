@@ -83,6 +83,7 @@ def download(tasks: Sequence[Task], *, jobs: int = 4, policy: Policy | None = No
             if task.folder not in locks:
                 stack.enter_context(locked(task.folder / LOCK_FOLDER, f"downloading {task.source.id}"))
                 locks[task.folder] = LockFile(task.folder)
+                stack.callback(locks[task.folder].settle)
         client = stack.enter_context(make_client(policy))
         bar = stack.enter_context(_bar(tasks))
         crew = _Crew(policy, Hosts(policy), client, bar)
