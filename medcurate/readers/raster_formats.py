@@ -26,6 +26,7 @@ from medcurate.types import Array
 CheckClaim = Callable[[int, int], None]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK = struct.Struct(">I4s")  # length of the data, kind
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}  # colour type -> channels after decoding
 _PNG_PALETTE = 3
 # A marker that ends entropy-coded data: not a stuffed zero, not a restart, not a fill byte.
@@ -67,16 +68,20 @@ def _png(content: bytes, check_claim: CheckClaim, indices: bool) -> Array:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    view = memoryview(content)
     at, kind = len(_PNG), b""
     while kind != b"IEND":
-        length, kind = struct.unpack(">I4s", content[at : at + 8].ljust(8, b"\0"))
-        data, crc = content[at + 8 : at + 8 + length], content[at + 8 + length : at + 12 + length]
+        if at + _PNG_CHUNK.size > len(content):
+            raise CaseRejected(Reason.CORRUPT, "the PNG is cut")
+        length, kind = _PNG_CHUNK.unpack_from(content, at)
+        start, end = at + _PNG_CHUNK.size, at + _PNG_CHUNK.size + length
+        crc = content[end : end + 4]
         if len(crc) != 4:
             raise CaseRejected(Reason.CORRUPT, "the PNG is cut")
-        if isal_zlib.crc32(data, isal_zlib.crc32(kind)) != int.from_bytes(crc, "big"):
+        if isal_zlib.crc32(view[at + 4 : end]) != int.from_bytes(crc, "big"):
             raise CaseRejected(Reason.CORRUPT, "a chunk of the PNG has a wrong CRC")
-        yield kind, data
-        at += 12 + length
+        yield kind, content[start:end]
+        at = end + 4
 
 
 def _png_joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
