@@ -111,6 +111,12 @@ def test_a_remote_dataset_gives_the_same_answers(dataset):
         assert stats.compute(server.url).answers == stats.compute(dataset).answers
 
 
+@pytest.mark.parametrize("first_rows", [0, 1])
+def test_terms_that_the_first_rows_lack_are_found(dataset, answers, monkeypatch, first_rows):
+    monkeypatch.setattr("medcurate.explore.stats._FIRST_ROWS", first_rows)
+    assert {answer.query.name: answer.rows for answer in stats.compute(dataset).answers} == answers
+
+
 def test_totals(dataset, masks):
     totals = stats.compute(dataset).totals
     assert totals == {

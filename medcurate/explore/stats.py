@@ -24,20 +24,29 @@ CHARTS = ("bar", "stacked-bar", "histogram", "none")
 _COMMENT = re.compile(r"^-- ([a-z-]+): (.+)$", re.MULTILINE)
 _KEYS = {"title", "order", "chart", "x", "y", "colour", "default-up-to"}
 
-# One scan serves most queries. A label decides its organ and whether it is a lesion, a source its licence, so
-# these need no grouping. ``first_masks`` counts masks that are the first of their image: added up over labels
-# it is the number of images; ``organ_images`` likewise, by organ.
+# One scan serves most queries. ``first_masks`` counts masks that are the first of their image: added up over
+# labels it is the number of images; ``organ_images`` likewise, by organ.
+_COUNTS = """
+CREATE TEMP TABLE counts AS
+SELECT
+    source, split, modality, label, count(*) AS masks, count_if(annotation = 0) AS first_masks,
+    count_if(organ_first) AS organ_images
+FROM manifest
+GROUP BY source, split, modality, label
+"""
+# A label decides its organ and whether it is a lesion, a source its licence. The first rows know most of them,
+# so that these columns are seldom read whole: not at all where none is missing.
+_FACTS = """
+CREATE TEMP TABLE {key}_facts AS
+SELECT {key}, {facts} FROM (SELECT {key}, {columns} FROM manifest LIMIT {first_rows}) GROUP BY {key};
+INSERT INTO {key}_facts
+SELECT {key}, {facts} FROM manifest
+WHERE {key} IN (SELECT {key} FROM counts EXCEPT SELECT {key} FROM {key}_facts) GROUP BY {key}
+"""
+_FIRST_ROWS = 100_000
+_DECIDED_BY = {"label": ("organ", "lesion"), "source": ("licence", "commercial")}
 _SUMMARY = """
-CREATE TEMP TABLE summary AS
-SELECT source, split, modality, label, unnest(facts), masks, first_masks, organ_images
-FROM (
-    SELECT
-        source, split, modality, label,
-        any_value({organ: organ, lesion: lesion, licence: licence, commercial: commercial}) AS facts,
-        count(*) AS masks, count_if(annotation = 0) AS first_masks, count_if(organ_first) AS organ_images
-    FROM manifest
-    GROUP BY source, split, modality, label
-)
+CREATE TEMP TABLE summary AS FROM counts JOIN label_facts USING (label) JOIN source_facts USING (source)
 """
 
 
@@ -135,7 +144,7 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
         wanted = [known[name] for name in names] or list(known.values())
         wanted = [query for query in wanted if ("rejects" if query.of_rejects else "manifest") in tables]
         if "manifest" in tables and (not names or any("FROM summary" in query.sql for query in wanted)):
-            connection.execute(_SUMMARY)
+            _summarise(connection)
         totals = {} if names else _totals(connection, tables)
         masks = totals.get("masks", 0)
         left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
@@ -154,6 +163,17 @@ def readable(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def _summarise(connection: DuckDBPyConnection) -> None:
+    """Make the table ``summary``: counts by source, split, modality and label, with what these decide."""
+    connection.execute(_COUNTS)
+    for key, columns in _DECIDED_BY.items():
+        facts = ", ".join(f"any_value({name}) AS {name}" for name in columns)
+        connection.execute(
+            _FACTS.format(key=key, facts=facts, columns=", ".join(columns), first_rows=_FIRST_ROWS)
+        )
+    connection.execute(_SUMMARY)
 
 
 def _totals(connection: DuckDBPyConnection, tables: set[str]) -> dict[str, int]:
