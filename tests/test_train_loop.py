@@ -21,7 +21,9 @@ from loop_kit import (
     losses,
     losses_lines,
     start,
+    told,
     torchrun,
+    train_here,
     trainers,
     wait_for,
     weights,
@@ -127,7 +129,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, dataset, alone
 def test_accumulation_equals_the_large_batch(tmp_path, dataset, alone):
     text = RECIPE.replace("batch_images = 4", "batch_images = 4\nmicro_batch = 1")
     run = tmp_path / "run"
-    finish(start(write_recipe(tmp_path, text), dataset, run))
+    train_here(write_recipe(tmp_path, text), dataset, run)
     assert losses(run) == pytest.approx(losses(alone), rel=TOLERANCE)
 
 
@@ -154,7 +156,7 @@ def test_patients_of_the_run_that_it_started_from_are_its_own_too(tmp_path, data
     text = RECIPE.replace("[data]", '[data]\nsplit = "val"').replace(f"batches = {BATCHES}", "batches = 1")
     first = checkpoints(alone)[-1] / "model.safetensors"
     run = tmp_path / "run"
-    finish(start(write_recipe(tmp_path, text), dataset, run, "--checkpoint", str(first)))
+    train_here(write_recipe(tmp_path, text), dataset, run, checkpoint=str(first))
     rows = pq.read_table(dataset / "manifest.parquet").to_pylist()
     seen = {row["group"] for row in rows if row["split"] in {"train", "val"}}
     assert set(json.loads((checkpoints(run)[-1] / "groups.json").read_text())) == seen
@@ -164,7 +166,7 @@ def test_patients_of_the_run_that_it_started_from_are_its_own_too(tmp_path, data
 def test_what_is_told_by_a_checkpoint_is_told_before_it(tmp_path, dataset):
     text = RECIPE.replace("log_every = 1", "log_every = 4")
     run = tmp_path / "run"
-    finish(start(write_recipe(tmp_path, text), dataset, run))
+    train_here(write_recipe(tmp_path, text), dataset, run)
     assert [line["batches"] for line in losses_lines(run)] == [3, 4, 6, 8, 9, 10]
 
 
@@ -217,12 +219,25 @@ def test_processes_of_the_verb_get_its_signals(tmp_path, dataset, alone):
     process = start(recipe, dataset, run, *options)
     wait_for(run, 3, process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    finish(process, 128 + signal.SIGTERM)
     stopped = last_state(run)["batches"]
     assert 3 <= stopped < BATCHES
     assert losses_lines(run)[-1]["batches"] == stopped
     finish(start(recipe, dataset, run, *options))
     assert last_state(run)["sample_digest"] == last_state(alone)["sample_digest"]
+
+
+@pytest.mark.parametrize("mistake", ["no dataset", "no number"])
+def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, dataset, mistake):
+    text = RECIPE.replace("[run]", "[optimiser]\nlr = 1e30\n[run]") if mistake == "no number" else RECIPE
+    data, run = dataset if mistake == "no number" else tmp_path / "nowhere", tmp_path / "run"
+    options = ("--workers", "0", "--processes", "2", "--restarts", "3")
+    error = finish(start(write_recipe(tmp_path, text), data, run, *options), 1)
+    assert error.count("error: ") == 1
+    assert "Traceback" not in error
+    if mistake == "no number":
+        assert len(told(run, "trainable")) == 1
+        assert (run / "failed-batch" / "rank-1.json").is_file()
 
 
 def test_an_unwanted_resume_is_refused(tmp_path, dataset, alone):

@@ -103,6 +103,14 @@ def test_a_failure_replaces_the_record_of_the_one_before(tmp_path, dataset):
     ]
 
 
+def test_a_batch_that_the_run_passes_after_all_is_forgotten(tmp_path, dataset):
+    """With a higher bound the same run goes on; what fails later is another batch."""
+    run = _stopped(RECIPE.replace("[run]", "[run]\nstop_above = 0.01"), tmp_path, dataset)
+    assert (run / "failed-batch").is_dir()
+    train_here(write_recipe(tmp_path), dataset, run)
+    assert not (run / "failed-batch").exists()
+
+
 def test_what_cannot_be_replayed_is_said(tmp_path, dataset):
     recipe, run = write_recipe(tmp_path), tmp_path / "run"
     with pytest.raises(ConfigError, match="no failed batch here"):

@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from medcurate.errors import MedcurateError
+from medcurate.errors import ConfigError, MedcurateError
 from medcurate.train.command import train
+from medcurate.train.launch import Hopeless, tell_launcher
 
 
 def main() -> None:
@@ -17,7 +18,11 @@ def main() -> None:
     try:
         app()
     except MedcurateError as error:
-        typer.echo(f"error: {error}", err=True)
+        message = f"error: {error}"
+        if isinstance(error, ConfigError | Hopeless):
+            tell_launcher(message)
+        else:
+            typer.echo(message, err=True)
         sys.exit(1)
 
 

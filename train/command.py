@@ -157,7 +157,7 @@ def _become_torchrun(processes: int, restarts: int) -> NoReturn:
     own = (
         sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
     )  # the verb, or ``python -m medcurate.train``
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-m", "medcurate.train.launch", "--standalone"]
     command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "medcurate.train", *own]
     sys.stdout.flush()
     os.execv(sys.executable, command)

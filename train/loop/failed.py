@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,18 @@ def write_failed(
         for record in to_records(turn, piece.batch.keys, piece.batch.annotations)
     ]
     write_records(folder / f"prompts-rank-{rank}.jsonl", records)
+
+
+def forget_failed(folder: Path, batches: int) -> None:
+    """Remove the record of a batch that the run, of which ``batches`` are done, has passed after all."""
+    if not folder.exists():
+        return
+    try:
+        passed = read_failed(folder).batches < batches
+    except ConfigError:  # damaged: it tells nobody anything
+        passed = True
+    if passed:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_failed(folder: Path) -> FailedBatch:

@@ -14,9 +14,10 @@ import torch
 from medcurate.errors import MedcurateError
 from medcurate.progress import Progress, amount_text, progress
 from medcurate.train.config.recipe import TrainRecipe, digest
+from medcurate.train.launch import Hopeless
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.accumulate import Piece, Terms, summed
-from medcurate.train.loop.failed import FAILED_FOLDER, write_failed
+from medcurate.train.loop.failed import FAILED_FOLDER, forget_failed, write_failed
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
 from medcurate.train.loop.record import write_run
 from medcurate.train.loop.session import Session
@@ -27,8 +28,12 @@ from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
 
 
-class TrainingStopped(MedcurateError):
-    """The run cannot go on (loss not usable, data of another process); says what was kept and how to continue."""
+class TrainingStopped(Hopeless):
+    """The loss cannot be used, or the weights; says what was kept and how to continue."""
+
+
+class OthersStopped(MedcurateError):
+    """Another process cannot read its data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Outcome:
 def train(recipe: TrainRecipe, options: Options) -> Outcome:
     """Train in this process, one of those that torchrun started or the only one.
 
-    Raises ConfigError, StorageError, OutputError and TrainingStopped.
+    Raises ConfigError, StorageError, OutputError, TrainingStopped and OthersStopped.
     """
     with joined(options.device) as world, noted_signals() as request:
         leave_cores(world.device, options.workers)
@@ -155,7 +160,7 @@ class _Run:
             raise
         (failed,) = world.total([0])
         if failed:
-            raise TrainingStopped(
+            raise OthersStopped(
                 f"{failed} of {world.size} processes cannot read their data; they say why. The last checkpoint is in "
                 f"{self._out / checkpoint.FOLDER}; the same command goes on from it once that is mended."
             )
@@ -253,6 +258,7 @@ class _Run:
             )
         if self._session.world.leads:
             self._session.save(self._out, self._facts)
+            forget_failed(self._out / FAILED_FOLDER, self._session.state.batches)
         self._session.world.barrier()
         return self._out / checkpoint.FOLDER / checkpoint.name_of(self._session.state)
 
