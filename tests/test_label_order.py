@@ -97,6 +97,31 @@ def test_values_mean_what_the_set_says(name: str) -> None:
     assert dict(load_source(name).labels) == numbered
 
 
+NAMED = {  # what regions and segments are called, where a name alone could mislead
+    "lctsc": {"Lung_L": "lung-left", "Lung_R": "lung-right", "SpinalCord": "spinal-cord"},
+    "nsclc-radiomics": {"GTV-1": "lung-tumor", "Lung-Left": "lung-left", "Lungs-Total": "lung"},
+    "pediatric-ct-seg": {
+        "Femoral Head Lef": "femoral-head-left",
+        "Femoral Head Rig": "femoral-head-right",
+        "Lt Adrenal": "adrenal-gland-left",
+        "Rt Adrenal": "adrenal-gland-right",
+        "Spinal Canal": "spinal-canal",  # and not the cord
+    },
+    "colorectal-liver-metastases": {
+        "Hepatic": "hepatic-vein",
+        "Portal": "portal-vein",
+        "Tumor_7": "liver-tumor",
+    },
+    "hcc-tace-seg": {"Mass": "liver-tumor", "Portal vein": "portal-vein"},
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_names_mean_what_the_set_says(name: str) -> None:
+    labels = load_source(name).labels
+    assert {key: labels[key] for key in NAMED[name]} == NAMED[name]
+
+
 def test_the_two_halves_of_amos_have_one_order() -> None:
     assert load_source("amos22-ct").labels == load_source("amos22-mr").labels
 
