@@ -320,9 +320,10 @@ def series_of(folder: Path) -> list[list[Path]]:
     return labels + [files for files in images if files]
 
 
-def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch):
+@pytest.mark.parametrize("answer", [b"[]", b""])
+def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch, answer):
     monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
-    server.serve("/getSeries", b"[]")
+    server.serve("/getSeries", answer)
     with pytest.raises(DownloadError, match='no public series of the collection "X"'):
         have(source({"into": "set", "nbia": "X"}), tmp_path)
 

@@ -104,7 +104,10 @@ class HttpFile:
 
 
 def get_json(client: httpx.Client, url: str) -> Any:
-    """What ``url`` answers as JSON. Raises RefusedError, TransientError; ConfigError for other addresses."""
+    """What ``url`` answers as JSON, None for an empty body.
+
+    Raises RefusedError, TransientError; ConfigError for addresses that are not allowed.
+    """
     check_url(url)
     content = bytearray()
     with HttpFile(client=client, url=url).open(0, None) as answer:
@@ -113,7 +116,7 @@ def get_json(client: httpx.Client, url: str) -> Any:
             if len(content) > _LIST_BYTES:
                 raise RefusedError(f"its list is longer than {_LIST_BYTES >> 20} MiB")
     try:
-        return json.loads(content)
+        return json.loads(content) if content.strip() else None
     except ValueError as error:
         raise TransientError(f"it answers with damaged JSON ({error})") from error
 
