@@ -40,7 +40,8 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     data = isal_zlib.compress(filtered, 1)
-    return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", data), _END))
+    del filtered  # as large as the image; a large picture's bytes are joined once
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), _END))
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
@@ -124,6 +125,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         offset = end
 
 
-def _chunk(kind: bytes, payload: bytes) -> bytes:
+def _chunk(kind: bytes, payload: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     crc = isal_zlib.crc32(payload, isal_zlib.crc32(kind))
-    return b"".join((struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", crc)))
+    return struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", crc)
