@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from loop_kit import BATCHES, RECIPE, checkpoints, last_state, losses, train_here, weights, write_recipe
+from safetensors.torch import load_file
 from stream_kit import small_dataset
 
 from medcurate.errors import ConfigError
@@ -60,9 +61,12 @@ def _named(folder):
 
 
 def _assert_same(run, whole):
+    """Losses, weights and the optimiser's moments, to the bit."""
     assert losses(run) == losses(whole)
-    mine, theirs = weights(run), weights(whole)
-    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    for name in ("model.safetensors", "optimiser.safetensors"):
+        mine, theirs = (load_file(checkpoints(folder)[-1] / name) for folder in (run, whole))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["still named", "not named"])
@@ -137,6 +141,15 @@ def test_a_run_may_become_longer_unless_its_learning_rate_knows_its_end(tmp_path
     train_here(write_recipe(tmp_path, HALF.replace("[run]", cosine)), dataset, run)
     with pytest.raises(ConfigError, match=f"run.batches was {BATCHES // 2}, is {BATCHES}"):
         train_here(write_recipe(tmp_path, RECIPE.replace("[run]", cosine)), dataset, run)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw"])
+def test_the_optimiser_goes_on_with_its_moments(tmp_path, dataset, optimiser):
+    table = f'[optimiser]\nname = "{optimiser}"\nlr = 1e-2\nweight_decay = 0.1\nclip_norm = 1.0\n[run]'
+    train_here(write_recipe(tmp_path, RECIPE.replace("[run]", table)), dataset, tmp_path / "whole")
+    for text in (HALF, RECIPE):
+        train_here(write_recipe(tmp_path, text.replace("[run]", table)), dataset, tmp_path / "run")
+    _assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, dataset, half):
