@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from fault_server import FaultServer, fault_server
 
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
 from medcurate.commit import write_json
+from medcurate.config.folder import Folder
 from medcurate.config.source import Source
+from medcurate.download import nbia
 from medcurate.download.lockfile import LOCK_FILE, LockFile
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, packaged_sources
@@ -174,6 +177,26 @@ def test_a_packaged_neighbour_that_came_earlier_has_it(tmp_path, monkeypatch):
     assert made.read_bytes() == folders[1].encode()
     assert inode(tmp_path / infection.id / "covidqu.zip") == inode(tmp_path / "covid-qu-ex/covidqu.zip")
     assert (tmp_path / infection.id / LOCK_FILE).is_file()
+
+
+def test_a_collection_that_two_sources_list_comes_once(tmp_path, server, monkeypatch):
+    """As the sources of PleThora name the scans of NSCLC-Radiomics."""
+    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    series = [{"SeriesInstanceUID": uid, "Modality": "CT", "PatientID": "p"} for uid in ("1.2", "1.3")]
+    server.serve("/getSeries", json.dumps(series).encode())
+    served = [
+        server.serve(f"/getImage?SeriesInstanceUID={uid}", zipped({"a.dcm": uid.encode()}))
+        for uid in ("1.2", "1.3")
+    ]
+    folder = {"into": "scans", "nbia": "A Collection"}
+    pair = [source("one").model_copy(update={"folders": (Folder.model_validate(folder),)})]
+    pair.append(pair[0].model_copy(update={"id": "two"}))
+    have(tmp_path, *pair)
+    assert [len(each.requests) for each in served] == [1, 1]
+    for uid in ("1.2", "1.3"):
+        first, second = (tmp_path / name / "scans" / uid / "a.dcm" for name in ("one", "two"))
+        assert inode(first) == inode(second)
+        assert second.read_bytes() == uid.encode()
 
 
 def test_no_hard_links_means_a_copy(tmp_path, server, monkeypatch):

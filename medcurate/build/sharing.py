@@ -5,7 +5,9 @@ Sources keep folders of their own; only the bytes in them are one, by hard links
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.config.source import Source, SourceFile
@@ -28,19 +30,18 @@ def share(source: Source, folder: Path, twins: Twins, fetched: Sequence[Fetched]
 
     ``fetched``: files of this command, whose digests are known. Raises OutputError, ConfigError.
     """
-    packed = packed_files(source, folder)
-    needed = needed_files(source, folder)
-    if not any(twins.of(source, file) for file in (*packed, *needed)):
+    wanted = [*packed_files(source, folder), *needed_files(source, folder)]
+    if not any(twins.of(source, file) for file in wanted):
         return []
     with locked(folder / LOCK_FOLDER, f"sharing files with {source.id}"):
-        for file in packed:
-            _share_folder(source, folder, file, twins)
-        digests = {each.target: each for each in fetched}
-        return [
-            came
-            for file in needed_files(source, folder)
-            if (came := _share_file(source, folder, file, twins, digests))
-        ]
+        sharing = _Sharing(source, folder, twins, {each.target: each for each in fetched})
+        folders = [sharing.unpacked(file) for file in packed_files(source, folder)]
+        came = [sharing.file(file) for file in needed_files(source, folder)]
+        sharing.lock.settle()
+    owners = Counter(owner for owner in (*folders, *(each.owner for each in came if each)) if owner)
+    for owner, count in owners.items():
+        emit("shared", source=source.id, files_and_folders=count, of=owner)
+    return [each.fetched for each in came if each]
 
 
 def leaders(tasks: Sequence[Task]) -> list[Task]:
@@ -58,48 +59,60 @@ def _come_bytes(task: Task) -> int:
     return Part(task.folder / task.file.path).size_bytes
 
 
-def _share_folder(source: Source, folder: Path, file: SourceFile, twins: Twins) -> None:
-    assert file.unpack is not None
-    for twin in twins.of(source, file):
-        if can_clone(file, twin.file, twin.folder):
-            assert twin.file.unpack is not None
-            if clone(twin.folder / twin.file.unpack.into, folder / file.unpack.into):
-                emit("shared", source=source.id, folder=file.unpack.into, unpacked_by=twin.source.id)
-                return
+@dataclass(frozen=True, slots=True)
+class _Came:
+    fetched: Fetched
+    owner: str
 
 
-def _share_file(
-    source: Source, folder: Path, file: SourceFile, twins: Twins, known: dict[Path, Fetched]
-) -> Fetched | None:
-    lock = LockFile(folder)
-    for twin in twins.of(source, file):
-        if not twin.path.is_file():
-            continue
-        came = known.get(twin.path) if twin.file.md5 == file.md5 else None
-        size = twin.path.stat().st_size
-        found = (
-            {"sha256": came.sha256, "md5": file.md5 or ""}
-            if came
-            else file_digests(twin.path, md5=file.md5 is not None)
+class _Sharing:
+    """What one source takes from the others; its folder is locked."""
+
+    def __init__(self, source: Source, folder: Path, twins: Twins, known: Mapping[Path, Fetched]) -> None:
+        self.lock = LockFile(folder)
+        self._source, self._folder, self._twins, self._known = source, folder, twins, known
+        self._locks: dict[Path, LockFile] = {}  # of the others, by folder
+
+    def unpacked(self, file: SourceFile) -> str:
+        """Take an unpacked folder; returns whose, "" where nobody has it."""
+        assert file.unpack is not None
+        for twin in self._twins.of(self._source, file):
+            if can_clone(file, twin.file, twin.folder):
+                assert twin.file.unpack is not None
+                if clone(twin.folder / twin.file.unpack.into, self._folder / file.unpack.into):
+                    return twin.source.id
+        return ""
+
+    def file(self, file: SourceFile) -> _Came | None:
+        """Take a file whose bytes are those that are wanted."""
+        for twin in self._twins.of(self._source, file):
+            if not twin.path.is_file():
+                continue
+            found, size = self._digests(twin, file), twin.path.stat().st_size
+            if mismatch(wanted_of(self._source, self._folder, file, self.lock), found, size):
+                continue  # damaged, or not what is wanted here: it is had as if nobody had it
+            link(twin.path, self._folder / file.path)
+            return _Came(self._record(file, twin, found["sha256"], size), twin.source.id)
+        return None
+
+    def _digests(self, twin: Twin, file: SourceFile) -> dict[str, str]:
+        came = self._known.get(twin.path) if twin.file.md5 == file.md5 else None
+        if came:
+            return {"sha256": came.sha256, "md5": file.md5 or ""}
+        return file_digests(twin.path, md5=file.md5 is not None)
+
+    def _record(self, file: SourceFile, twin: Twin, sha256: str, size_bytes: int) -> Fetched:
+        """Record a shared file as coming from where its twin came from."""
+        if twin.folder not in self._locks:
+            self._locks[twin.folder] = LockFile(twin.folder)
+        entry = self._locks[twin.folder].get(twin.file.path)
+        url, etag = (entry.url, entry.etag) if entry else (origin_text(file.origin), "")
+        self.lock.put(file.path, sha256=sha256, size_bytes=size_bytes, url=url, etag=etag)
+        return Fetched(
+            target=self._folder / file.path,
+            url=url,
+            etag=etag,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            received_bytes=0,
         )
-        if mismatch(wanted_of(source, folder, file, lock), found, size):
-            continue  # damaged, or not what is wanted here: it is had as if nobody had it
-        link(twin.path, folder / file.path)
-        emit("shared", source=source.id, file=file.path, kept_by=twin.source.id)
-        return _recorded(lock, file, twin, found["sha256"], size)
-    return None
-
-
-def _recorded(lock: LockFile, file: SourceFile, twin: Twin, sha256: str, size_bytes: int) -> Fetched:
-    """Record a shared file as coming from where its twin came from."""
-    entry = LockFile(twin.folder).get(twin.file.path)
-    url, etag = (entry.url, entry.etag) if entry else (origin_text(file.origin), "")
-    lock.put(file.path, sha256=sha256, size_bytes=size_bytes, url=url, etag=etag)
-    return Fetched(
-        target=lock.path.parent / file.path,
-        url=url,
-        etag=etag,
-        sha256=sha256,
-        size_bytes=size_bytes,
-        received_bytes=0,
-    )

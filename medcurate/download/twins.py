@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcurate.commit import TEMP_PREFIX, committed, output_error, sync_folder
+from medcurate.commit import TEMP_PREFIX, committed, output_error
 from medcurate.config.source import Source, SourceFile
 
 
@@ -87,8 +87,7 @@ def link(existing: Path, target: Path) -> None:
             shutil.copyfileobj(stream, copy, 1 << 20)
         return
     try:
-        os.replace(temporary, target)
-        sync_folder(target.parent)
+        os.replace(temporary, target)  # its bytes are durable; a name that a crash loses is given again
     except OSError as error:
         raise output_error(error, target) from error
     finally:
