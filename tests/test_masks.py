@@ -88,6 +88,15 @@ def test_chunks_do_not_show(volume, rule, chunk_voxels):
     assert_equal_tables(find(volume, rule=rule, chunk_voxels=chunk_voxels), find(volume, rule=rule))
 
 
+@given(VOLUMES, RULES, st.sampled_from([1, 5, 50]))
+@settings(max_examples=100, deadline=None)
+def test_planes_taken_apart_for_their_many_changes_do_not_show(volume, rule, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medcurate.stages.runs._MOST_CHANGES", most)
+        found = find(volume, rule=rule)
+    assert_equal_tables(found, find(volume, rule=rule))
+
+
 @given(VOLUMES, RULES, st.permutations([0, 1, 2]), st.tuples(*[st.sampled_from([1, -1, 2, -2])] * 3))
 @settings(max_examples=200, deadline=None)
 def test_views_equal_contiguous_copies(volume, rule, axes, steps):

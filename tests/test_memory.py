@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_kit as kit
 import lab
 import numpy as np
 import pytest
+from PIL import Image
 
 from medcurate.phantom import ct_phantom, write_nifti
 
@@ -75,8 +77,52 @@ def one_case(folder: Path, shape: tuple[int, int, int], *, intensity: str, dtype
 def test_the_peak_is_at_most_three_times_the_volume(tmp_path: Path, intensity: str, dtype: type) -> None:
     small = one_case(tmp_path / "small", (64, 64, 20), intensity=intensity, dtype=dtype)
     large = one_case(tmp_path / "large", SHAPE, intensity=intensity, dtype=dtype)
+    assert 1.0 < peak_ratio(small, large, np.prod(SHAPE) * np.dtype(dtype).itemsize) <= 3.0
+
+
+def noise_case(folder: Path, shape: tuple[int, int, int]) -> Path:
+    """Labels that change in nearly every voxel: what thresholds make of noise."""
+    rng = np.random.default_rng(0)
+    label = rng.choice(np.array([0, 1, 2, 300], np.int16), shape)
+    lab.write_pair(folder / "lab-a", "p1", rng.integers(-500, 900, shape).astype(np.int16), label)
+    (folder / "lab-a.toml").write_text(lab.SOURCE.format(name="lab-a", more=""))
+    recipe = lab.write_recipe(folder, "lab-a")
+    recipe.write_text(recipe.read_text().replace('components = "2d"', 'components = "none"'))
+    return recipe
+
+
+def picture_case(folder: Path, height: int, width: int) -> Path:
+    """A colour picture whose labels are colours, both as PNG."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
+    label = np.zeros((height, width, 3), np.uint8)
+    label[height // 4 : height // 2, width // 4 : width // 2] = (255, 0, 0)
+    (folder / "eyes").mkdir(parents=True)
+    Image.fromarray(coarse).resize((width, height)).save(folder / "eyes" / "a_image.png", compress_level=1)
+    Image.fromarray(label).save(folder / "eyes" / "a_label.png", compress_level=1)
+    kit.write_source(
+        folder,
+        "eyes",
+        modality="fundus",
+        dimensions=2,
+        image={"reader": "raster"},
+        label={"reader": "raster", "decoder": "colour-map"},
+        labels={"#ff0000": "optic-disc"},
+        pairings=kit.flat_suffix("_image.png", "_label.png"),
+    )
+    return kit.write_recipe(folder, ["eyes"])
+
+
+def peak_ratio(small: Path, large: Path, volume_bytes: int) -> float:
     command = [sys.executable, "-c", _MEASURE, str(small), str(large)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    volume_bytes = np.prod(SHAPE) * np.dtype(dtype).itemsize
-    ratio = int(done.stdout) / volume_bytes
-    assert 1.0 < ratio <= 3.0
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / volume_bytes
+
+
+def test_the_peak_of_labels_that_are_noise(tmp_path: Path) -> None:
+    shape = (256, 256, 100)
+    small, large = noise_case(tmp_path / "small", (64, 64, 20)), noise_case(tmp_path / "large", shape)
+    assert peak_ratio(small, large, np.prod(shape) * 2) < 10
+
+
+def test_the_peak_of_a_colour_picture(tmp_path: Path) -> None:
+    small, large = picture_case(tmp_path / "small", 240, 320), picture_case(tmp_path / "large", 4000, 6000)
+    assert peak_ratio(small, large, 4000 * 6000 * 3) < 3.95

@@ -18,6 +18,7 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
 CHUNK_VOXELS = 1 << 22  # labels looked at together: bounds the temporaries, still hides numpy's call overhead
+_MOST_CHANGES = 1 << 18  # looked at together: each costs some hundred bytes, and noise has one in every voxel
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +99,28 @@ def find_runs(
     step = max(1, chunk_voxels // max(1, grid.height * grid.width))
     # Where 0 is no label, most columns begin and end in background and need no mark there.
     zero_counts = not instances and 0 in terms
-    for first in range(0, len(planes), step):
-        chunk = slice(first, first + step)
-        places = np.sort(_changes(native[chunk], grid, mark_all_ends=zero_counts))
-        plane, column, row = grid.split(places)
-        values = planes[chunk][plane, np.minimum(row, grid.height - 1), column].astype(np.int64)
-        label = _labels(values, terms, instances=instances)
-        # A column's last change is into background, so the change that ends a run is always the next one.
-        tops = np.flatnonzero((label >= 0) & (row < grid.height))
-        yield Runs(
-            plane=(plane[tops] + first).astype(np.int32),
-            column=column[tops].astype(np.int32),
-            top=row[tops].astype(np.int32),
-            bottom=row[tops + 1].astype(np.int32),
-            label=label[tops],
-        )
+    for start in range(0, len(planes), step):
+        for first, places in _changes(native[start : start + step], grid, mark_all_ends=zero_counts):
+            plane, column, row = grid.split(np.sort(places))
+            first += start
+            values = planes[first:][plane, np.minimum(row, grid.height - 1), column].astype(np.int64)
+            label = _labels(values, terms, instances=instances)
+            # A column's last change is into background, so the change that ends a run is always the next one.
+            tops = np.flatnonzero((label >= 0) & (row < grid.height))
+            yield Runs(
+                plane=(plane[tops] + first).astype(np.int32),
+                column=column[tops].astype(np.int32),
+                top=row[tops].astype(np.int32),
+                bottom=row[tops + 1].astype(np.int32),
+                label=label[tops],
+            )
 
 
-def _changes(chunk: Array, grid: Grid, *, mark_all_ends: bool) -> Int64s:
+def _changes(chunk: Array, grid: Grid, *, mark_all_ends: bool) -> Iterator[tuple[int, Int64s]]:
     """Places, in no order, where a column's value differs from the one above; outside the plane it is 0.
 
-    The marks are laid out in memory as the labels are, so that both are read and written in sequence.
+    Gives (first plane, places from there on), in several pieces where there are more than ``_MOST_CHANGES``. The
+    marks are laid out in memory as the labels are, so that both are read and written in sequence.
     """
     axes = sorted(range(3), key=lambda axis: -abs(chunk.strides[axis]))
     shape = (len(chunk), grid.height + 1, grid.width)
@@ -130,6 +132,14 @@ def _changes(chunk: Array, grid: Grid, *, mark_all_ends: bool) -> Int64s:
     np.not_equal(chunk[:, -1], 0, out=marks[:, -1])
     if mark_all_ends:
         marks[:, 0] = marks[:, -1] = True
+    pieces = min(len(chunk), -(-int(np.count_nonzero(stored)) // _MOST_CHANGES))
+    if pieces > 1:
+        del stored, marks
+        step = -(-len(chunk) // pieces)
+        for first in range(0, len(chunk), step):
+            for inner, places in _changes(chunk[first : first + step], grid, mark_all_ends=mark_all_ends):
+                yield first + inner, places
+        return
     found: list[Int64s] = [np.empty(0, np.int64)] * 3
     rest = np.flatnonzero(stored.reshape(-1))
     for axis in reversed(axes):
@@ -137,7 +147,7 @@ def _changes(chunk: Array, grid: Grid, *, mark_all_ends: bool) -> Int64s:
         index = rest - above * shape[axis]
         found[axis] = index if chunk.strides[axis] >= 0 else shape[axis] - 1 - index
         rest = above
-    return grid.place(found[0], found[2], found[1])
+    yield 0, grid.place(found[0], found[2], found[1])
 
 
 def _labels(values: Int64s, terms: Mapping[int, str], *, instances: bool) -> Int64s:
