@@ -28,7 +28,8 @@ from medcurate.train.embed.__main__ import embed
 from medcurate.train.embed.store import SCHEMA, EmbeddingStore, default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
 from medcurate.train.geometry import frame_of, place_image
-from medcurate.train.loop.run import Options, train
+from medcurate.train.loop.run import train
+from medcurate.train.loop.start import Options
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.model.sam import Sam

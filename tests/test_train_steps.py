@@ -313,7 +313,7 @@ def test_pieces_of_a_batch_take_their_own_cached_embeddings() -> None:
         embeddings = sam.encode(given.images).half()
     cached = replace(given, embeddings=embeddings, images=given.images[:, :, :0, :0])
     (whole,) = played(sam, cached, DECODER_ONLY)[0]
-    pieces = [played(sam, piece, DECODER_ONLY)[0][0] for piece in micro_batches(cached, 1)]
+    pieces = [played(sam, piece.batch, DECODER_ONLY)[0][0] for piece in micro_batches(cached, 1)]
     assert len(pieces) == 4
     assert sum(pieces) == pytest.approx(whole, rel=1e-5)
 
