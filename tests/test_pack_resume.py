@@ -126,6 +126,15 @@ def test_an_unfinished_output_keeps_the_shards_it_has(source, expected, tmp_path
     assert tree(out) == expected
 
 
+def test_a_shard_of_an_unfinished_output_that_was_cut_is_made_again_alone(source, expected, tmp_path):
+    out = tmp_path / "out"
+    again(source, out)
+    (out / "dataset.json").unlink()
+    os.truncate(out / "shards/train-000001.tar", 1 << 15)
+    assert [name for name in again(source, out).made if name.endswith(".tar")] == ["shards/train-000001.tar"]
+    assert tree(out) == expected
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing", "other bytes"])
 def test_a_damaged_input_stops_and_names_file_and_key(source, expected, tmp_path, damage):
     broken, out = tmp_path / "in", tmp_path / "out"
