@@ -21,6 +21,8 @@ from medcurate.download.lockfile import LOCK_FILE, LockFile
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, packaged_sources
 from medcurate.tables import check_model
+from medcurate.zips import inside
+from medcurate.zips.inside import INDEX_FILE
 
 MEMBERS = {f"top/{kind}/{n}.bin": f"{kind}{n}".encode() * 5000 for kind in ("ct", "mr") for n in range(3)}
 
@@ -91,6 +93,26 @@ def test_other_rules_share_the_archive_and_unpack_what_they_want(tmp_path, serve
     for name, other in (("ct", "mr"), ("mr", "ct")):
         assert (tmp_path / name / "set" / name / "0.bin").read_bytes() == MEMBERS[f"top/{name}/0.bin"]
         assert not (tmp_path / name / "set" / other).exists()
+
+
+def test_one_index_serves_all_that_read_an_archive_in_place(tmp_path, server):
+    """As the sources of the SA-Med2D release: making the index of millions of members takes long."""
+    served = server.serve("/set.zip", ARCHIVE)
+    facts = file(server, unpack={"into": "set", "strip": 1, "in_place": True})
+    other = file(server, unpack={"into": "deep/er/set", "strip": 1, "in_place": True})
+    have(tmp_path, *(source(name, facts) for name in ("one", "two")), source("three", other))
+    assert len(served.requests) == 1
+    indexes = [next((tmp_path / name).rglob(INDEX_FILE)) for name in ("one", "two", "three")]
+    assert inode(indexes[0]) == inode(indexes[1]) != inode(indexes[2])
+    for index in indexes:
+        assert inside.read(index.parent / "mr/2.bin", 1 << 20) == MEMBERS["top/mr/2.bin"]
+    # Another archive has an index of its own.
+    (tmp_path / "two/set.zip").unlink()
+    (tmp_path / "two/set.zip").write_bytes(zipped({"top/new.bin": b"new"}))
+    changed = source("two", {**facts, "sha256": sha256((tmp_path / "two/set.zip").read_bytes())})
+    have(tmp_path, source("one", facts), changed)
+    assert inside.read(tmp_path / "two/set/new.bin", 100) == b"new"
+    assert inside.read(tmp_path / "one/set/mr/2.bin", 1 << 20) == MEMBERS["top/mr/2.bin"]
 
 
 def test_a_shared_folder_is_known_as_unpacked_and_survives_its_twin(tmp_path, server):

@@ -6,7 +6,7 @@ Sources keep folders of their own; only the bytes in them are one, by hard links
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from medcurate.download.twins import Twin, Twins, identity, link
 from medcurate.download.types import Fetched
 from medcurate.lock import locked
 from medcurate.progress import emit
-from medcurate.unpack.clone import can_clone, clone
-from medcurate.unpack.needed import needed_files, packed_files
+from medcurate.unpack.clone import can_clone, can_clone_index, clone
+from medcurate.unpack.needed import needed_files, packed_files, unindexed_files
 
 
 def share(source: Source, folder: Path, twins: Twins, fetched: Sequence[Fetched] = ()) -> list[Fetched]:
@@ -30,13 +30,15 @@ def share(source: Source, folder: Path, twins: Twins, fetched: Sequence[Fetched]
 
     ``fetched``: files of this command, whose digests are known. Raises OutputError, ConfigError.
     """
-    wanted = [*packed_files(source, folder), *needed_files(source, folder)]
+    lacking = (packed_files, needed_files, unindexed_files)
+    wanted = [file for lacks in lacking for file in lacks(source, folder)]
     if not any(twins.of(source, file) for file in wanted):
         return []
     with locked(folder / LOCK_FOLDER, f"sharing files with {source.id}"):
         sharing = _Sharing(source, folder, twins, {each.target: each for each in fetched})
         folders = [sharing.unpacked(file) for file in packed_files(source, folder)]
         came = [sharing.file(file) for file in needed_files(source, folder)]
+        folders += [sharing.index(file) for file in unindexed_files(source, folder)]
         sharing.lock.settle()
     owners = Counter(owner for owner in (*folders, *(each.owner for each in came if each)) if owner)
     for owner, count in owners.items():
@@ -75,12 +77,17 @@ class _Sharing:
 
     def unpacked(self, file: SourceFile) -> str:
         """Take an unpacked folder; returns whose, "" where nobody has it."""
-        assert file.unpack is not None
+        return self._cloned(file, lambda twin: can_clone(file, twin.file, twin.folder))
+
+    def index(self, file: SourceFile) -> str:
+        """Take the index of an archive that is read in place and lies here already; returns whose."""
+        return self._cloned(file, lambda twin: can_clone_index(file, self._folder, twin.file, twin.folder))
+
+    def _cloned(self, file: SourceFile, fits: Callable[[Twin], bool]) -> str:
         for twin in self._twins.of(self._source, file):
-            if can_clone(file, twin.file, twin.folder):
-                assert twin.file.unpack is not None
-                if clone(twin.folder / twin.file.unpack.into, self._folder / file.unpack.into):
-                    return twin.source.id
+            rule, others = file.unpack, twin.file.unpack
+            if rule and others and fits(twin) and clone(twin.folder / others.into, self._folder / rule.into):
+                return twin.source.id
         return ""
 
     def file(self, file: SourceFile) -> _Came | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from medcurate.config.source import SourceFile
 from medcurate.unpack.folder import commit_folder, fresh_folder, make_folders, sync_tree
 from medcurate.unpack.needed import is_unpacked
-from medcurate.unpack.record import read_record, same_rule
+from medcurate.unpack.record import archive_facts, read_record, same_rule
 
 
 def makes_same_folder(file: SourceFile, other: SourceFile) -> bool:
@@ -28,6 +28,24 @@ def can_clone(file: SourceFile, other: SourceFile, other_folder: Path) -> bool:
     found = read_record(other_folder / other.unpack.into)
     known = found[1].get("archive", {}).get("sha256") if found else ""
     return not (file.sha256 and known and known != file.sha256)
+
+
+def can_clone_index(file: SourceFile, folder: Path, other: SourceFile, other_folder: Path) -> bool:
+    """Whether the index of ``other`` is one to the archive of ``file``, which lies in ``folder``.
+
+    An index names the archive's parts by paths from where it lies, and both must be the same files on disk.
+    Raises ConfigError where the record of that index is damaged.
+    """
+    rule, others = file.unpack, other.unpack
+    if rule is None or others is None or not rule.in_place or not same_rule(rule, others):
+        return False
+    if (file.path, rule.into, rule.parts) != (other.path, others.into, others.parts):
+        return False
+    paths = [folder / name for name in (*rule.parts, file.path)]
+    found = read_record(other_folder / others.into)
+    if found is None or not all(path.is_file() for path in paths):
+        return False
+    return bool(found[1].get("archive", {}).get("files") == archive_facts(paths, "")["files"])
 
 
 def clone(existing: Path, target: Path) -> bool:

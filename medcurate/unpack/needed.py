@@ -18,8 +18,8 @@ def needed_files(source: Source, folder: Path) -> list[SourceFile]:
 
 
 def is_complete(source: Source, folder: Path) -> bool:
-    """Whether nothing is left to be fetched or unpacked."""
-    return not needed_files(source, folder) and not packed_files(source, folder)
+    """Whether nothing is left to be fetched, unpacked or indexed."""
+    return not any(left(source, folder) for left in (needed_files, packed_files, unindexed_files))
 
 
 def packed_files(source: Source, folder: Path) -> list[SourceFile]:
@@ -28,6 +28,15 @@ def packed_files(source: Source, folder: Path) -> list[SourceFile]:
         file
         for file in source.files
         if file.unpack and not file.unpack.in_place and not is_unpacked(file, folder)
+    ]
+
+
+def unindexed_files(source: Source, folder: Path) -> list[SourceFile]:
+    """Archives that are read in place and have no index yet."""
+    return [
+        file
+        for file in source.files
+        if file.unpack and file.unpack.in_place and not (folder / file.unpack.into).is_dir()
     ]
 
 
