@@ -63,22 +63,7 @@ def write_dataset(folder: Path, samples: Sequence[Piece], *, per_shard: int = 8)
             with shard_writer(folder / name) as writer:
                 for piece in chosen[start : start + per_shard]:
                     rows.extend(_append(writer, name, piece))
-    names = [column.name for column in MANIFEST]
-    write_table(
-        folder / MANIFEST_FILE, MANIFEST, [table(MANIFEST, {n: [row[n] for row in rows] for n in names})]
-    )
-    reject = dict.fromkeys((c.name for c in REJECTS), None) | {
-        "source": "demo",
-        "case": "case999",
-        "group": "demo:case999",
-        "channel": "",
-        "stage": "read",
-        "reason": "CORRUPT",
-        "detail": "CRC differs",
-        "axis": "",
-        "label": "",
-    }
-    write_table(folder / REJECTS_FILE, REJECTS, [table(REJECTS, {n: [v] for n, v in reject.items()})])
+    _write_tables(folder, rows)
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     DatasetRecord(
         name="demo",
@@ -104,10 +89,43 @@ def write_dataset(folder: Path, samples: Sequence[Piece], *, per_shard: int = 8)
     return folder
 
 
+def _write_tables(folder: Path, rows: Sequence[dict[str, object]]) -> None:
+    """The manifest, and a ledger of one refused case."""
+    names = [column.name for column in MANIFEST]
+    write_table(
+        folder / MANIFEST_FILE, MANIFEST, [table(MANIFEST, {n: [row[n] for row in rows] for n in names})]
+    )
+    reject = dict.fromkeys((c.name for c in REJECTS), None) | {
+        "source": "demo",
+        "case": "case999",
+        "group": "demo:case999",
+        "channel": "",
+        "stage": "read",
+        "reason": "CORRUPT",
+        "detail": "CRC differs",
+        "axis": "",
+        "label": "",
+    }
+    write_table(folder / REJECTS_FILE, REJECTS, [table(REJECTS, {n: [v] for n, v in reject.items()})])
+
+
 def _append(writer, shard: str, piece: Piece) -> list[dict[str, object]]:
+    """Write one sample; its manifest rows."""
+    annotations, rows = _masks(piece)
+    height, width = piece.image.shape[:2]
+    info = {
+        "image": {"image_id": piece.key, "file_name": f"{piece.key}.png", "height": height, "width": width},
+        "annotations": annotations,
+    }
+    blob = sample.encode(piece.key, png.encode(piece.image), info)
+    place = {"shard": shard, "offset": writer.append(blob), "size": len(blob), "digest": sample.digest(blob)}
+    return [_image_facts(piece) | place | row for row in rows]
+
+
+def _masks(piece: Piece) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """The annotations of a sample, and what its rows say of each mask."""
     height, width = piece.image.shape[:2]
     annotations, rows = [], []
-    source, case, plane = piece.key.split("--")
     for number, mask in enumerate(piece.masks):
         organ, region, lesion = ORGANS[number % len(ORGANS)]
         text = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
@@ -138,18 +156,15 @@ def _append(writer, shard: str, piece: Piece) -> list[dict[str, object]]:
             "y1": y1,
             "touches_border": x0 == 0 or y0 == 0 or x1 == width or y1 == height,
         })
-    info = {
-        "image": {"image_id": piece.key, "file_name": f"{piece.key}.png", "height": height, "width": width},
-        "annotations": annotations,
-    }
-    blob = sample.encode(piece.key, png.encode(piece.image), info)
-    offset = writer.append(blob)
-    shared = {
+    return annotations, rows
+
+
+def _image_facts(piece: Piece) -> dict[str, object]:
+    """What all rows of a sample share."""
+    source, case, plane = piece.key.split("--")
+    height, width = piece.image.shape[:2]
+    return {
         "key": piece.key,
-        "shard": shard,
-        "offset": offset,
-        "size": len(blob),
-        "digest": sample.digest(blob),
         "source": source,
         "case": case,
         "group": f"{source}:{case}",
@@ -174,4 +189,3 @@ def _append(writer, shard: str, piece: Piece) -> list[dict[str, object]]:
         "source_file": f"{case}.nii.gz",
         "source_sha256": "0" * 64,
     }
-    return [shared | row for row in rows]
