@@ -13,10 +13,14 @@ from pathlib import Path
 def interleaved(
     arms: Mapping[str, Callable[[], object]], runs: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of every arm, run in turn ``runs`` times after one warm-up each, so that drift hits all alike."""
+    """Seconds of every arm, run in turn ``runs`` times after one warm-up each, so that drift hits all alike.
+
+    What an arm left to be written is written before the next one starts: an fsync would wait for it.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(runs + 1):
         for name, work in arms.items():
+            os.sync()
             started = clock()
             work()
             if number:
