@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medcurate.train.config.load import load_recipe
+from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop.replay import ReplayedStep, replay
 from medcurate.train.loop.run import Outcome, train
 from medcurate.train.loop.start import Options
@@ -63,20 +64,24 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 
 def train_here(recipe: Path, data: Path, out: Path, *, checkpoint: str = "") -> Outcome:
     """A whole run in this process, as fast as it goes."""
-    chosen = load_recipe(str(recipe))
-    if checkpoint:
-        model = chosen.model.model_copy(update={"checkpoint": checkpoint})
-        chosen = chosen.model_copy(update={"model": model})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
-        return train(chosen, _options(data, out))
+        return train(_chosen(recipe, checkpoint), _options(data, out))
 
 
-def replay_here(recipe: Path, data: Path, out: Path) -> list[ReplayedStep]:
+def replay_here(recipe: Path, data: Path, out: Path, *, checkpoint: str = "") -> list[ReplayedStep]:
     """The steps of the batch that made the run in ``out`` stop."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
-        return list(replay(load_recipe(str(recipe)), _options(data, out)))
+        return list(replay(_chosen(recipe, checkpoint), _options(data, out)))
+
+
+def _chosen(recipe: Path, checkpoint: str) -> TrainRecipe:
+    chosen = load_recipe(str(recipe))
+    if not checkpoint:
+        return chosen
+    model = chosen.model.model_copy(update={"checkpoint": checkpoint})
+    return chosen.model_copy(update={"model": model})
 
 
 def _options(data: Path, out: Path) -> Options:

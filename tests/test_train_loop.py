@@ -31,6 +31,8 @@ from loop_kit import (
 )
 from stream_kit import joined_keys, small_dataset, stream, taken
 
+from medcurate.errors import ConfigError
+from medcurate.train.launch import COMES_AGAIN
 from medcurate.train.loop.logs import Clock
 from medcurate.train.prediction.loading import load_trained
 
@@ -142,7 +144,8 @@ def test_accumulation_equals_the_large_batch(tmp_path, dataset, alone):
 )
 def test_a_loss_that_explodes_stops_the_run_and_keeps_the_batch(tmp_path, dataset, table, rule):
     run = tmp_path / "run"
-    error = finish(start(write_recipe(tmp_path, RECIPE.replace("[run]", table)), dataset, run), 1)
+    recipe = write_recipe(tmp_path, RECIPE.replace("[run]", table))
+    error = finish(start(recipe, dataset, run), COMES_AGAIN)
     assert rule in error
     assert "Traceback" not in error
     record = json.loads((run / "failed-batch" / "rank-0.json").read_text())
@@ -198,10 +201,10 @@ def damaged(tmp_path, dataset):
 def test_a_sample_that_one_process_cannot_read_ends_all_with_its_name(tmp_path, damaged):
     folder, keys = damaged
     recipe, run = write_recipe(tmp_path), tmp_path / "run"
-    error = finish(start(recipe, folder, run, "--workers", "0", launcher=torchrun(2)), 1)
-    assert f"sample {keys[0]}" in error
-    assert "1 of 2 processes cannot read their data" in error
-    assert "RuntimeError" not in error
+    error = finish(start(recipe, folder, run, "--workers", "0", "--processes", "2"), COMES_AGAIN)
+    assert error.count(f"sample {keys[0]}") == error.count("error: ") == 1
+    assert "Traceback" not in error
+    assert len(told(run, "trainable")) == 1
 
 
 def test_skipped_samples_of_all_processes_are_counted(tmp_path, damaged):
@@ -213,18 +216,44 @@ def test_skipped_samples_of_all_processes_are_counted(tmp_path, damaged):
     assert losses_lines(run)[-1]["skipped"] == len(keys)
 
 
-def test_processes_of_the_verb_get_its_signals(tmp_path, dataset, alone):
-    recipe, run = write_recipe(tmp_path), tmp_path / "run"
-    options = ("--workers", "0", "--processes", "2", "--restarts", "0")
-    process = start(recipe, dataset, run, *options)
-    wait_for(run, 3, process)
+LONG = RECIPE.replace(f"batches = {BATCHES}", "batches = 10000")
+TWO = ("--workers", "0", "--processes", "2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_processes_of_the_verb_get_its_signals(tmp_path, dataset, number):
+    run = tmp_path / "run"
+    process = start(write_recipe(tmp_path, LONG), dataset, run, *TWO)
+    wait_for(run, 4, process)
+    process.send_signal(number)
+    finish(process, 128 + number)
+    assert last_state(run)["batches"] == losses_lines(run)[-1]["batches"]
+    assert [line["batches"] for line in told(run, "stopped")] == [last_state(run)["batches"]]
+
+
+def test_processes_that_had_to_be_killed_are_not_taken_for_stopped(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
+    run = tmp_path / "run"
+    process = start(write_recipe(tmp_path, LONG), dataset, run, *TWO)
+    wait_for(run, 4, process)
+    os.kill(trainers(process.pid)[0], signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
-    finish(process, 128 + signal.SIGTERM)
-    stopped = last_state(run)["batches"]
-    assert 3 <= stopped < BATCHES
-    assert losses_lines(run)[-1]["batches"] == stopped
-    finish(start(recipe, dataset, run, *options))
-    assert last_state(run)["sample_digest"] == last_state(alone)["sample_digest"]
+    assert "without a checkpoint" in finish(process, 128 + signal.SIGKILL)
+    assert not told(run, "stopped")
+
+
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path, dataset):
+    recipe, run = write_recipe(tmp_path, LONG.replace("10000", "60")), tmp_path / "run"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits it, as from nohup
+    try:
+        process = start(recipe, dataset, run, *TWO)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(run, 1, process)
+    for one in (process.pid, *trainers(process.pid)):
+        os.kill(one, signal.SIGHUP)
+    finish(process)
+    assert last_state(run)["batches"] == 60
 
 
 @pytest.mark.parametrize("mistake", ["no dataset", "no number"])
@@ -232,7 +261,7 @@ def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, datase
     text = RECIPE.replace("[run]", "[optimiser]\nlr = 1e30\n[run]") if mistake == "no number" else RECIPE
     data, run = dataset if mistake == "no number" else tmp_path / "nowhere", tmp_path / "run"
     options = ("--workers", "0", "--processes", "2", "--restarts", "3")
-    error = finish(start(write_recipe(tmp_path, text), data, run, *options), 1)
+    error = finish(start(write_recipe(tmp_path, text), data, run, *options), COMES_AGAIN)
     assert error.count("error: ") == 1
     assert "Traceback" not in error
     if mistake == "no number":
@@ -241,4 +270,37 @@ def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, datase
 
 
 def test_an_unwanted_resume_is_refused(tmp_path, dataset, alone):
-    assert "--resume auto" in finish(start(write_recipe(tmp_path), dataset, alone, "--resume", "never"), 1)
+    process = start(write_recipe(tmp_path), dataset, alone, "--resume", "never")
+    assert "--resume auto" in finish(process, COMES_AGAIN)
+
+
+def test_an_old_checkpoint_is_none_from_the_first_moment_of_its_removal(tmp_path, dataset, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed there each time
+        train_here(write_recipe(tmp_path), dataset, tmp_path / "run")
+    run = tmp_path / "run"
+    assert [path.name for path in checkpoints(run)] == [f"step-{number:08d}" for number in (6, 9, 10)]
+    train_here(write_recipe(tmp_path), dataset, run)
+    assert sorted((run / "checkpoints").iterdir()) == checkpoints(run)
+
+
+@pytest.mark.parametrize(
+    ("keep", "what"), [(1, "the run begins again"), (2, "the run goes on from step-00000009")]
+)
+def test_a_damaged_checkpoint_says_what_comes_without_it(tmp_path, dataset, keep, what):
+    recipe, run = write_recipe(tmp_path, RECIPE.replace("[run]", f"[run]\nkeep = {keep}")), tmp_path / "run"
+    train_here(recipe, dataset, run)
+    (checkpoints(run)[-1] / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(ConfigError, match=f"is damaged .* Remove its folder, and {what}"):
+        train_here(recipe, dataset, run)
+
+
+def test_a_checkpoint_without_what_the_run_began_with_is_said(tmp_path, dataset):
+    recipe, run = write_recipe(tmp_path), tmp_path / "run"
+    train_here(recipe, dataset, run)
+    record = checkpoints(run)[-1] / "run.json"
+    facts = json.loads(record.read_text(encoding="utf-8"))
+    del facts["initial_weights"]
+    record.write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(ConfigError, match='has no "initial_weights": another version'):
+        train_here(recipe, dataset, run)

@@ -6,23 +6,20 @@ import sys
 
 import typer
 
-from medcurate.errors import ConfigError, MedcurateError
+from medcurate.errors import MedcurateError
 from medcurate.train.command import train
-from medcurate.train.launch import Hopeless, tell_launcher
+from medcurate.train.launch import begin
 
 
 def main() -> None:
-    """Entry point. A user's mistake is one paragraph and exit code 1."""
+    """Entry point. A user's mistake is one paragraph and no traceback."""
+    begin()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(train)
     try:
         app()
     except MedcurateError as error:
-        message = f"error: {error}"
-        if isinstance(error, ConfigError | Hopeless):
-            tell_launcher(message)
-        else:
-            typer.echo(message, err=True)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(1)
 
 

@@ -12,13 +12,13 @@ import typer
 
 from medcurate.errors import ConfigError
 from medcurate.progress import configure
+from medcurate.train.launch import BY_SIGNAL, end, said_once
 
 if TYPE_CHECKING:
     from medcurate.train.config.recipe import TrainRecipe
     from medcurate.train.loop.replay import ReplayedStep
     from medcurate.train.loop.start import Options
 
-EXIT_BY_SIGNAL = 128
 SHOWN_IMAGES = 8  # of a replayed step, those with the largest losses
 
 
@@ -67,35 +67,39 @@ def train(
 ) -> None:
     """Fine-tune SAM on a dataset; run again to continue from the last checkpoint.
 
-    Exit codes: 0 done, 1 error, 2 usage, 128 + number of the signal that stopped it after a checkpoint.
+    Exit codes: 0 done, 1 error, 2 usage, 4 an error that comes again until something is changed, 128 + number of the
+    signal that stopped it after a checkpoint, 137 killed without one.
     """
     if processes > 1 and "WORLD_SIZE" not in os.environ and not replay:
         _become_torchrun(processes, restarts)
-    configure(log_format)
-    chosen = _recipe(recipe, checkpoint)
-    _require_packages()
-    from medcurate.train.loop.start import Options
+    with said_once():
+        configure(log_format)
+        chosen = _recipe(recipe, checkpoint)
+        _require_packages()
+        from medcurate.train.loop.start import Options
 
-    options = Options(
-        data=data,
-        out=out or Path("runs") / chosen.name,
-        resume=_resume(resume),
-        workers=workers,
-        device=device,
-        tools=tuple(log or ()),
-    )
-    if replay:
-        _replay(chosen, options)
-    else:
-        _train(chosen, options)
+        options = Options(
+            data=data,
+            out=out or Path("runs") / chosen.name,
+            resume=_resume(resume),
+            workers=workers,
+            device=device,
+            tools=tuple(log or ()),
+        )
+        if replay:
+            _replay(chosen, options)
+        else:
+            _train(chosen, options)
 
 
 def _train(recipe: TrainRecipe, options: Options) -> None:
     from medcurate.train.loop.run import train as run
 
     outcome = run(recipe, options)
-    if outcome.stopped_by:
-        raise typer.Exit(EXIT_BY_SIGNAL + outcome.stopped_by)
+    code = BY_SIGNAL + outcome.stopped_by if outcome.stopped_by else 0
+    end(code)
+    if code:
+        raise typer.Exit(code)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(
             f"{outcome.checkpoint}: after {outcome.batches:,} batches, loss {outcome.loss:.4f}\n"

@@ -28,10 +28,10 @@ class Piece:
 
 
 def micro_batches(batch: Batch, size: int) -> list[Piece]:
-    """``batch`` cut into pieces of at most ``size`` images (0: one piece); an empty batch stays one piece."""
+    """``batch`` cut into pieces of at most ``size`` images (0: one piece); no rank's batch is without rows."""
     count = len(batch.keys)
-    step = size or max(count, 1)
-    return [Piece(_part(batch, slice(start, start + step))) for start in range(0, max(count, 1), step)]
+    step = size or count
+    return [Piece(_part(batch, slice(start, start + step))) for start in range(0, count, step)]
 
 
 def _part(batch: Batch, part: slice) -> Batch:

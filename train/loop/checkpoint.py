@@ -53,9 +53,14 @@ class RunState:
     skipped: int = 0
 
 
-def name_of(state: RunState) -> str:
-    """Name of the folder of the checkpoint of ``state``."""
-    return f"step-{state.batches:08d}"
+def folder_of(run: Path, batches: int) -> Path:
+    """Where the run's checkpoint after ``batches`` global batches lies."""
+    return run / FOLDER / f"step-{batches:08d}"
+
+
+def batches_of(folder: Path) -> int:
+    """Global batches that were done by the checkpoint in ``folder``, as its name says."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def save(
@@ -68,7 +73,7 @@ def save(
     facts: Mapping[str, Any],
 ) -> Path:
     """Commit a checkpoint of ``state`` and remove all but the last ``keep``. Raises OutputError."""
-    folder = run / FOLDER / name_of(state)
+    folder = folder_of(run, state.batches)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
     try:
@@ -83,14 +88,15 @@ def save(
         _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE, *_copied(run, temporary))
         sync_folder(temporary)
         if folder.exists():  # a run that was restored and came here again: the same bytes
-            shutil.rmtree(folder)
+            _discard(folder)
         os.rename(temporary, folder)
         sync_folder(folder.parent)
+        for old in complete(run)[:-keep]:
+            _discard(old)
     except OSError as error:
         raise output_error(error, folder) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(run, keep)
     return folder
 
 
@@ -130,7 +136,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What the run is that wrote the checkpoint, as ``run.json`` says. Raises ConfigError where it is none."""
+    """What the run is whose folder, or whose checkpoint, this is, as ``run.json`` says. Raises ConfigError."""
     return _read(folder, RUN_FILE)
 
 
@@ -138,7 +144,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: is no checkpoint: {error}") from error
+        raise ConfigError(f"{folder}: has no {name} that can be read: {error}") from error
     return record
 
 
@@ -147,8 +153,16 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
-            f"{path}: is damaged ({error}). Remove its folder, and the run goes on from the checkpoint before it."
+            f"{path}: is damaged ({error}). Remove its folder, {_without(path.parent)}"
         ) from error
+
+
+def _without(folder: Path) -> str:
+    """What a run does without its checkpoint in ``folder``."""
+    others = [path.name for path in complete(folder.parents[1]) if path != folder]
+    if not others:
+        return "and the run begins again: there is no other checkpoint."
+    return f"and the run goes on from {others[-1]}."
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -217,9 +231,11 @@ def _copied(run: Path, folder: Path) -> list[Path]:
     return [Path(shutil.copyfile(path, folder / path.name)) for path in there]
 
 
-def _remove_old(run: Path, keep: int) -> None:
-    for path in complete(run)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+def _discard(folder: Path) -> None:
+    """Remove a checkpoint, which is none any more from the first moment on: whoever is killed here leaves no half."""
+    doomed = folder.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _sync(*paths: Path) -> None:

@@ -22,14 +22,53 @@ def weights_fact(path: str) -> dict[str, str] | None:
 def require_continuable(folder: Path, recipe: TrainRecipe) -> None:
     """Raise ConfigError where ``recipe`` would not go on with what the checkpoint in ``folder`` has begun."""
     facts = read_run(folder)
-    changes = binding_changes(check_model(facts["recipe"], TrainRecipe, str(folder / RUN_FILE)), recipe)
-    if changes:
-        told = "; ".join(f"{key} was {_text(old)}, is {_text(new)}" for key, (old, new) in changes.items())
+    if changes := _changes(folder, facts, recipe):
         raise ConfigError(
-            f"{folder}: was written by another train recipe: {told}. Give back what was, or start a new run from its "
-            f"weights: another --out, and --checkpoint {folder / MODEL_FILE}."
+            f"{folder}: was written by another train recipe: {changes}. Give back what was, or start a new run from "
+            f"its weights: another --out, and --checkpoint {folder / MODEL_FILE}."
         )
-    _require_same_weights(folder, facts["initial_weights"], recipe.model.checkpoint)
+    _require_same_weights(folder, _first_weights(folder, facts), recipe.model.checkpoint)
+
+
+def require_same_beginning(run: Path, recipe: TrainRecipe) -> None:
+    """Raise ConfigError where ``recipe`` would not begin as the run in ``run`` did, which has no checkpoint yet."""
+    facts = read_run(run)
+    if changes := _changes(run, facts, recipe):
+        raise ConfigError(f"{run}: ran with another train recipe: {changes}. Give back what was.")
+    began, named = _first_weights(run, facts), recipe.model.checkpoint
+    if began and not named:
+        raise ConfigError(
+            f"{run}: this run began with {_told(began)}, and has no checkpoint: give them by --checkpoint."
+        )
+    if named and not Path(named).is_file():
+        raise ConfigError(f"{named}: no such checkpoint")
+    if named and not (began and sha256_file(Path(named)) == began["sha256"]):
+        raise ConfigError(f"{run}: this run began with {_told(began)}, and {named} holds other weights.")
+
+
+def _changes(folder: Path, facts: Mapping[str, Any], recipe: TrainRecipe) -> str:
+    """What ``recipe`` changes of what is learnt: keys, old and new values; empty: nothing. Raises ConfigError."""
+    before = check_model(_fact(folder, facts, "recipe"), TrainRecipe, str(folder / RUN_FILE))
+    changes = binding_changes(before, recipe)
+    return "; ".join(f"{key} was {_text(old)}, is {_text(new)}" for key, (old, new) in changes.items())
+
+
+def _first_weights(folder: Path, facts: Mapping[str, Any]) -> Mapping[str, str] | None:
+    weights: Mapping[str, str] | None = _fact(folder, facts, "initial_weights")
+    return weights
+
+
+def _fact(folder: Path, facts: Mapping[str, Any], name: str) -> Any:
+    if name in facts:
+        return facts[name]
+    raise ConfigError(
+        f'{folder / RUN_FILE}: has no "{name}": another version of medcurate wrote it. Go on with that version, or '
+        f"start a new run from the weights of its last checkpoint: another --out, and its {MODEL_FILE} as --checkpoint."
+    )
+
+
+def _told(began: Mapping[str, str] | None) -> str:
+    return f"{began['path']} (SHA-256 {began['sha256'][:12]}…)" if began else "random weights"
 
 
 def _require_same_weights(folder: Path, began: Mapping[str, str] | None, named: str) -> None:
@@ -40,10 +79,9 @@ def _require_same_weights(folder: Path, began: Mapping[str, str] | None, named: 
         raise ConfigError(f"{named}: no such checkpoint")
     if began and sha256_file(Path(named)) == began["sha256"]:
         return
-    first = f"{began['path']} (SHA-256 {began['sha256'][:12]}…)" if began else "random weights"
     raise ConfigError(
-        f"{folder}: this run began with {first}, and {named} holds other weights. A run that goes on needs none: leave "
-        "--checkpoint (or model.checkpoint) out, or start a new run with another --out."
+        f"{folder}: this run began with {_told(began)}, and {named} holds other weights. A run that goes on needs "
+        "none: leave --checkpoint (or model.checkpoint) out, or start a new run with another --out."
     )
 
 

@@ -19,6 +19,7 @@ from medcurate.progress import emit, progress
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.accumulate import Piece, Terms, micro_batches, summed
+from medcurate.train.loop.continuing import require_same_beginning
 from medcurate.train.loop.failed import FAILED_FOLDER, FailedBatch, read_failed
 from medcurate.train.loop.session import Length, Session
 from medcurate.train.loop.start import Options, length_of, moved, opened_stream
@@ -53,7 +54,10 @@ def replay(recipe: TrainRecipe, options: Options) -> Iterator[ReplayedStep]:
     failed = read_failed(options.out / FAILED_FOLDER)
     with joined(options.device) as world:
         leave_cores(world.device, options.workers)
-        session = Session(_as_large(recipe, failed.world), world, _before(options.out, failed.batches))
+        found = _before(options.out, failed.batches)
+        if found is None:
+            require_same_beginning(options.out, recipe)
+        session = Session(_as_large(recipe, failed.world), world, found)
         with opened_stream(session, options) as stream:
             length = length_of(recipe, stream)
             _catch_up(session, stream, length, failed.batches)
@@ -75,7 +79,7 @@ def _as_large(recipe: TrainRecipe, world: int) -> TrainRecipe:
 
 def _before(out: Path, batches: int) -> Path | None:
     """The newest checkpoint that does not lie behind the failed batch; None: there is none, replay from the start."""
-    found = [path for path in checkpoint.complete(out) if checkpoint.read_state(path)["batches"] <= batches]
+    found = [path for path in checkpoint.complete(out) if checkpoint.batches_of(path) <= batches]
     return found[-1] if found else None
 
 

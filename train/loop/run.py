@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from medcurate.errors import MedcurateError
+from medcurate.errors import ConfigError, MedcurateError
 from medcurate.progress import Progress, amount_text, progress
+from medcurate.storage import locate
 from medcurate.train.config.recipe import TrainRecipe, digest
 from medcurate.train.launch import Hopeless
 from medcurate.train.loop import checkpoint
@@ -24,6 +25,7 @@ from medcurate.train.loop.session import Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
 from medcurate.train.loop.start import Options, found_by_all, length_of, moved, opened_stream
 from medcurate.train.loop.world import joined, leave_cores
+from medcurate.train.stream.reading import BadSampleError
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
 
@@ -32,8 +34,20 @@ class TrainingStopped(Hopeless):
     """The loss cannot be used, or the weights; says what was kept and how to continue."""
 
 
+class DataDamaged(Hopeless):
+    """A sample of a dataset on this machine's file systems is not what the manifest says."""
+
+    said_by = "me"
+
+
 class OthersStopped(MedcurateError):
     """Another process cannot read its data."""
+
+
+class OthersHopeless(Hopeless):
+    """Another process cannot read its data, and will not be able to."""
+
+    said_by = "others"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +64,8 @@ class Outcome:
 def train(recipe: TrainRecipe, options: Options) -> Outcome:
     """Train in this process, one of those that torchrun started or the only one.
 
-    Raises ConfigError, StorageError, OutputError, TrainingStopped and OthersStopped.
+    Raises ConfigError, StorageError, OutputError, BadSampleError, TrainingStopped, DataDamaged, OthersStopped and
+    OthersHopeless.
     """
     with joined(options.device) as world, noted_signals() as request:
         leave_cores(world.device, options.workers)
@@ -155,12 +170,15 @@ class _Run:
         world = self._session.world
         try:
             batch = next(batches)
-        except MedcurateError:
-            world.total([1])
+        except MedcurateError as error:
+            damaged = isinstance(error, BadSampleError) and locate(self._data).is_local
+            world.total([1, damaged or isinstance(error, ConfigError)])
+            if damaged:
+                raise DataDamaged(str(error)) from error
             raise
-        (failed,) = world.total([0])
+        failed, lasting = world.total([0, 0])
         if failed:
-            raise OthersStopped(
+            raise (OthersHopeless if lasting else OthersStopped)(
                 f"{failed} of {world.size} processes cannot read their data; they say why. The last checkpoint is in "
                 f"{self._out / checkpoint.FOLDER}; the same command goes on from it once that is mended."
             )
@@ -260,7 +278,7 @@ class _Run:
             self._session.save(self._out, self._facts)
             forget_failed(self._out / FAILED_FOLDER, self._session.state.batches)
         self._session.world.barrier()
-        return self._out / checkpoint.FOLDER / checkpoint.name_of(self._session.state)
+        return checkpoint.folder_of(self._out, self._session.state.batches)
 
 
 def _mean(steps: list[Terms]) -> Terms:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class StopRequest:
@@ -17,17 +17,24 @@ class StopRequest:
         self.number = 0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Remember the signal; a second SIGINT interrupts at once, for a user who does not want to wait."""
-        if number == signal.SIGINT and self.number == signal.SIGINT:
+        """Remember the signal; a second SIGINT interrupts at once, for a user who does not want to wait.
+
+        torchrun hands a second SIGINT on as SIGTERM.
+        """
+        if self.number == signal.SIGINT and number in {signal.SIGINT, signal.SIGTERM}:
             raise KeyboardInterrupt
         self.number = number
 
 
 @contextmanager
 def noted_signals() -> Iterator[StopRequest]:
-    """SIGTERM, SIGINT and SIGUSR1 (what Slurm sends on --signal) only set the request inside the body."""
+    """Signals only set the request inside the body: of a scheduler, a user, and a terminal that is gone.
+
+    SIGHUP stays ignored where it is: nohup wants the run to outlive its terminal.
+    """
     request = StopRequest()
-    before = {number: signal.signal(number, request.note) for number in SIGNALS}
+    heeded = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.note) for number in heeded}
     try:
         yield request
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,9 @@ from medcurate.train.stream.open import open_stream
 from medcurate.train.stream.state import StreamState
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
+
+SEEN_S = 60.0  # NFS keeps what it knows of a folder for so long (acdirmax)
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +43,31 @@ class Options:
 def found_by_all(options: Options, world: World) -> Path | None:
     """The checkpoint that the run continues from; None at its beginning. Raises ConfigError."""
     found = checkpoint.latest(options.out) if world.leads else None
-    world.barrier()  # the leader has removed what killed writers left
-    found = found or checkpoint.latest(options.out)
-    world.require_same(found.name if found else "", f"folder of checkpoints, {options.out}")
-    if found and options.resume == "never":
+    (told,) = world.total([checkpoint.batches_of(found) + 1 if found else 0])
+    if not told:
+        others = [path.name for path in checkpoint.complete(options.out)]
+        world.require_same(" ".join(others), f"folder of checkpoints, {options.out}")
+        return None
+    # Machines keep lists of a shared folder for a while: only the leader's counts.
+    found = checkpoint.folder_of(options.out, told - 1)
+    world.require_same(_seen(found, 0 if world.leads else SEEN_S), f"checkpoint {found}")
+    if options.resume == "never":
         raise ConfigError(
             f"{options.out}: holds checkpoints of an earlier run; give another --out, or --resume auto to continue it."
         )
     return found
+
+
+def _seen(folder: Path, within_s: float) -> str:
+    """The record of the checkpoint in ``folder`` once this machine sees it; empty where it does not ``within_s``."""
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            return (folder / checkpoint.STATE_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if time.monotonic() >= until:
+                return ""
+        time.sleep(_POLL_S)
 
 
 def opened_stream(session: Session, options: Options) -> Stream:
