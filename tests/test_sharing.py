@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,19 @@ import pytest
 from download_kit import lab, sha256
 from fault_server import FaultServer, fault_server
 
+from medcurate.build import stamps
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
 from medcurate.commit import write_json
 from medcurate.config.folder import Folder
 from medcurate.config.source import Source
-from medcurate.download import nbia
+from medcurate.download.listing import LIST_FILE
 from medcurate.download.lockfile import LOCK_FILE, LockFile
+from medcurate.download.types import DownloadError, SourceChangedError
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.library import load_source, packaged_sources
+from medcurate.library import load_source, packaged_sources, source_ids
 from medcurate.tables import check_model
+from medcurate.unpack.clone import clone
+from medcurate.unpack.record import RECORD_FILE
 from medcurate.zips import inside
 from medcurate.zips.inside import INDEX_FILE
 
@@ -67,6 +73,22 @@ def have(data: Path, *sources: Source, network: Network | None = None) -> None:
 
 def inode(path: Path) -> int:
     return path.stat().st_ino
+
+
+def whole(folder: Path) -> bool:
+    """Whether all of the archive is in ``folder``, as files."""
+    files = {
+        f"top/{path.relative_to(folder).as_posix()}": path
+        for path in folder.rglob("*.bin")
+        if path.is_file() and not path.is_symlink()
+    }
+    return {name: path.read_bytes() for name, path in files.items()} == MEMBERS
+
+
+def remember(folder: Path, content: bytes) -> None:
+    """Have ``folder`` record that its archive was ``content`` when it came, which has gone since."""
+    folder.mkdir()
+    LockFile(folder).put("set.zip", sha256=sha256(content), size_bytes=len(content), url="")
 
 
 @pytest.mark.parametrize("sha", [sha256(ARCHIVE), None])
@@ -203,7 +225,7 @@ def test_a_packaged_neighbour_that_came_earlier_has_it(tmp_path, monkeypatch):
 
 def test_a_collection_that_two_sources_list_comes_once(tmp_path, server, monkeypatch):
     """As the sources of PleThora name the scans of NSCLC-Radiomics."""
-    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
     series = [{"SeriesInstanceUID": uid, "Modality": "CT", "PatientID": "p"} for uid in ("1.2", "1.3")]
     server.serve("/getSeries", json.dumps(series).encode())
     served = [
@@ -233,3 +255,145 @@ def test_no_hard_links_means_a_copy(tmp_path, server, monkeypatch):
     for name in ("one", "two"):
         assert (tmp_path / name / "set.zip").read_bytes() == ARCHIVE
         assert (tmp_path / name / "set/mr/0.bin").read_bytes() == MEMBERS["top/mr/0.bin"]
+
+
+def test_what_came_is_refused_to_the_source_that_recorded_other_bytes(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    remember(tmp_path / "two", b"of last month")
+    pair = [source(name, file(server, sha=None)) for name in ("one", "two")]
+    with pytest.raises(
+        SourceChangedError, match=r"set\.zip of two: expected 13 bytes \(recorded on .* changed"
+    ):
+        have(tmp_path, *pair)
+    assert len(served.requests) == 1
+    assert whole(tmp_path / "one/set")
+    with pytest.raises(DownloadError, match=r"set\.zip of two"):  # and so later, when the other has its file
+        ensure(pair, tmp_path, {"one": tmp_path, "two": tmp_path}, Network())
+    assert not (tmp_path / "two/set.zip").exists()
+
+
+def test_a_source_that_recorded_other_bytes_keeps_no_other_from_its_file(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    remember(tmp_path / "one", b"x" * len(ARCHIVE))
+    with pytest.raises(SourceChangedError, match=r"set\.zip of one"):
+        have(tmp_path, *(source(name, file(server, sha=None)) for name in ("one", "two")))
+    assert whole(tmp_path / "two/set")
+
+
+def test_an_archive_made_on_request_need_not_be_the_recorded_one(tmp_path, server):
+    served = server.serve("/set.zip", ARCHIVE)
+    remember(tmp_path / "two", b"made at another time")
+    have(tmp_path, *(source(name, file(server, sha=None, made_on_request=True)) for name in ("one", "two")))
+    assert len(served.requests) == 1
+    assert whole(tmp_path / "one/set")
+    assert whole(tmp_path / "two/set")
+
+
+def test_nobody_is_asked_for_what_comes_to_another_source_by_itself(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    asked = source("one", file(server, origin={"by_hand": "Ask."}))
+    have(tmp_path, asked, source("two", file(server)))
+    assert whole(tmp_path / "one/set")
+
+
+def test_the_addresses_of_all_sources_are_tried(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    moved = source("one", file(server, origin={"url": f"{server.url}/moved.zip"}))
+    have(tmp_path, moved, source("two", file(server)))
+    assert whole(tmp_path / "one/set")
+
+
+def test_a_folder_that_somebody_placed_is_no_other_sources(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    (tmp_path / "one/set").mkdir(parents=True)
+    (tmp_path / "one/set/mine.bin").write_bytes(b"a part")
+    have(tmp_path, source("one", file(server)), source("two", file(server)))
+    assert whole(tmp_path / "two/set")
+
+
+def _moved_and_linked(folder: Path) -> None:
+    (folder / "ct").rename(folder.parent / "elsewhere")
+    (folder / "ct").symlink_to("../elsewhere")
+
+
+def _replaced_by_a_link(folder: Path) -> None:
+    (folder / "ct/0.bin").rename(folder.parent / "elsewhere.bin")
+    (folder / "ct/0.bin").symlink_to("../../elsewhere.bin")
+
+
+def _thinned(folder: Path) -> None:
+    (folder / "ct/0.bin").unlink()
+
+
+@pytest.mark.parametrize("change", [_moved_and_linked, _replaced_by_a_link, _thinned])
+def test_a_folder_that_is_not_what_was_unpacked_is_not_shared(tmp_path, server, change):
+    server.serve("/set.zip", ARCHIVE)
+    pair = [source("one", file(server)), source("two", file(server))]
+    have(tmp_path, pair[0])
+    change(tmp_path / "one/set")
+    have(tmp_path, *pair)
+    assert whole(tmp_path / "two/set")
+
+
+def test_a_folder_that_is_replaced_meanwhile_is_not_shared(tmp_path, server, monkeypatch):
+    server.serve("/set.zip", ARCHIVE)
+    have(tmp_path, source("one", file(server)))
+    link, existing = os.link, tmp_path / "one/set"
+
+    def replaced(one: Any, other: Any, **facts: Any) -> None:
+        if not (tmp_path / "old").exists():
+            existing.rename(tmp_path / "old")
+            shutil.copytree(tmp_path / "old", existing)
+        link(one, other, **facts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.link", replaced)
+        assert not clone(existing, tmp_path / "two/set")
+    assert (tmp_path / "old").exists()
+    assert not list((tmp_path / "two").iterdir())
+    assert clone(existing, tmp_path / "two/set")
+
+
+def test_a_symbolic_link_is_shared_as_the_file_that_it_leads_to(tmp_path, server):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/set.zip").write_bytes(ARCHIVE)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/set.zip").symlink_to("../store/set.zip")
+    have(tmp_path, source("one", file(server)), source("two", file(server, "top/ct/*", path="deep/set.zip")))
+    assert (tmp_path / "two/deep/set.zip").read_bytes() == ARCHIVE
+
+
+def test_what_came_earlier_is_read_once_for_all_that_share_it(tmp_path, server, monkeypatch):
+    server.serve("/set.zip", ARCHIVE)
+    sources = [source(name, file(server)) for name in ("one", "two", "three")]
+    have(tmp_path, sources[0])
+    shutil.rmtree(tmp_path / "one/set")
+    read, digests = [], stamps.file_digests
+    monkeypatch.setattr(
+        stamps, "file_digests", lambda path, **facts: read.append(path) or digests(path, **facts)
+    )
+    have(tmp_path, *sources)
+    assert read == [tmp_path / "one/set.zip"]
+    assert len({inode(tmp_path / name / "set.zip") for name in ("one", "two", "three")}) == 1
+
+
+@pytest.mark.parametrize("damaged", [LOCK_FILE, f"Lung Segmentation Data/{RECORD_FILE}"])
+def test_records_of_a_neighbour_that_cannot_be_read_hold_nobody_up(tmp_path, monkeypatch, damaged):
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    folder, neighbour = "Lung Segmentation Data", load_source("covid-qu-ex")
+    (tmp_path / neighbour.id / damaged).parent.mkdir(parents=True)
+    (tmp_path / neighbour.id / damaged).write_bytes(b"{")
+    members = {f"{folder}/{folder}/Train/COVID-19/images/a.png": b"a"}
+    (tmp_path / neighbour.id / "covidqu.zip").write_bytes(zipped(members))
+    have(tmp_path, neighbour.model_copy(update={"id": "mine"}))
+    assert (tmp_path / "mine" / folder / "Train/COVID-19/images/a.png").read_bytes() == b"a"
+
+
+def test_a_list_of_a_neighbour_that_cannot_be_read_holds_nobody_up(tmp_path, server):
+    server.serve("/set.zip", ARCHIVE)
+    neighbour = tmp_path / next(name for name in source_ids() if load_source(name).folders)
+    neighbour.mkdir()
+    (neighbour / LIST_FILE).write_bytes(b"{")
+    have(tmp_path, source("one", file(server)))
+    assert whole(tmp_path / "one/set")

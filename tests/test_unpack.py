@@ -32,9 +32,13 @@ from unpack_kit import (
     zip_archive,
 )
 
+from medcurate.config.source import Origin, SourceFile
 from medcurate.errors import ConfigError, DataMissing, DiskFull
 from medcurate.unpack import damaged_members, unpack
 from medcurate.unpack import room as room_module
+from medcurate.unpack.clone import can_clone
+from medcurate.unpack.limits import Limits
+from medcurate.unpack.needed import is_unpacked
 from medcurate.unpack.record import RECORD_FILE
 
 
@@ -232,6 +236,30 @@ def test_a_changed_rule_or_archive_replaces_the_folder(tmp_path):
     zip_archive(archive, {"set/new.txt": b"new"})
     assert content(unpacked(archive, tmp_path, strip=1).folder) == {"new.txt": b"new"}
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_raised_ratio_brings_what_was_too_large_before(tmp_path):
+    archive = zip_archive(
+        tmp_path / "a.zip", {"plain.bin": TREE["set/images/case1.bin"], "flat.bin": bytes(90_000)}
+    )
+    done = {}
+    for ratio in (2.0, 2.0, 1000.0, 1000.0):
+        limits = Limits(ratio=ratio, grace_bytes=1000)
+        result = unpack(archive, tmp_path / "data", rule(ratio=ratio), limits=limits)
+        done[ratio] = (result.fresh, sorted(content(result.folder)), reasons(result))
+    assert done == {
+        2.0: (False, ["plain.bin"], {"flat.bin": "TOO_LARGE"}),
+        1000.0: (False, ["flat.bin", "plain.bin"], {}),
+    }
+    unpacked_by = SourceFile(path="a.zip", origin=Origin(by_hand="Ask."), unpack=rule(ratio=1000.0))
+    assert is_unpacked(unpacked_by, tmp_path)
+    limits = Limits(ratio=2.0, grace_bytes=1000)
+    shutil.rmtree(tmp_path / "data")
+    unpack(archive, tmp_path / "data", rule(ratio=2.0), limits=limits)
+    assert not is_unpacked(unpacked_by, tmp_path), "its archive is needed once more"
+    bounded = unpacked_by.model_copy(update={"unpack": rule(ratio=2.0)})
+    assert can_clone(bounded, bounded, tmp_path)
+    assert not can_clone(unpacked_by, bounded, tmp_path), "another source wants more of it"
 
 
 def test_a_folder_placed_by_hand_is_left_alone(tmp_path):

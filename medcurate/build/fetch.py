@@ -7,21 +7,21 @@ where they belong. Archives become folders beside them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files as resources
 from pathlib import Path
 
-from medcurate.build.sharing import leaders, share
-from medcurate.build.stamps import verify
+from medcurate.build.sharing import leaders, share, unlike
+from medcurate.build.stamps import Digests, verify
 from medcurate.commit import committed
 from medcurate.config.source import Origin, Source, SourceFile
 from medcurate.download.instructions import automatic, missing_text
 from medcurate.download.listing import with_lists
-from medcurate.download.run import Task, download
-from medcurate.download.twins import Twins
-from medcurate.download.types import Fetched
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.download.run import Downloads, Task, download
+from medcurate.download.twins import Twins, identity
+from medcurate.download.types import SourceChangedError
+from medcurate.errors import ConfigError, DataMissing, MedcurateError
 from medcurate.library import packaged_sources, present_sources
 from medcurate.phantom import generate
 from medcurate.progress import emit
@@ -50,6 +50,18 @@ class Place:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The places of one command, who else has some of their files, and the digests that it knows."""
+
+    asked: tuple[Place, ...]
+    twins: Twins
+    digests: Digests = field(default_factory=Digests)
+
+    def share(self, place: Place) -> dict[Path, str]:
+        return share(place.source, place.folder, self.twins, self.digests)
+
+
 def ensure(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], network: Network) -> list[Path]:
     """The folder that each source's pairings search, with every declared file in it, verified and unpacked.
 
@@ -64,13 +76,13 @@ def ensure(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], net
     """
     lists = with_lists(sources, data, ask=network.allowed)
     lists.check()
-    places, twins = _places(lists.sources, data, homes)
+    places = _places(lists.sources, data, homes)
     tasks, by_hand = _absent(places)
     if not network.allowed:
         _refuse([*tasks, *by_hand], "Nothing is downloaded by this command")
     _refuse(by_hand, _BY_HAND)
-    _fetch(places, tasks, network.jobs, twins)
-    return [place.folder for place in places]
+    _fetch(places, tasks, network.jobs)
+    return [place.folder for place in places.asked]
 
 
 def collect(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], network: Network) -> None:
@@ -79,36 +91,99 @@ def collect(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], ne
     Raises what ``ensure`` raises.
     """
     lists = with_lists(sources, data, ask=network.allowed)
-    places, twins = _places(lists.sources, data, homes)
+    places = _places(lists.sources, data, homes)
     tasks, by_hand = _absent(places)
-    _fetch(places, tasks, network.jobs, twins)
+    _fetch(places, tasks, network.jobs)
     lists.check()
     _refuse(by_hand, _BY_HAND)
 
 
-def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> tuple[list[Place], Twins]:
+def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> _Places:
     """Where the sources' files are or belong, with what needs no network in place; and who else has some."""
-    places = [Place(source, source_folder(source, data, homes[source.id])) for source in sources]
-    _make(places)
-    twins = Twins((place.source, place.folder) for place in places)
-    if not all(is_complete(place.source, place.folder) for place in places):
-        present = [source for source, _ in present_sources(data, sources)]
-        for source in with_lists(present, data, ask=False).sources:
-            twins.add(source, data / source.id)
-        for place in places:
-            share(place.source, place.folder, twins)
-    return places, twins
+    asked = tuple(Place(source, source_folder(source, data, homes[source.id])) for source in sources)
+    _make(asked)
+    places = _Places(asked, Twins((place.source, place.folder) for place in asked))
+    if not all(is_complete(place.source, place.folder) for place in asked):
+        for source in _neighbours(sources, data):
+            places.twins.add(source, data / source.id)
+        for place in asked:
+            places.share(place)
+    return places
 
 
-def _fetch(places: Sequence[Place], tasks: Sequence[Task], jobs: int, twins: Twins) -> None:
-    """Download, and finish all sources that are complete, whatever became of the others."""
-    done = download(tasks, jobs=jobs)
-    fetched = list(done.fetched)
-    for place in places:
-        fetched += share(place.source, place.folder, twins, fetched)
-        if not needed_files(place.source, place.folder):
-            _finish(place, fetched)
-    done.check()
+def _neighbours(sources: Sequence[Source], data: Path) -> Iterator[Source]:
+    """Other sources that have a folder, with their lists. One whose list cannot be read has nothing to share."""
+    for source, _ in present_sources(data, sources):
+        try:
+            yield from with_lists([source], data, ask=False).sources
+        except OSError:  # told to the commands that are about that source, as damage of its list is
+            continue
+
+
+def _fetch(places: _Places, tasks: Sequence[Task], jobs: int) -> None:
+    """Download, and finish all sources that are complete, whatever became of the others.
+
+    What came for one source and is not what another declares or recorded is refused to that one. Where nothing came
+    because one source knows other bytes, those are asked that know less.
+    """
+    waiting, asked, errors = list(places.asked), list[Task](), list[MedcurateError]()
+    while waiting:
+        done = download(tasks, jobs=jobs)
+        asked += tasks
+        errors += done.errors
+        _note(done, tasks, places.digests)
+        differing: dict[Path, str] = {}
+        for place in tuple(waiting):
+            differing |= places.share(place)
+            if not needed_files(place.source, place.folder):
+                _finish(place, places.digests)
+                waiting.remove(place)
+        tasks, refused = _left(waiting, asked, differing)
+        if not tasks:
+            errors += refused
+            break
+    Downloads(errors=tuple(errors)).check()
+
+
+def _note(done: Downloads, tasks: Sequence[Task], digests: Digests) -> None:
+    """Files are hashed as they come."""
+    md5 = {_target(task): task.file.md5 for task in tasks}
+    for fetched in done.fetched:
+        known = md5[fetched.target]
+        digests.note(fetched.target, {"sha256": fetched.sha256} | ({"md5": known} if known else {}))
+
+
+def _left(
+    waiting: Iterable[Place], asked: Sequence[Task], differing: Mapping[Path, str]
+) -> tuple[list[Task], list[SourceChangedError]]:
+    """Of files that others stood for: those to be asked for by themselves, and errors for those that differ."""
+    targets = {_target(task) for task in asked}
+    came = {identity(task.source, task.file) for task in asked if _target(task).exists()}
+    failed = [task for task in asked if not _target(task).exists()]
+    again, without, errors = list[Task](), list[Task](), list[SourceChangedError]()
+    for task in _needed(waiting):
+        if _target(task) in targets:
+            continue  # its own error tells
+        if identity(task.source, task.file) not in came:
+            without.append(task)
+        elif _target(task) in differing:
+            errors.append(_changed(task, differing[_target(task)]))
+        else:
+            again.append(task)
+    again += unlike(without, failed) if failed else []
+    return leaders([task for task in again if automatic(task.file.origin)]), errors
+
+
+def _target(task: Task) -> Path:
+    return task.folder / task.file.path
+
+
+def _changed(task: Task, problem: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"{task.file.path} of {task.source.id}: {problem}, which has just come from the same place: the source "
+        f"changed. Put the file as it was at {_target(task)}, or mend the declaration or that record where the "
+        "publisher confirms the new file."
+    )
 
 
 def source_folder(source: Source, data: Path, home: Path) -> Path:
@@ -136,17 +211,21 @@ def _make(places: Iterable[Place]) -> None:
                 generate(file.origin.generator, path)
 
 
-def _absent(places: Iterable[Place]) -> tuple[list[Task], list[Task]]:
-    """The files that are needed and not there: those that can be downloaded, and those that a person must get.
-
-    Of files that several sources need one stands for all.
-    """
-    tasks = [
+def _needed(places: Iterable[Place]) -> list[Task]:
+    """The files that are needed and not there."""
+    return [
         Task(place.source, place.folder, file)
         for place in places
         for file in needed_files(place.source, place.folder)
     ]
-    tasks = leaders(tasks)
+
+
+def _absent(places: _Places) -> tuple[list[Task], list[Task]]:
+    """The files that are needed and not there: those that can be downloaded, and those that a person must get.
+
+    Of files that several sources need one stands for all.
+    """
+    tasks = leaders(_needed(places.asked))
     return (
         [task for task in tasks if automatic(task.file.origin)],
         [task for task in tasks if not automatic(task.file.origin)],
@@ -165,17 +244,17 @@ def _refuse(tasks: Sequence[Task], why: str) -> None:
         raise DataMissing("\n".join(texts))
 
 
-def _finish(place: Place, fetched: Sequence[Fetched]) -> None:
-    """Verify the files of a source that are there, and unpack its archives. ``fetched``: what just came.
+def _finish(place: Place, digests: Digests) -> None:
+    """Verify the files of a source that are there, and unpack its archives.
 
     Raises ConfigError for files that differ from what is known of them, and for damaged archives.
     """
     if not place.source.files:
         return
-    digests = verify(place.source, place.folder, fetched)
+    found = verify(place.source, place.folder, digests)
     for file in place.source.files:
         if file.unpack:
-            _unpack(place, file, digests.get(file.path, ""))
+            _unpack(place, file, found.get(file.path, ""))
 
 
 def _unpack(place: Place, file: SourceFile, sha256: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,51 @@ from medcurate.download.instructions import origin_text
 from medcurate.download.lockfile import LockFile
 from medcurate.download.run import wanted_of
 from medcurate.download.transfer import mismatch
-from medcurate.download.types import Fetched
 from medcurate.errors import ConfigError
 
 STAMP_FILE = ".verified.json"
 
 
-def verify(source: Source, folder: Path, fetched: Sequence[Fetched] = ()) -> dict[str, str]:
+class Digests:
+    """Digests of files by what they are on the disk, so that a command reads none twice, whatever its names.
+
+    A file of another size or time than when it was read is another file.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], dict[str, str]] = {}
+
+    def note(self, path: Path, digests: Mapping[str, str]) -> None:
+        """Remember digests, hexadecimal, by algorithm: somebody has read the file."""
+        self._known.setdefault(_on_disk(path), {}).update(digests)
+
+    def of(self, path: Path, *, md5: bool) -> dict[str, str]:
+        """SHA-256 and, if asked for, MD5; the file is read where one of them is not known. Raises OSError."""
+        wanted = {"sha256", "md5"} if md5 else {"sha256"}
+        if not wanted <= self._known.get(_on_disk(path), {}).keys():
+            self.note(path, file_digests(path, md5=md5))
+        return dict(self._known[_on_disk(path)])
+
+
+def _on_disk(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def verify(source: Source, folder: Path, digests: Digests) -> dict[str, str]:
     """Compare the files that are there with what is declared or recorded; record those of which nothing is.
 
-    ``fetched``: files that were hashed as they came. Returns the SHA-256, hexadecimal, by path. Raises
-    ConfigError with a line for every file that differs.
+    Returns the SHA-256, hexadecimal, by path. Raises ConfigError with a line for every file that differs.
     """
     lock, stamps = LockFile(folder), _read(folder)
     writable = os.access(folder, os.W_OK)
-    came = {each.target: each.sha256 for each in fetched}
     current: dict[str, dict[str, Any]] = {}
     problems = []
     for file in source.files:
         path = folder / file.path
         if not path.exists():
             continue
-        stamp = _stamp(path, file, stamps.get(file.path, {}), came.get(path))
+        stamp = _stamp(path, file, stamps.get(file.path, {}), digests)
         wanted = wanted_of(source, folder, file, lock)
         problem = mismatch(wanted, stamp, stamp["size_bytes"]) if stamp["sha256"] else _size_text(file, stamp)
         if problem:
@@ -63,7 +86,7 @@ def verify(source: Source, folder: Path, fetched: Sequence[Fetched] = ()) -> dic
     return {name: stamp["sha256"] for name, stamp in current.items()}
 
 
-def _stamp(path: Path, file: SourceFile, before: Mapping[str, Any], came: str | None) -> dict[str, Any]:
+def _stamp(path: Path, file: SourceFile, before: Mapping[str, Any], digests: Digests) -> dict[str, Any]:
     """Size, time and digests of a file; "" as SHA-256 where its size is wrong already, so that it is not read."""
     status = path.stat()
     facts = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -72,9 +95,7 @@ def _stamp(path: Path, file: SourceFile, before: Mapping[str, Any], came: str | 
     remembered = {name: before.get(name) for name in facts} == facts and bool(before.get("sha256"))
     if remembered and (before.get("md5") or not file.md5):
         return dict(before)
-    if came:
-        return {**facts, "sha256": came, **({"md5": file.md5} if file.md5 else {})}
-    return {**facts, **file_digests(path, md5=file.md5 is not None)}
+    return {**facts, **digests.of(path, md5=file.md5 is not None)}
 
 
 def _size_text(file: SourceFile, stamp: Mapping[str, Any]) -> str:

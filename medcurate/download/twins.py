@@ -12,6 +12,9 @@ from pathlib import Path
 from medcurate.commit import TEMP_PREFIX, committed, output_error
 from medcurate.config.source import Source, SourceFile
 
+ALL_BELOW = "/*"
+"""How the path of a file ends that stands for a whole folder, not listed yet: for no bytes, so for no others'."""
+
 
 @dataclass(frozen=True, slots=True)
 class Twin:
@@ -52,13 +55,13 @@ class Twins:
 
 
 def identity(source: Source, file: SourceFile) -> str:
-    """Equal for files that are the same bytes; "" for files that are made here.
+    """Equal for files that are the same bytes; "" for files that are made here, and for folders not listed yet.
 
     A declared SHA-256 decides; without one the same origin does, and for files that only a person can get the
     same instruction, page and name.
     """
     origin = file.origin
-    if origin.package or origin.generator:
+    if origin.package or origin.generator or file.path.endswith(ALL_BELOW):
         return ""
     if file.sha256:
         return file.sha256
@@ -70,8 +73,8 @@ def identity(source: Source, file: SourceFile) -> str:
 def link(existing: Path, target: Path) -> None:
     """Give the file ``existing`` the further name ``target``; a copy where the file system has no hard links.
 
-    ``target`` appears whole or not at all. Raises OutputError, DiskFull; FileNotFoundError where ``existing`` is
-    gone.
+    Of a symbolic link the file that it leads to is meant. ``target`` appears whole or not at all. Raises
+    OutputError, DiskFull; FileNotFoundError where ``existing`` is gone.
     """
     temporary = target.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{target.name}")
     try:
@@ -79,7 +82,7 @@ def link(existing: Path, target: Path) -> None:
     except OSError as error:
         raise output_error(error, target) from error
     try:
-        os.link(existing, temporary)
+        os.link(os.path.realpath(existing), temporary)  # a link to a symbolic link would lead elsewhere
     except FileNotFoundError:
         raise
     except OSError:  # another file system, one without hard links, or too many of them

@@ -70,7 +70,14 @@ def write_record(unpacked: Unpacked, folder: Path, rule: Unpack, archive: dict[s
         del facts[name]
     write_json(
         folder / RECORD_FILE,
-        {"version": RECORD_VERSION, "tool": __version__, "archive": archive, "rule": _rule(rule), **facts},
+        {
+            "version": RECORD_VERSION,
+            "tool": __version__,
+            "archive": archive,
+            "rule": _rule(rule),
+            "ratio": rule.ratio,
+            **facts,
+        },
     )
 
 
@@ -112,6 +119,8 @@ def fits(record: dict[str, Any], rule: Unpack, archive: dict[str, Any] | None) -
     """Whether a folder with ``record`` is what ``rule`` makes of the archive; None: it is not there any more."""
     if record.get("rule") != _rule(rule):
         return False
+    if record.get("ratio") != rule.ratio and any(each["reason"] == TOO_LARGE for each in record["refused"]):
+        return False  # another bound leaves out other members
     if archive is None or record.get("archive") == archive:
         return True
     # A copied archive has another time: then its digest decides, where one is known.
@@ -120,7 +129,7 @@ def fits(record: dict[str, Any], rule: Unpack, archive: dict[str, Any] | None) -
 
 
 def same_rule(rule: Unpack, other: Unpack) -> bool:
-    """Whether both rules make the same folder of the same archive."""
+    """Whether both rules make the same folder of the same archive, unless members are too large for one of them."""
     return _rule(rule) == _rule(other)
 
 
