@@ -175,15 +175,24 @@ def _filesystem(scheme: str) -> Any:
 def _options(scheme: str) -> dict[str, Any]:
     if scheme in {"http", "https"}:
         return {"client_kwargs": {"timeout": _http_timeout()}}
-    return {"anon": _anonymous()} if scheme == "s3" else {}
+    return {"anon": reads_anonymously()} if scheme == "s3" else {}
 
 
 @cache
-def _anonymous() -> bool:
-    """Whether botocore finds no credentials: what is open to everybody is then read without."""
+def reads_anonymously() -> bool:
+    """Whether botocore finds no credentials: what is open to everybody is then read without; asked once.
+
+    Raises ConfigError where AWS's settings are wrong, ImportError where botocore is not installed.
+    """
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
     from botocore.session import get_session  # type: ignore[import-untyped]
 
-    return get_session().get_credentials() is None
+    try:
+        return get_session().get_credentials() is None
+    except BotoCoreError as error:
+        raise ConfigError(
+            f"s3://: {error}. Mend AWS_PROFILE, or the profiles in AWS's own settings."
+        ) from error
 
 
 def _http_timeout() -> Any:

@@ -73,7 +73,7 @@ def _be_endpoint(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
 def forget_s3() -> None:
     """Let the next reader look for address and credentials anew."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    medcurate.storage._anonymous.cache_clear()
+    medcurate.storage.reads_anonymously.cache_clear()
 
 
 def _trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": BASE,
     "phantom": BASE | {"commit"},
     "zips": BASE | {"commit"},
-    "download": BASE | {"commit", "config", "lock", "progress"},
+    "download": BASE | {"commit", "config", "lock", "progress", "storage"},
     "unpack": BASE | {"commit", "config", "progress", "units", "zips"},
     "checks": BASE | {"config", "decoders", "pairings", "readers", "registry", "tables"},
     "lineage": BASE | {"config"},
@@ -67,7 +67,7 @@ MAY_IMPORT["prediction"] = BASE | {
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"train"}
 MAY_IMPORT["train"] = BASE | {
-    "commit", "condition", "format", "places", "progress", "storage", "tables", "units",
+    "commit", "condition", "format", "lock", "places", "progress", "storage", "tables", "units",
 }  # fmt: skip
 
 

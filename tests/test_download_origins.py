@@ -23,6 +23,7 @@ from medcurate.download.objects import ObjectFile
 from medcurate.download.transfer import Transfer
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError, Wanted
 from medcurate.errors import ConfigError, DataMissing
+from medcurate.storage import reads_anonymously
 
 COMMIT = "c" * 40
 SHA = sha256(CONTENT)
@@ -36,6 +37,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def no_tokens(monkeypatch):
+    reads_anonymously.cache_clear()
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "SYNAPSE_AUTH_TOKEN", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -187,6 +189,14 @@ def test_without_the_library_a_bucket_is_passed_over_and_alone_it_names_the_extr
     origin = {"url": "s3://bucket/deep/a.zip", "mirrors": [f"{server.url}/a.zip"]}
     fetch(tmp_path, {"path": "a.zip", "origin": origin}).check()
     assert 'pip install "medcurate[remote]"' in error_of(tmp_path, s3(path="b.zip"))
+
+
+def test_a_profile_that_does_not_exist_is_named_and_a_mirror_gives_the_file(tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    bucket.serve("/a.zip", CONTENT)
+    assert "Mend AWS_PROFILE" in error_of(tmp_path, s3(path="b.zip"))
+    origin = {"url": "s3://bucket/deep/a.zip", "mirrors": [f"{bucket.url}/a.zip"]}
+    fetch(tmp_path, {"path": "a.zip", "origin": origin}).check()
 
 
 def test_another_file_system_serves_as_well(tmp_path):

@@ -9,6 +9,7 @@ import fsspec  # noqa: F401
 import pytest
 from http_kit import served
 
+from medcurate import storage
 from medcurate.errors import ConfigError
 from medcurate.storage import Location, StorageError, locate
 
@@ -82,6 +83,13 @@ def test_a_missing_client_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(ConfigError, match=r'pip install "medcurate\[remote\]"'):
         locate("s3://bucket/data")
+
+
+def test_a_profile_that_does_not_exist_is_named(monkeypatch):
+    storage.reads_anonymously.cache_clear()
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(ConfigError, match=r"profile \(nobody\).*AWS_PROFILE"):
+        locate("s3://bucket/corpus")
 
 
 def test_only_local_locations_have_a_path(folder):

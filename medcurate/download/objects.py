@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medcurate.download.types import Answer, Identity, RefusedError, TransientError
+from medcurate.errors import ConfigError
+from medcurate.storage import reads_anonymously
 
 _BLOCK_BYTES = 8 << 20
 _CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  # whose errors are no OSError
@@ -17,17 +19,14 @@ _CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  
 def s3_filesystem(connect_s: float, stall_s: float) -> Any:
     """The file system of s3:// URLs: with the credentials that botocore finds, else as an anonymous reader.
 
-    Raises RefusedError where s3fs is not installed: another place may have the file.
+    Raises RefusedError where s3fs is not installed, or AWS's settings are wrong: another place may have the file.
     """
     import fsspec
 
     try:
-        from botocore.session import get_session  # type: ignore[import-untyped]
-
-        anonymous = get_session().get_credentials() is None
         found = fsspec.filesystem(
             "s3",
-            anon=anonymous,
+            anon=reads_anonymously(),
             config_kwargs={
                 "connect_timeout": connect_s,
                 "read_timeout": stall_s,
@@ -38,6 +37,8 @@ def s3_filesystem(connect_s: float, stall_s: float) -> Any:
         raise RefusedError(
             's3:// needs a package that is not installed: pip install "medcurate[remote]"'
         ) from error
+    except ConfigError as error:
+        raise RefusedError(str(error).removesuffix(".")) from error
     found.retries = 1  # attempts and waits are the transfer's own
     return found
 
