@@ -229,6 +229,26 @@ def test_an_object_that_was_replaced_stops_with_expected_and_got(tmp_path, serve
     assert (tmp_path / "lab" / "a.zip").read_bytes() == content
 
 
+def test_what_is_made_on_request_begins_anew_after_a_cut(tmp_path, server):
+    """Another tag and size with every answer: a part of one is never continued with another."""
+    wanted = behind(f"{server.url}/a.zip", made_on_request=True)
+    server.serve("/a.zip", OTHER, [Fault(cut_bytes=150_000), Fault(status=404)])
+    assert "Run the same command again to begin anew" in stopped(tmp_path, wanted)
+    served = server.serve("/a.zip", OTHER[:-1], [Fault(cut_bytes=300_000), OK], etag='"2"')
+    served.swap, served.swap_after = Served(CONTENT, etag='"3"'), 1
+    fetch(tmp_path, wanted).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert not any("range" in request for request in served.requests)
+
+
+def test_a_file_that_begins_anew_with_every_cut_is_given_up(tmp_path, server):
+    """Bytes that come again and again are no progress, though they come fast."""
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=300_000)])
+    text = stopped(tmp_path, behind(f"{server.url}/a.zip", made_on_request=True))
+    assert "(5 times in a row). Run the same command again to begin anew" in text
+    assert len(served.requests) == 6
+
+
 @pytest.mark.parametrize("script", [[OK], [Fault(ignore_condition=True), OK]])
 def test_a_declared_digest_decides_about_another_tag(tmp_path, server, script):
     """Hosts behind one name may give equal bytes different tags: the file begins anew and is right."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,14 +24,16 @@ from medcurate.checks import source_problems
 from medcurate.config.folder import Folder
 from medcurate.config.identity import identity
 from medcurate.config.source import Source
-from medcurate.download import listing, nbia
+from medcurate.download import listing
 from medcurate.download.listing import LIST_FILE, listed_files, with_lists
 from medcurate.download.lockfile import JOURNAL, LOCK_FILE, LockFile
+from medcurate.download.run import LOCK_FOLDER
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.errors import ConfigError, DataMissing, MedcurateError, OutputError
 from medcurate.forecast.inputs import Inputs
 from medcurate.forecast.plan import forecast
 from medcurate.library import load_source, ontology, resolve
+from medcurate.lock import locked
 from medcurate.tables import check_model
 
 COMMIT, LATER = "c" * 40, "d" * 40
@@ -77,20 +81,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- Hugging Face ----------------------------------------------------------------------------------
 
 
-def hub(server, files=CASES, *, commit=COMMIT, stated=sha256):
-    """A dataset repository: the commit of the day, its tree, and files in large-file storage at that commit."""
+def hub(server, files=CASES, *, commit=COMMIT, stated=sha256, large=True):
+    """A dataset repository: the commit of the day, its tree, and files (in large-file storage) at that commit."""
     server.serve("/api/datasets/org/set", json.dumps({"id": "org/set", "sha": commit}).encode())
     server.serve(f"/api/datasets/org/set/revision/{commit}", server.objects["/api/datasets/org/set"].content)
     tree = [{"type": "directory", "path": "train/b", "oid": "1" * 40, "size": 0}]
     for name, content in files.items():
         lfs = {"oid": stated(content), "size": len(content), "pointerSize": 130}
         path = f"train/{name}"
-        tree.append({"type": "file", "path": path, "oid": "2" * 40, "size": len(content), "lfs": lfs})
-        headers = {
-            "X-Repo-Commit": commit,
-            "X-Linked-Size": str(len(content)),
-            "X-Linked-Etag": f'"{sha256(content)}"',
-        }
+        stored = {"lfs": lfs} if large else {}
+        tree.append({"type": "file", "path": path, "oid": "2" * 40, "size": len(content), **stored})
+        headers = {"X-Repo-Commit": commit}
+        if large:
+            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256(content)}"'}
         server.serve(f"/datasets/org/set/resolve/{commit}/{path}", content, headers=headers)
     return server.serve(f"/api/datasets/org/set/tree/{commit}/train", json.dumps(tree).encode())
 
@@ -119,15 +122,48 @@ def test_a_list_is_asked_for_once_and_a_lost_file_comes_from_the_same_commit(tmp
     assert len(tree.requests) == asked
 
 
-def test_a_declared_revision_is_listed_and_another_one_listed_anew(tmp_path, server):
+def test_of_another_revision_nothing_is_mixed_into_the_folder(tmp_path, server):
     hub(server)
-    hub(server, {"a_i.nii.gz": b"later"}, commit=LATER)
-    assert contents(have(on_hub(revision=COMMIT), tmp_path / "first") / "data") == CASES
-    again = have(on_hub(revision=LATER), tmp_path / "second")
-    assert contents(again / "data") == {"a_i.nii.gz": b"later"}
-    # The same folder, of which another revision is declared later: a file of the old one is not taken for it.
-    with pytest.raises(ConfigError, match=r"a_i\.nii\.gz.*expected|declared"):
-        have(on_hub(revision=LATER), tmp_path / "first")
+    later = {"a_i.nii.gz": b"later", "a_l.nii.gz": b"label a"}
+    hub(server, later, commit=LATER)
+    folder = have(on_hub(revision=COMMIT), tmp_path)
+    with pytest.raises(ConfigError) as error:
+        have(on_hub(revision=LATER), tmp_path)
+    assert "has otherwise: data/a_i.nii.gz, data/b/b_i.nii.gz. Nothing was changed" in str(error.value)
+    assert f"Remove {folder}/data" in str(error.value)
+    assert contents(folder / "data") == CASES
+    assert contents(have(on_hub(revision=COMMIT), tmp_path) / "data") == CASES
+    shutil.rmtree(folder / "data")
+    assert contents(have(on_hub(revision=LATER), tmp_path) / "data") == later
+
+
+def test_what_is_no_longer_included_does_not_stay_among_the_rest(tmp_path, server):
+    hub(server)
+    folder = have(on_hub(), tmp_path)
+    with pytest.raises(ConfigError, match=r"has otherwise: data/b/b_i\.nii\.gz\. Nothing"):
+        have(on_hub(include=["a_*"]), tmp_path)
+    (folder / "data" / "b" / "b_i.nii.gz").unlink()
+    assert set(contents(have(on_hub(include=["a_*"]), tmp_path) / "data")) == {"a_i.nii.gz", "a_l.nii.gz"}
+    assert contents(have(on_hub(), tmp_path) / "data") == CASES  # more than before needs no other room
+
+
+def test_files_that_the_hub_gives_no_digest_of_come_anew_with_a_newer_list(tmp_path, server):
+    """As the documentation has it: the record and the folder are removed to take a newer list."""
+    hub(server, large=False)
+    folder = have(on_hub(), tmp_path)
+    later = {**CASES, "a_i.nii.gz": b"image a, mended"}
+    hub(server, later, commit=LATER, large=False)
+    (folder / LIST_FILE).unlink()
+    shutil.rmtree(folder / "data")
+    assert contents(have(on_hub(), tmp_path) / "data") == later
+
+
+def test_a_dot_in_a_listed_path_is_the_folder_itself(tmp_path, server):
+    dataverse(server, {"./a_i.nii.gz": b"image a", "b/./b_i.nii.gz": b"image b"})
+    assert set(contents(have(on_dataverse(server, include=["*", "b/*"]), tmp_path) / "data")) == {
+        "a_i.nii.gz",
+        "b/b_i.nii.gz",
+    }
 
 
 def test_only_what_is_included_comes(tmp_path, server):
@@ -173,14 +209,14 @@ def test_a_server_that_is_busy_is_asked_again(tmp_path, server):
 # --- Dataverse -------------------------------------------------------------------------------------
 
 
-def dataverse(server, files=CASES, **changes):
-    """The native API's list of a dataset, and its files by number."""
+def dataverse(server, files=CASES, first=40, **changes):
+    """The native API's list of a dataset, and its files by number, from ``first``."""
     import hashlib
 
     version = {"status": "OK", "data": {"versionNumber": 2, "versionMinorNumber": 1}}
     server.serve("/api/datasets/:persistentId/versions/:latest-published", json.dumps(version).encode())
     listed = []
-    for number, (name, content) in enumerate(files.items(), start=40):
+    for number, (name, content) in enumerate(files.items(), start=first):
         place, _, last = f"train/{name}".rpartition("/")
         checksum = {"type": "MD5", "value": hashlib.md5(content).hexdigest()}
         facts = {"id": number, "filename": last, "filesize": len(content), "checksum": checksum}
@@ -204,6 +240,20 @@ def test_a_folder_of_a_dataverse_dataset_comes_file_by_file_with_its_checksums(t
     assert contents(folder / "data") == CASES
     assert all(file.md5 and file.size_bytes for file in listed_files(found, folder))
     assert json.loads((folder / LIST_FILE).read_bytes())["data"]["revision"] == "2.1"
+
+
+def test_files_with_an_md5_come_anew_with_a_newer_list(tmp_path, server):
+    dataverse(server)
+    found = on_dataverse(server)
+    folder = have(found, tmp_path)
+    later = {**CASES, "a_i.nii.gz": b"IMAGE A"}  # of the same size
+    dataverse(server, later, first=50)
+    (folder / LIST_FILE).unlink()
+    shutil.rmtree(folder / "data")
+    assert contents(have(found, tmp_path) / "data") == later
+    # Within one list what came first is what a lost file must be again.
+    recorded = LockFile(folder).get("data/a_i.nii.gz")
+    assert recorded.sha256 == sha256(b"IMAGE A")
 
 
 def test_a_file_with_another_checksum_is_refused(tmp_path, server):
@@ -231,6 +281,18 @@ def test_a_restricted_file_wants_a_person(tmp_path, server):
         have(on_dataverse(server), tmp_path)
 
 
+def test_what_is_restricted_stops_only_those_who_want_it(tmp_path, server):
+    listed = dataverse(server)
+    answer = json.loads(listed.content)
+    report = {"label": "report.pdf", "restricted": True, "directoryLabel": "train"}
+    answer["data"].append({**report, "dataFile": {"id": 8, "filename": "report.pdf", "filesize": 3}})
+    listed.content = json.dumps(answer).encode()
+    with pytest.raises(NeedsRegistrationError, match=r'"report\.pdf" is restricted'):
+        have(on_dataverse(server), tmp_path)
+    found = on_dataverse(server, include=["**/*.nii.gz"])
+    assert contents(have(found, tmp_path) / "data") == CASES
+
+
 def test_an_answer_that_is_no_list_is_told(tmp_path, server):
     dataverse(server)
     answer = {"status": "ERROR", "message": "Dataset not found"}
@@ -251,7 +313,7 @@ def zipped(**members: bytes) -> bytes:
 
 
 def test_a_collection_comes_series_by_series_and_is_unpacked(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
     series = [
         {"SeriesInstanceUID": "1.2.4", "Modality": "SEG", "PatientID": "p1"},
         {"SeriesInstanceUID": "1.2.3", "Modality": "CT", "PatientID": "p1"},
@@ -287,7 +349,7 @@ def test_a_packaged_collection_is_fetched_and_built_from_the_archive_of_record(
     tmp_path, server, monkeypatch, name
 ):
     """Structure sets and segmentations as NBIA gives them: a zip a series, files in it that say nothing."""
-    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
     packaged = load_source(name)
     expected = layouts.make(packaged, tmp_path / "tree")
     listed = []
@@ -320,9 +382,31 @@ def series_of(folder: Path) -> list[list[Path]]:
     return labels + [files for files in images if files]
 
 
+def test_a_plan_knows_what_a_packaged_neighbour_s_folder_already_holds(tmp_path, server, monkeypatch):
+    """Two packaged sources of one collection: what a build links is not told as a download."""
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
+    uids = ("1.2.3", "1.2.4")
+    series = [{"SeriesInstanceUID": uid, "Modality": "CT"} for uid in uids]
+    server.serve("/getSeries", json.dumps(series).encode())
+    neighbour, wanted = (load_source(name) for name in ("nsclc-radiomics", "plethora"))
+    listed = with_lists([neighbour, wanted], tmp_path, ask=True)
+    listed.check()
+    there = next(file for file in listed.sources[0].files if "1.2.3" in file.path)
+    archive = tmp_path / neighbour.id / there.path
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(a_dcm=b"1"))
+    facts = {"name": "r", "title": "", "sources": [wanted.id], "intensity": {"ct": {"rule": "minmax"}}}
+    resolved = resolve(str(write_toml(tmp_path / "recipe.toml", facts)))
+    (row,) = forecast(resolved, tmp_path, tmp_path / "out", 1).sources
+    assert [owner for path, owner in row.inputs.shared if path.endswith("1.2.3.zip")] == [neighbour.id]
+    assert [path for path in row.inputs.fetch if path.endswith(tuple(f"{uid}.zip" for uid in uids))] == [
+        path for path in row.inputs.fetch if path.endswith("1.2.4.zip")
+    ]
+
+
 @pytest.mark.parametrize("answer", [b"[]", b""])
 def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch, answer):
-    monkeypatch.setattr(nbia.contents, "__defaults__", (server.url,))
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
     server.serve("/getSeries", answer)
     with pytest.raises(DownloadError, match='no public series of the collection "X"'):
         have(source({"into": "set", "nbia": "X"}), tmp_path)
@@ -353,6 +437,39 @@ def test_records_of_many_files_cost_what_one_does_and_survive_a_kill(tmp_path):
     assert len(json.loads((tmp_path / LOCK_FILE).read_bytes())) == 310
 
 
+def test_after_a_disk_that_was_full_the_journal_is_whole_again(tmp_path):
+    lock = put_many(tmp_path, range(100))
+    journal = tmp_path / JOURNAL
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"downloads\.lock\.journal"):
+            lock.put("data/lost", sha256="a" * 64, size_bytes=1, url="u")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for number in range(100, 103):
+        lock.put(f"data/{number}", sha256=f"{number:064x}", size_bytes=number, url="u")
+    assert all(LockFile(tmp_path).get(f"data/{number}") for number in range(103))
+
+
+def test_who_reads_while_the_journal_is_taken_in_misses_nothing(tmp_path, monkeypatch):
+    """The writer settles after the reader's first look, whichever of the two files that is at."""
+    writer = put_many(tmp_path, range(100))
+    read = Path.read_bytes
+
+    def read_and_settle(path):
+        try:
+            return read(path)
+        finally:
+            monkeypatch.setattr(Path, "read_bytes", read)
+            writer.settle()
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_settle)
+    found = LockFile(tmp_path)
+    assert not (tmp_path / JOURNAL).exists()
+    assert all(found.get(f"data/{number}") for number in range(100))
+
+
 def test_a_damaged_journal_is_not_forgotten(tmp_path):
     put_many(tmp_path, range(100))
     journal = tmp_path / JOURNAL
@@ -380,6 +497,16 @@ def test_without_network_the_folder_is_named_with_its_place(tmp_path):
     assert "https://huggingface.co/datasets/org/set/tree/main/train" in str(error.value)
 
 
+def test_without_network_folders_of_one_page_are_all_named(tmp_path):
+    place = {"dataverse": "doi:10.1/AB", "server": "https://data.example.org"}
+    two = source({"into": "training", "resource": "training", **place}, {"into": "test", **place})
+    same = two.model_copy(update={"id": "other"})
+    with pytest.raises(DataMissing) as error:
+        ensure([two, same], tmp_path, dict.fromkeys(("lab", "other"), tmp_path), OFFLINE)
+    for folder in ("lab/training", "lab/test", "other/training", "other/test"):
+        assert f"{tmp_path}/{folder}/*" in str(error.value)
+
+
 def test_a_folder_that_was_placed_by_hand_is_used_as_it_is(tmp_path):
     (tmp_path / "lab" / "data").mkdir(parents=True)
     (tmp_path / "lab" / "data" / "a_i.nii.gz").write_bytes(b"mine")
@@ -393,6 +520,29 @@ def test_one_list_that_cannot_be_had_does_not_stop_other_sources(tmp_path, serve
     with pytest.raises(DownloadError, match="cannot be listed"):
         collect([other, on_hub()], tmp_path, dict.fromkeys(("lab", "other"), tmp_path), Network())
     assert contents(tmp_path / "lab" / "data") == CASES
+
+
+def test_without_the_hub_s_library_all_other_sources_come(tmp_path, server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    dataverse(server)
+    sources = [on_hub(), on_dataverse(server).model_copy(update={"id": "other"})]
+    with pytest.raises(ConfigError, match=r'pip install "medcurate\[hub\]"'):
+        collect(sources, tmp_path, dict.fromkeys(("lab", "other"), tmp_path), Network())
+    assert contents(tmp_path / "other" / "data") == CASES
+
+
+def test_a_list_that_is_damaged_and_one_that_another_process_asks_for_stop_no_other_source(tmp_path, server):
+    dataverse(server)
+    hub(server)
+    on_data = on_dataverse(server)
+    sources = [on_hub(), *(on_data.model_copy(update={"id": name}) for name in ("busy", "whole"))]
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / LIST_FILE).write_text("{")
+    with locked(tmp_path / "busy" / LOCK_FOLDER, "something else"), pytest.raises(MedcurateError) as error:
+        collect(sources, tmp_path, {each.id: tmp_path for each in sources}, Network())
+    assert contents(tmp_path / "whole" / "data") == CASES
+    assert f"{tmp_path}/lab/{LIST_FILE}: damaged" in str(error.value)
+    assert f"{tmp_path}/busy/{LOCK_FOLDER} is in use" in str(error.value)
 
 
 def test_a_plan_counts_an_unlisted_folder_as_one_file_of_unknown_size(tmp_path, server):
@@ -409,7 +559,7 @@ def test_a_damaged_record_is_not_forgotten(tmp_path):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / LIST_FILE).write_text("{")
     with pytest.raises(ConfigError, match="restore it from a backup"):
-        with_lists([on_hub()], tmp_path, ask=False)
+        ensure([on_hub()], tmp_path, {"lab": tmp_path}, OFFLINE)
 
 
 # --- What a source may say -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import build_kit
 import pytest
 from download_kit import CONTENT, behind, fetch
-from fault_server import fault_server
+from fault_server import Fault, fault_server
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
@@ -164,13 +164,36 @@ def test_the_time_of_downloads_is_measured_where_there_were_any(tmp_path: Path, 
     assert before.download_seconds == 8.0
     assert "8 s at 100 Mbit/s (assumed" in "\n".join(lines(before))
     monkeypatch.setattr(throughput, "LEAST_BYTES", 1)
-    with fault_server(bytes_per_s=2e6) as server:
+    with fault_server() as server:
         server.serve("/a.zip", CONTENT)
         assert not fetch(tmp_path / "data", behind(f"{server.url}/a.zip")).errors
+    (entry,) = json.loads((tmp_path / "data" / throughput.FILE).read_bytes())
+    assert entry["received_bytes"] == len(CONTENT)
     after = told(recipe, tmp_path)
-    assert 0.2 < after.download_bytes_per_second / 2e6 < 1.5
+    assert after.download_bytes_per_second == len(CONTENT) / entry["seconds"]
+    assert after.download_seconds == pytest.approx(1e8 / len(CONTENT) * entry["seconds"])
     assert "(measured, the last download into this folder)" in "\n".join(lines(after))
     assert facts(after)["download_rate_measured"]
+
+
+def test_what_came_of_files_that_failed_counts_as_their_time_does(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "LEAST_BYTES", 1)
+    with fault_server() as server:
+        server.serve("/a.zip", CONTENT, [Fault(cut_bytes=300_000), Fault(status=404)])
+        assert fetch(tmp_path, behind(f"{server.url}/a.zip")).errors
+    known = throughput.measured(tmp_path)
+    assert known is not None
+    assert known.received_bytes == 300_000
+
+
+def test_a_rate_that_cannot_be_kept_fails_no_download(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(throughput, "LEAST_BYTES", 1)
+    (tmp_path / throughput.FILE).mkdir()
+    with fault_server() as server:
+        server.serve("/a.zip", CONTENT)
+        fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    assert (tmp_path / "lab/a.zip").read_bytes() == CONTENT
+    assert "download rate not kept" in capfd.readouterr().err
 
 
 def test_rates_are_summed_and_a_damaged_record_is_no_rate(tmp_path: Path) -> None:

@@ -59,11 +59,9 @@ def _entries(files: list[Any], folder: Folder) -> Iterator[Entry]:
         path = below_resource(f"{place}/{name}" if place else name, folder.resource)
         if path is None:
             continue
-        if field(listed, "restricted"):
-            raise RefusedError(f'"{name}" is restricted', login=True)
-        url = f"{folder.server}/api/access/datafile/{number}"
+        url, restricted = f"{folder.server}/api/access/datafile/{number}", bool(field(listed, "restricted"))
         if ingested:
-            yield Entry(path=path, origin=Origin(url=f"{url}?format=original"))
+            yield Entry(path=path, origin=Origin(url=f"{url}?format=original"), restricted=restricted)
         else:
             yield Entry(
                 path=path,
@@ -71,6 +69,7 @@ def _entries(files: list[Any], folder: Folder) -> Iterator[Entry]:
                 size_bytes=field(facts, "filesize"),
                 sha256=_digest(facts, "sha256"),
                 md5=_digest(facts, "md5"),
+                restricted=restricted,
             )
 
 

@@ -13,8 +13,8 @@ from medcurate.config.source import Origin
 class Entry:
     """A file as its host lists it. ``path``: below the folder that was asked for, "/" between names.
 
-    ``archive``: whether it is an archive, made on request, that stands for a folder of its own name. Digests are
-    hexadecimal.
+    ``archive``: whether it is an archive, made on request, that stands for a folder of its own name;
+    ``restricted``: whether its host gives it to some people only. Digests are hexadecimal.
     """
 
     path: str
@@ -23,6 +23,7 @@ class Entry:
     sha256: str | None = None
     md5: str | None = None
     archive: bool = False
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

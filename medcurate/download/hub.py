@@ -76,13 +76,13 @@ class HubFile:
         )
 
 
-def contents(folder: Folder, endpoint: str | None = None) -> Contents:
+def contents(folder: Folder) -> Contents:
     """The files of a dataset repository at one commit, with the SHA-256 of those in large-file storage.
 
     Raises RefusedError, TransientError; ConfigError where the library is not installed.
     """
     hub = _library()
-    api = hub.HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))
+    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     name = folder.huggingface
     with _blamed(hub):
         commit = api.dataset_info(name, revision=folder.revision or None).sha

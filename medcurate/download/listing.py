@@ -2,7 +2,8 @@
 
 ``downloads.lists.json`` says which files a folder has, at which commit or version, with sizes and digests as the
 host states them. A later command asks for nothing again: a set that grows or changes upstream is noticed by the
-files that it no longer has, never mixed.
+files that it no longer has. A folder that is declared otherwise later is listed anew, once no file of the older list
+lies there that the new one lacks: lists are never mixed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,23 @@ from medcurate.config.source import Origin, Source, SourceFile, Unpack
 from medcurate.download import dataverse, hub, nbia
 from medcurate.download.entry import Contents, Entry
 from medcurate.download.http import make_client
+from medcurate.download.lockfile import LockFile
 from medcurate.download.run import LOCK_FOLDER
+from medcurate.download.twins import ALL_BELOW
 from medcurate.download.types import (
     DownloadError,
     NeedsRegistrationError,
     Policy,
     RefusedError,
     TransientError,
+    raise_all,
 )
 from medcurate.errors import ConfigError, MedcurateError
 from medcurate.lock import locked
 from medcurate.progress import emit
 
 LIST_FILE = "downloads.lists.json"
+_SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,8 @@ class Lists:
     errors: tuple[MedcurateError, ...] = ()
 
     def check(self) -> None:
-        """Raises the first of the errors."""
-        for error in self.errors:
-            raise error
+        """Raises the errors, as ``raise_all`` does."""
+        raise_all(self.errors)
 
 
 def with_lists(sources: Sequence[Source], data: Path, *, ask: bool, policy: Policy | None = None) -> Lists:
@@ -59,18 +63,23 @@ def with_lists(sources: Sequence[Source], data: Path, *, ask: bool, policy: Poli
     A folder that lies there without a list was placed by hand and adds none. Where a list is missing it is
     asked for and recorded, or, without ``ask``, the folder stands as one file, called "<into>/*".
 
-    Raises ConfigError where a record is damaged, OutputError where it cannot be written.
+    What goes wrong with one source is among the result's errors and does not stop the others: a list that cannot
+    be had, a record that is damaged or cannot be written, a folder that another process works on.
     """
     ready, errors = [], []
     for source in sources:
         folder = data / source.id
-        for missing in unlisted(source, folder) if ask else ():
-            try:
-                _record(source, folder, missing, policy or Policy())
-            except DownloadError as error:
-                errors.append(error)
-        files = [*listed_files(source, folder)]
-        files += [_stands_for(missing) for missing in unlisted(source, folder) if not ask]
+        try:
+            for missing in unlisted(source, folder) if ask else ():
+                try:
+                    _record(source, folder, missing, policy or Policy())
+                except MedcurateError as error:
+                    errors.append(error)
+            files = [*listed_files(source, folder)]
+            files += [_stands_for(missing) for missing in unlisted(source, folder) if not ask]
+        except MedcurateError as error:
+            errors.append(error)
+            files = [*source.files]
         ready.append(source.model_copy(update={"files": tuple(files)}))
     return Lists(tuple(ready), tuple(errors))
 
@@ -91,7 +100,7 @@ def _has_any(folder: Path) -> bool:
 
 def _stands_for(folder: Folder) -> SourceFile:
     """All files of a folder, for those who only look at what is missing; no file has its name."""
-    return SourceFile(path=f"{folder.into}/*", origin=Origin(url=folder.page))
+    return SourceFile(path=f"{folder.into}{ALL_BELOW}", origin=Origin(url=folder.page))
 
 
 def listed_files(source: Source, folder: Path) -> Iterator[SourceFile]:
@@ -103,11 +112,16 @@ def listed_files(source: Source, folder: Path) -> Iterator[SourceFile]:
     known = _read(folder) if source.folders else {}
     for each in source.folders:
         record = known.get(each.into)
-        if record is not None and _fits(record, each):
-            try:
-                yield from (SourceFile.model_validate(facts) for facts in record["files"])
-            except (ValidationError, KeyError, TypeError) as error:
-                raise _damaged(folder / LIST_FILE, str(error).splitlines()[0]) from error
+        if _fits(record, each):
+            yield from _recorded(folder, record)
+
+
+def _recorded(folder: Path, record: dict[str, Any] | None) -> Iterator[SourceFile]:
+    """The files of one record in ``folder``, if there is one. Raises ConfigError where it is damaged."""
+    try:
+        yield from (SourceFile.model_validate(facts) for facts in (record["files"] if record else ()))
+    except (ValidationError, KeyError, TypeError) as error:
+        raise _damaged(folder / LIST_FILE, str(error).splitlines()[0]) from error
 
 
 def _fits(record: dict[str, Any] | None, folder: Folder) -> bool:
@@ -125,18 +139,65 @@ def _record(source: Source, folder: Path, wanted: Folder, policy: Policy) -> Non
         if wanted not in unlisted(source, folder):
             return  # by another process, in the meantime
         with make_client(policy) as client:
-            found = _patiently(lambda: _ask(client, wanted), policy, source, folder / wanted.into, wanted)
-        files = [*_files(found, wanted)]
-        if not files:
-            raise DownloadError(_text(source, folder / wanted.into, wanted, "its list has no file of these"))
+            found = _patiently(lambda: _listed(client, wanted), policy, source, folder / wanted.into, wanted)
+        known = _read(folder)
+        _refuse_mixing(source, folder, wanted, [*_recorded(folder, known.get(wanted.into))], found.files)
+        # What was recorded of files of an older list binds none of this one.
+        gone = [file for file in found.files if not (folder / file.path).exists()]
+        LockFile(folder).forget(file.path for file in gone if not file.made_on_request)
         record = {
             "folder": _key(wanted),
             "revision": found.revision,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "files": [file.model_dump(mode="json", exclude_defaults=True) for file in files],
+            "files": [file.model_dump(mode="json", exclude_defaults=True) for file in found.files],
         }
-        write_json(folder / LIST_FILE, {**_read(folder), wanted.into: record})
-    emit("listed", source=source.id, folder=wanted.into, files=len(files), revision=found.revision)
+        write_json(folder / LIST_FILE, {**known, wanted.into: record})
+    emit("listed", source=source.id, folder=wanted.into, files=len(found.files), revision=found.revision)
+
+
+def _refuse_mixing(
+    source: Source, folder: Path, wanted: Folder, old: Sequence[SourceFile], new: Sequence[SourceFile]
+) -> None:
+    """Raises ConfigError where files of an older list lie there that are not known to be those of the new one."""
+    listed = {file.path: file for file in new}
+    stay = [file for file in old if _lies(file, folder) and not _same(file, listed.get(file.path))]
+    if stay:
+        more = f" and {len(stay) - _SHOWN:,} more" if len(stay) > _SHOWN else ""
+        raise ConfigError(
+            f'{source.id}: its folder "{wanted.into}" is declared otherwise than when it was listed, and files of '
+            f"the older list lie there that the new one lacks or has otherwise: "
+            f"{', '.join(file.path for file in stay[:_SHOWN])}{more}. Nothing was changed, and lists are never "
+            f"mixed. Remove {folder / wanted.into} to have all files of the new list, or declare the folder as "
+            "before; then run the same command again."
+        )
+
+
+def _lies(file: SourceFile, folder: Path) -> bool:
+    """Whether a pairing may find ``file``: an archive by what was unpacked of it."""
+    return (folder / (file.unpack.into if file.unpack else file.path)).exists()
+
+
+def _same(old: SourceFile, new: SourceFile | None) -> bool:
+    """Whether both are known to be the same bytes."""
+    if new is None:
+        return False
+    digests = ((old.sha256, new.sha256), (old.md5, new.md5))
+    return old == new or any(first and first == second for first, second in digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    revision: str
+    files: tuple[SourceFile, ...]
+
+
+def _listed(client: httpx.Client, folder: Folder) -> _Listed:
+    """Raises RefusedError, TransientError; ConfigError where a library is missing."""
+    found = _ask(client, folder)
+    files = tuple(_files(found, folder))
+    if not files:
+        raise RefusedError("its list has no file of these")
+    return _Listed(found.revision, files)
 
 
 def _ask(client: httpx.Client, folder: Folder) -> Contents:
@@ -146,17 +207,24 @@ def _ask(client: httpx.Client, folder: Folder) -> Contents:
 
 
 def _files(found: Contents, folder: Folder) -> Iterator[SourceFile]:
-    """The files that are wanted, sorted. Raises RefusedError for names that lead elsewhere or are given twice."""
+    """The files that are wanted, sorted.
+
+    Raises RefusedError for names that lead elsewhere or are given twice, and for what is restricted.
+    """
     seen: set[str] = set()
     for entry in sorted(found.entries, key=lambda entry: entry.path):
-        if any(part.startswith(".") and part != ".." for part in entry.path.split("/")):
+        parts = [part for part in entry.path.split("/") if part != "."]
+        if any(part.startswith(".") and part != ".." for part in parts):
             continue  # no pairing looks at hidden names
-        if folder.include and not matches(folder.include, entry.path):
+        path = "/".join(parts)
+        if folder.include and not matches(folder.include, path):
             continue
-        if entry.path.casefold() in seen:
-            raise DownloadError(f'{folder.told}: two of its files are called "{entry.path}"')
-        seen.add(entry.path.casefold())
-        yield _file(entry, folder)
+        if path.casefold() in seen:
+            raise RefusedError(f'two of its files are called "{path}"')
+        if entry.restricted:
+            raise RefusedError(f'"{path}" is restricted', login=True)
+        seen.add(path.casefold())
+        yield _file(replace(entry, path=path), folder)
 
 
 def _file(entry: Entry, folder: Folder) -> SourceFile:
@@ -172,12 +240,12 @@ def _file(entry: Entry, folder: Folder) -> SourceFile:
             unpack=Unpack(into=place) if entry.archive else None,
         )
     except ValidationError as error:
-        raise DownloadError(f'{folder.told}: it lists "{entry.path}", which cannot be a file here') from error
+        raise RefusedError(f'it lists "{entry.path}", which cannot be a file here') from error
 
 
 def _patiently(
-    ask: Callable[[], Contents], policy: Policy, source: Source, place: Path, folder: Folder
-) -> Contents:
+    ask: Callable[[], _Listed], policy: Policy, source: Source, place: Path, folder: Folder
+) -> _Listed:
     failures, since = 0, time.monotonic()
     while True:
         try:

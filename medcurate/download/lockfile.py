@@ -2,7 +2,8 @@
 
 For a file whose source declares no SHA-256 the recorded one is what every later copy must have. Once there are
 many entries, new ones are appended to a journal beside the file, which reading takes in: writing thousands of
-entries whole, thousands of times, would cost more than the downloads.
+entries whole, thousands of times, would cost more than the downloads. The file is written before its journal goes, so
+that who reads the journal first misses nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,8 @@ class LockFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_FILE
         self._journal = folder / JOURNAL
-        self._entries = {**_read(self.path), **_journalled(self._journal)}
+        journalled = _journalled(self._journal)
+        self._entries = {**_read(self.path), **journalled}
         self._appending = False  # to a journal of this process's own: another's may end in half a line
         self._lock = threading.Lock()
 
@@ -58,10 +60,20 @@ class LockFile:
             entry = Entry(sha256=sha256, size_bytes=size_bytes, url=url, etag=etag, date=date)
             self._entries[path] = entry
             if self._appending:
+                self._appending = False  # unless the line is whole: none may follow half of one
                 _append(self._journal, json.dumps({"path": path, **asdict(entry)}))
+                self._appending = True
             else:
                 self._write()
                 self._appending = len(self._entries) >= _WHOLE_ENTRIES
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Trust anew what comes of ``paths``. Raises OutputError."""
+        with self._lock:
+            known = [path for path in paths if self._entries.pop(path, None)]
+            if known:
+                self._write()
+                self._appending = False
 
     def settle(self) -> None:
         """Take what was appended into the file. Raises OutputError."""

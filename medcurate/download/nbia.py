@@ -6,6 +6,7 @@ nor digest is known before they come, and DICOM files inside are read to their e
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +23,12 @@ SERVICE = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
-def contents(client: httpx.Client, folder: Folder, service: str = SERVICE) -> Contents:
-    """The series of a collection, by UID. Raises RefusedError, TransientError."""
+def contents(client: httpx.Client, folder: Folder) -> Contents:
+    """The series of a collection, by UID, from NBIA_ENDPOINT where the environment names a service of one's own.
+
+    Raises RefusedError, TransientError.
+    """
+    service = os.environ.get("NBIA_ENDPOINT", "").rstrip("/") or SERVICE
     found = get_json(client, str(httpx.URL(f"{service}/getSeries", params={"Collection": folder.nbia})))
     if not isinstance(found, list) or not found:
         raise RefusedError(f'it knows no public series of the collection "{folder.nbia}"')

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 import httpx
 
@@ -25,7 +25,7 @@ from medcurate.download.objects import ObjectFile, s3_filesystem
 from medcurate.download.part import Part
 from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
-from medcurate.download.types import DownloadError, Fetched, Policy, Remote, Wanted
+from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all
 from medcurate.errors import DiskFull, MedcurateError
 from medcurate.lock import locked
 from medcurate.progress import Progress, progress
@@ -54,11 +54,8 @@ class Downloads:
     errors: tuple[MedcurateError, ...] = ()
 
     def check(self) -> None:
-        """Raises the error, or DownloadError with the messages of all where there are several."""
-        if len(self.errors) == 1:
-            raise self.errors[0]
-        if self.errors:
-            raise DownloadError("\n".join(str(error) for error in self.errors))
+        """Raises the errors, as ``raise_all`` does."""
+        raise_all(self.errors)
 
 
 def download(tasks: Sequence[Task], *, jobs: int = 4, policy: Policy | None = None) -> Downloads:
@@ -86,12 +83,23 @@ def download(tasks: Sequence[Task], *, jobs: int = 4, policy: Policy | None = No
                 stack.callback(locks[task.folder].settle)
         client = stack.enter_context(make_client(policy))
         bar = stack.enter_context(_bar(tasks))
-        crew = _Crew(policy, Hosts(policy), client, bar)
+        crew = _Crew(policy, Hosts(policy), client, bar, _Received())
         started = time.monotonic()
         done = _all(tasks, crew, locks, jobs)
-        received = sum(fetched.received_bytes for fetched in done.fetched)
-        note(tasks[0].folder.parent, received, time.monotonic() - started)
+        note(tasks[0].folder.parent, crew.received.size_bytes, time.monotonic() - started)
         return done
+
+
+class _Received:
+    """Bytes that came over the network, of files that failed too: their time is counted as well."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self._lock = Lock()
+
+    def add(self, size_bytes: int) -> None:
+        with self._lock:
+            self.size_bytes += size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class _Crew:
     hosts: Hosts
     client: httpx.Client
     bar: Progress
+    received: _Received
 
 
 def _all(tasks: Sequence[Task], crew: _Crew, locks: dict[Path, LockFile], jobs: int) -> Downloads:
@@ -159,7 +168,10 @@ def _one(task: Task, crew: _Crew, lock: LockFile) -> Fetched:
     if client_of(task.file.origin):
         return _through_client(task, wanted, crew, listener)
     transfer = Transfer(wanted, crew.policy, crew.hosts, listener)
-    return transfer.run(_remotes(task.file, wanted, crew))
+    try:
+        return transfer.run(_remotes(task.file, wanted, crew))
+    finally:
+        crew.received.add(transfer.received_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +208,7 @@ def wanted_of(source: Source, folder: Path, file: SourceFile, lock: LockFile) ->
         md5=file.md5,
         size_bytes=entry.size_bytes if entry is not None and recorded else file.size_bytes,
         known_from=f"recorded on {entry.date[:10]} in {lock.path}" if entry and recorded else "declared",
+        made_on_request=file.made_on_request,
     )
 
 
@@ -231,6 +244,7 @@ def _through_client(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener
         part.adopt(path, origin_text(task.file.origin))
         size, found = part.size_bytes, part.digests()
         listener.advance(size)
+        crew.received.add(size)
         if problem := mismatch(wanted, found, size):
             part.set_aside()
             raise other_bytes(wanted, [problem])

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.commit import write_json
+from medcurate.errors import OutputError
+from medcurate.progress import emit
 
 FILE = "download-rates.json"
 LEAST_BYTES = 10_000_000  # less tells of the time to connect
@@ -30,7 +32,10 @@ class Throughput:
 
 
 def note(data: Path, received_bytes: int, seconds: float) -> None:
-    """Keep what one command received, if that tells anything, beside the last ones. Raises OutputError."""
+    """Keep what one command received, if that tells anything, beside the last ones.
+
+    Where it cannot be kept that is told and no error: nothing but an estimate depends on it.
+    """
     if received_bytes < LEAST_BYTES or seconds <= 0:
         return
     entry = {
@@ -38,7 +43,10 @@ def note(data: Path, received_bytes: int, seconds: float) -> None:
         "received_bytes": received_bytes,
         "seconds": round(seconds, 3),
     }
-    write_json(data / FILE, [*_entries(data), entry][-_KEPT:])
+    try:
+        write_json(data / FILE, [*_entries(data), entry][-_KEPT:])
+    except OutputError as error:
+        emit("download rate not kept", why=str(error))
 
 
 def measured(data: Path) -> Throughput | None:

@@ -2,7 +2,8 @@
 
 A part is continued only with bytes of the same object: the answer's entity tag (or date) and size are those
 that the part began with. From a mirror, whose tags differ, it is continued only where a digest decides in
-the end. Everything else restarts the file or stops; nothing is ever appended to other bytes.
+the end. A file that its host makes on request is another object every time: its part begins anew. Everything else
+restarts the file or stops; nothing is ever appended to other bytes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from medcurate.download.types import (
 )
 
 _PROGRESS_BYTES = 1 << 16  # an attempt with fewer bytes was none
+_FRUITLESS = 5  # attempts that brought bytes and came no further than those before
 
 
 class Listener(Protocol):
@@ -57,6 +59,11 @@ class Transfer:
         self._part = Part(wanted.target, md5=wanted.md5 is not None)
         self._received_bytes = 0
         self._other_sizes = 0
+
+    @property
+    def received_bytes(self) -> int:
+        """What came over the network so far, whatever became of it."""
+        return self._received_bytes
 
     def run(self, remotes: Sequence[Remote]) -> Fetched:
         """Have the file under its name, whole and checked, from the first of ``remotes`` that gives it.
@@ -110,7 +117,8 @@ class Transfer:
         raise kind(self._refused_text(refusals))
 
     def _fill_from(self, remote: Remote, patience_s: float) -> None:
-        failures, since = 0, time.monotonic()
+        failures, fruitless, since = 0, 0, time.monotonic()
+        furthest = self._part.size_bytes if self._may_continue(remote) else 0
         while not self._part.whole:
             before = self._received_bytes
             try:
@@ -120,10 +128,12 @@ class Transfer:
             except TransientError as error:
                 if self._received_bytes - before >= _PROGRESS_BYTES:
                     failures, since = 0, time.monotonic()
+                    fruitless = 0 if self._part.size_bytes > furthest else fruitless + 1
+                    furthest = max(furthest, self._part.size_bytes)
                 failures += 1
                 wait_s = self._policy.wait_s(failures, error.retry_after_s)
-                if time.monotonic() - since + wait_s > patience_s:
-                    raise RefusedError(_given_up(failures, error)) from error
+                if fruitless == _FRUITLESS or time.monotonic() - since + wait_s > patience_s:
+                    raise RefusedError(_given_up(max(failures, fruitless), error)) from error
                 if error.retry_after_s:
                     self._hosts.rest(remote.host, wait_s)
             self._hosts.wait(wait_s)
@@ -152,7 +162,7 @@ class Transfer:
     def _may_continue(self, remote: Remote) -> bool:
         """Whether an answer with the rest could be recognised as that, now or by the digest in the end."""
         part = self._part
-        if part.identity is None or part.identity.size_bytes is None:
+        if self._wanted.made_on_request or part.identity is None or part.identity.size_bytes is None:
             return False
         return self._wanted.verifiable or (part.url == remote.url and part.identity.resumable)
 
@@ -178,7 +188,8 @@ class Transfer:
         part = self._part
         if part.identity is not None and part.size_bytes:
             same = part.identity.same_as(answer.identity)
-            if part.url == remote.url and not same and not self._wanted.verifiable:
+            changes = self._wanted.verifiable or self._wanted.made_on_request
+            if part.url == remote.url and not same and not changes:
                 raise SourceChangedError(self._changed_text(answer))
             elsewhere = part.url != remote.url and part.identity.size_bytes == answer.identity.size_bytes
             if answer.offset and (same or elsewhere):
@@ -224,9 +235,10 @@ class Transfer:
         size = part.identity.size_bytes if part.identity else wanted.size_bytes
         total = "" if size is None else f" of {size:,}"
         kept = f"{part.size_bytes:,}{total} bytes are kept in {part.path}. " if part.size_bytes else ""
+        kept, then = ("", "begin anew") if wanted.made_on_request else (kept, "continue")
         return (
             f"{wanted.target.name} of {wanted.source} cannot be downloaded: {said}. {kept}"
-            f"Run the same command again to continue, or put the file at {wanted.target}, {facts_text(wanted)}."
+            f"Run the same command again to {then}, or put the file at {wanted.target}, {facts_text(wanted)}."
         )
 
 

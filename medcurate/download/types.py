@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,16 @@ class SourceChangedError(DownloadError):
 
 class NeedsRegistrationError(DownloadError):
     """A server wants a person to log in or to agree first; the text says what to put where."""
+
+
+def raise_all(errors: Sequence[MedcurateError]) -> None:
+    """Raises the one error, or one with the messages of all: of their kind where it is one, else DownloadError."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        kinds = {type(error) for error in errors}
+        kind = kinds.pop() if len(kinds) == 1 else DownloadError
+        raise kind("\n".join(dict.fromkeys(str(error) for error in errors)))
 
 
 class TransientError(Exception):
@@ -66,7 +76,8 @@ class Policy:
 class Wanted:
     """One file to have. Digests are hexadecimal; None is not known.
 
-    ``known_from``: where the digest was read ("declared", "recorded on 2026-01-31 in …"), for messages.
+    ``known_from``: where the digest was read ("declared", "recorded on 2026-01-31 in …"), for messages;
+    ``made_on_request``: whether every answer is another object, so that no part of one continues another.
     """
 
     source: str
@@ -76,6 +87,7 @@ class Wanted:
     md5: str | None = None
     size_bytes: int | None = None
     known_from: str = "declared"
+    made_on_request: bool = False
 
     @property
     def page(self) -> bool:

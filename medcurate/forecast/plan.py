@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medcurate.choice import needs_acceptance
 from medcurate.config.source import Source
+from medcurate.download.listing import with_lists
 from medcurate.download.throughput import Throughput, measured
 from medcurate.download.twins import Twins
 from medcurate.errors import ConfigError
@@ -92,7 +93,9 @@ def forecast(resolved: Resolved, data: Path, out: Path, workers: int) -> Forecas
 
     Raises ConfigError where a record of downloads is damaged.
     """
-    others = Others(Twins(present_sources(data, resolved.sources)))
+    present = [source for source, _ in present_sources(data, resolved.sources)]
+    neighbours = with_lists(present, data, ask=False).sources
+    others = Others(Twins((source, data / source.id) for source in neighbours))
     rows = tuple(_row(source, data, resolved, others) for source in resolved.sources)
     disks = tuple(_disks(_needs(rows, resolved, data, out)))
     return Forecast(resolved=resolved, sources=rows, disks=disks, workers=workers, throughput=measured(data))
