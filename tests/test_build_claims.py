@@ -12,7 +12,9 @@ import lab
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from medcurate.cli.main import app
 from medcurate.lock import locked
 
 OBLIQUE = np.array([[-0.61, 0.23, 0.4, 3.0], [-0.3, -0.63, 0.9, 2.0], [0.1, 0.12, 2.9, 1.0], [0, 0, 0, 1]])
@@ -162,3 +164,24 @@ def test_outputs_that_share_their_parts_keep_what_is_their_own(tmp_path: Path) -
     for name in ("one", "two"):
         assert (tmp_path / f"{name}.work" / "names.json").is_file()
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"lock", "parts"}
+
+
+def test_clean_leaves_parts_that_are_elsewhere_and_says_how_to_remove_them(
+    tmp_path: Path, recipe: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    lab.build(recipe, out, "--work", str(work))
+    (work / "mine.txt").write_text("not medcurate's")
+    runner = CliRunner()
+    done = runner.invoke(app, ["clean", str(out)], input="y\n")
+    assert "Its parts stay where they are." in done.output
+    assert f"`medcurate clean {out} --work FOLDER` removes them" in done.output
+    assert not (tmp_path / "out.work").exists()
+    assert (work / "parts").is_dir()
+    words = ["clean", str(out), "--work", str(work)]
+    refused = runner.invoke(app, words, input="n\n")
+    assert "no build that was given this folder can reuse its parts" in refused.output
+    assert (work / "parts").is_dir()
+    assert f"removed {work}/parts" in runner.invoke(app, [*words, "--yes"]).output
+    assert {path.name for path in work.iterdir()} == {"lock", "mine.txt"}
+    assert "no parts" in str(runner.invoke(app, [*words, "--yes"]).exception)

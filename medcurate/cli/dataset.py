@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SHARD_BYTES = 1 << 16
+PARTS = "parts"
 
 
 EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
@@ -121,6 +122,10 @@ def verify(
 
 def clean(
     dataset: Annotated[Path, typer.Argument(help="A dataset; its work folder is DATASET.work.")],
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Remove the parts in this folder instead, which `build --work` was given."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove the work folder of a dataset: parts and records that only a rerun would use."""
@@ -128,27 +133,53 @@ def clean(
 
     from medcurate.claim import work_folder
     from medcurate.errors import ConfigError
-    from medcurate.format import DATASET_FILE
     from medcurate.lock import LOCK_FILE, locked
     from medcurate.progress import amount_text
 
     dataset = dataset.resolve()
-    work = work_folder(dataset)
-    if work.is_symlink() or not (work / LOCK_FILE).is_file():
-        raise ConfigError(f"{work}: there is no work folder of medcurate to remove.")
-    with locked(work, "removing it"):
-        size_bytes = sum(path.lstat().st_size for path in work.rglob("*"))
-        finished = (dataset / DATASET_FILE).is_file()
-        loss = (
-            "a later build cannot reuse its parts"
-            if finished
-            else "the unfinished dataset starts from nothing"
-        )
-        question = f"Remove {work} ({amount_text(size_bytes, 'B')})? Then {loss}."
+    folder = work.resolve() if work else work_folder(dataset)
+    # A folder that was given may hold more than parts.
+    gone = folder / PARTS if work else folder
+    if any(path.is_symlink() for path in (folder, gone)) or not (folder / LOCK_FILE).is_file():
+        raise ConfigError(f"{folder}: there is no work folder of medcurate to remove.")
+    if not gone.is_dir():
+        raise ConfigError(f"{folder}: there are no parts in it.")
+    with locked(folder, "removing it"):
+        size_bytes = sum(path.lstat().st_size for path in gone.rglob("*"))
         if not yes:
-            typer.confirm(question, abort=True)
-        shutil.rmtree(work)
-    typer.echo(f"removed {work}: {amount_text(size_bytes, 'B')} are free again")
+            then = _loss(dataset, folder, given=work is not None)
+            typer.confirm(f"Remove {gone} ({amount_text(size_bytes, 'B')})? {then}", abort=True)
+        elsewhere = _parts_are_elsewhere(folder)
+        shutil.rmtree(gone)
+    typer.echo(f"removed {gone}: {amount_text(size_bytes, 'B')} are free again")
+    if elsewhere:
+        typer.echo(
+            "Its parts are in the folder that `build --work` was given; "
+            f"`medcurate clean {dataset} --work FOLDER` removes them."
+        )
+
+
+def _loss(dataset: Path, folder: Path, *, given: bool) -> str:
+    """What a user loses with ``folder``, as a sentence. ``given``: it is a folder of parts, which outputs may share."""
+    from medcurate.format import DATASET_FILE
+
+    if given:
+        return "Then no build that was given this folder can reuse its parts."
+    finished = (dataset / DATASET_FILE).is_file()
+    if _parts_are_elsewhere(folder):
+        return (
+            f"Its parts stay where they are.{'' if finished else ' The unfinished dataset is packed anew.'}"
+        )
+    if finished:
+        return "Then a later build cannot reuse its parts."
+    return "Then the unfinished dataset starts from nothing."
+
+
+def _parts_are_elsewhere(folder: Path) -> bool:
+    """Whether ``folder`` is that of a build whose parts are in another one."""
+    from medcurate.build.plan import PLAN_FILE
+
+    return (folder / PLAN_FILE).is_file() and not (folder / PARTS).exists()
 
 
 def _engine(name: EngineName) -> Engine:
