@@ -36,7 +36,12 @@ def export(
     ] = Format.pth,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File; of onnx, folder.", show_default="named after the checkpoint"),
+        typer.Option(
+            "--out",
+            "-o",
+            help="File; of onnx, folder: one that is not there yet.",
+            show_default="named after the checkpoint",
+        ),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="Train recipe that names the model of a .pth or .safetensors file.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,8 +28,12 @@ class Interactive(Strict):
 
 
 class DecoderOnly(Strict):
-    """One step of the mask decoder from one prompt. Source: MedSAM (arXiv 2304.12306v1)."""
+    """One step of the mask decoder from one prompt. Source: MedSAM (arXiv 2304.12306v1).
 
+    Its training gives no mask back; where one is, in an evaluation or by hand, it is as SAM expects it.
+    """
+
+    feedback: ClassVar[Literal["logits", "probabilities"]] = "logits"
     method: Literal["decoder-only"]
     multimask: bool = False
 

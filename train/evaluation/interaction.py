@@ -13,7 +13,6 @@ import torch
 import xxhash
 
 from medcurate.errors import ConfigError
-from medcurate.train.config.objective import Interactive
 from medcurate.train.config.prompts import NoJitter
 from medcurate.train.evaluation.asked import BOX, Asked, points_name
 from medcurate.train.losses import full_size
@@ -22,7 +21,7 @@ from medcurate.train.prompts.boxes import draw_boxes
 from medcurate.train.prompts.counters import fold
 from medcurate.train.prompts.points import draw_corrections, draw_points
 from medcurate.train.prompts.record import PromptRecord, Turn, to_records, to_turn
-from medcurate.train.steps.player import chosen
+from medcurate.train.steps.player import chosen, fed_back
 from medcurate.train.types import Prompts
 
 Name = tuple[str, int]
@@ -124,17 +123,12 @@ class _Session:
         if self._replay is not None:
             turn = self._replayed(turn, self._replay)
         self._tell(turn)
-        prompts = replace(turn.prompts, mask_logits=self._fed_back(before))
         steps, asking = self._trained.recipe.steps, self._asking
+        mask = None if before is None else fed_back(before, steps)
+        prompts = replace(turn.prompts, mask_logits=mask)
         answer = self._trained.sam.decode(asking.embeddings, asking.images, prompts, steps.multimask)
         low_res, iou = chosen(*answer)
         return low_res.float(), iou
-
-    def _fed_back(self, low_res: torch.Tensor | None) -> torch.Tensor | None:
-        steps = self._trained.recipe.steps
-        if low_res is None or not (isinstance(steps, Interactive) and steps.feedback == "probabilities"):
-            return low_res
-        return low_res.sigmoid()
 
     def _replayed(self, turn: Turn, replay: Replay) -> Turn:
         kind = _session_of(turn.kind)

@@ -55,9 +55,9 @@ def export_decoder(sam: Sam, path: str | Path) -> None:
 
     ``embeddings`` float32 (B, 256, S/16, S/16); ``image_of_prompt`` int64 (N,); ``points`` float32 (N, P, 2) as (x, y)
     in the model's frame; ``point_kinds`` int64 (N, P): 1 inside, 0 outside, 2 and 3 the upper left and lower right
-    corner of a box, -1 no point (one is due wherever there is no box); ``mask_logits`` float32 (N, 1, S/4, S/4), used
-    where ``has_mask`` bool (N,). Results: ``logits`` (N, 4, S/4, S/4) and ``iou`` (N, 4): first the mask of a clear
-    prompt, then the three of an ambiguous one.
+    corner of a box, -1 no point (one is due after points without a box; a mask alone has P = 0); ``mask_logits``
+    float32 (N, 1, S/4, S/4), used where ``has_mask`` bool (N,). Results: ``logits`` (N, 4, S/4, S/4) and ``iou``
+    (N, 4): first the mask of a clear prompt, then the three of an ambiguous one.
     """
     grid, width = sam.prompt_encoder.grid, sam.prompt_encoder.no_mask_embed.embedding_dim
     inputs = {

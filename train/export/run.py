@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from medcurate.commit import write_json
+from medcurate.commit import TEMP_PREFIX, output_error, sync_folder, write_json
 from medcurate.errors import ConfigError
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.prediction.loading import Trained, load_trained
@@ -37,6 +40,7 @@ def export(options: Options) -> tuple[Path, ...]:
     _check(options)
     trained = load_trained(options.checkpoint, recipe=options.recipe, device="cpu")
     out = options.out or Path(_default_name(trained.name, options.format))
+    _check_free(out, options.format)
     if options.format == "onnx":
         return _onnx(trained, out)
     save_original(trained.sam, out)
@@ -52,6 +56,17 @@ def _check(options: Options) -> None:
         raise ConfigError(f"--out {options.out}: with --format {options.format} its name ends in {wanted}")
     if options.out and options.format == "onnx" and (options.out.is_file() or options.out.suffix == wanted):
         raise ConfigError(f"--out {options.out}: --format onnx writes several files; give a folder")
+    if options.out:
+        _check_free(options.out, options.format)
+
+
+def _check_free(out: Path, kind: Format) -> None:
+    """Raise ConfigError where something lies at ``out``: it may be the very weights that are read."""
+    empty = kind == "onnx" and out.is_dir() and not any(out.iterdir())
+    if os.path.lexists(out) and not empty:
+        raise ConfigError(
+            f"{out}: is there already, and is not overwritten; give another name with --out (-o)."
+        )
 
 
 def _default_name(name: str, kind: Format) -> str:
@@ -60,7 +75,7 @@ def _default_name(name: str, kind: Format) -> str:
 
 
 def _onnx(trained: Trained, out: Path) -> tuple[Path, ...]:
-    """The two networks and, last, what has to be known to use them."""
+    """The two networks and what has to be known to use them, in one folder: all of it or nothing."""
     from medcurate.train.export.onnx import export_decoder, export_encoder
 
     largest = sum(value.nbytes for value in trained.sam.image_encoder.state_dict().values())
@@ -69,13 +84,12 @@ def _onnx(trained: Trained, out: Path) -> tuple[Path, ...]:
             f"{trained.name}: its image encoder has {largest / 1e9:.1f} GB of weights, and an ONNX file holds 2 GiB. "
             "Export a smaller model, or with --format safetensors."
         )
-    files = (out / ENCODER_FILE, out / DECODER_FILE, out / ABOUT_FILE)
-    files[-1].unlink(missing_ok=True)
-    with _quiet():
-        export_encoder(trained.sam, files[0])
-        export_decoder(trained.sam, files[1])
-    write_json(files[-1], _about(trained))
-    return files
+    with _committed_folder(out) as temporary:
+        with _quiet():
+            export_encoder(trained.sam, temporary / ENCODER_FILE)
+            export_decoder(trained.sam, temporary / DECODER_FILE)
+        write_json(temporary / ABOUT_FILE, _about(trained))
+    return (out / ENCODER_FILE, out / DECODER_FILE, out / ABOUT_FILE)
 
 
 def _about(trained: Trained) -> dict[str, Any]:
@@ -87,8 +101,24 @@ def _about(trained: Trained) -> dict[str, Any]:
         "interpolation": data.interpolation,
         "box_end": prompts.box.end,
         "multimask": trained.recipe.steps.multimask,
+        "feedback": trained.recipe.steps.feedback,
         "intensity": dict(trained.intensity),
     }
+
+
+@contextmanager
+def _committed_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``out`` if the body ends without an exception."""
+    temporary = out.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise output_error(error, out) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 
 from medcurate.train.geometry import frame_of, place_image, restore_logits, to_square
 from medcurate.train.prediction.loading import Trained, load_trained
+from medcurate.train.steps.player import fed_back
 from medcurate.train.types import Frame, Prompts
 
 Bools = npt.NDArray[np.bool_]
@@ -87,8 +88,9 @@ class Predictor:
 
         ``point_coords`` (P, 2) as (x, y) and ``box`` (4,) as (x0, y0, x1, y1), in pixels of the image;
         ``point_labels`` (P,): 1 inside, 0 outside; ``mask_input`` (1, S/4, S/4): low-resolution logits of an earlier
-        answer. Returns masks bool (M, H, W) (logits float32 with ``return_logits``), predicted IoU float32 (M,) and
-        low-resolution logits float32 (M, S/4, S/4), with M = 3 if ``multimask_output``, else 1.
+        answer, which the model is given as its recipe's ``steps.feedback`` says. Returns masks bool (M, H, W) (logits
+        float32 with ``return_logits``), predicted IoU float32 (M,) and low-resolution logits float32 (M, S/4, S/4),
+        with M = 3 if ``multimask_output``, else 1.
         Raises NoImageError, and ValueError where nothing is given or shapes do not fit.
         """
         prompts = self._prompts(
@@ -146,11 +148,12 @@ class Predictor:
             raise ValueError("point_coords (P, 2) go with point_labels (P,)")
         corners = None if boxes is None else to_square(boxes.reshape(-1, 2, 2), frame).reshape(-1, 4)
         moved = None if points is None else to_square(points, frame)
+        fed = self._tensor(masks)
         return Prompts(
             points=self._tensor(moved),
             point_labels=self._tensor(labels),
             boxes=self._tensor(corners),
-            mask_logits=self._tensor(masks),
+            mask_logits=None if fed is None else fed_back(fed, self.trained.recipe.steps),
         )
 
     def _tensor(self, values: npt.NDArray[np.float32] | npt.NDArray[np.int64] | None) -> torch.Tensor | None:

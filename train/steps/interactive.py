@@ -14,7 +14,7 @@ from medcurate.train.config.objective import Interactive
 from medcurate.train.losses import full_size
 from medcurate.train.prompts.record import Turn
 from medcurate.train.steps.drawing import mask_turn
-from medcurate.train.steps.player import Player, without_gradient
+from medcurate.train.steps.player import Player, fed_back, without_gradient
 from medcurate.train.types import StepLoss
 
 
@@ -28,10 +28,9 @@ def interactive(player: Player, steps: Interactive) -> Iterator[StepLoss]:
     for number in range(1, steps.rounds + 1):
         low_res = answer.low_res
         turn = mask_turn(number) if number in mask_only else _correction(player, number, low_res)
-        fed_back = low_res.sigmoid() if steps.feedback == "probabilities" else low_res
         still = nullcontext() if steps.prompt_encoder_rounds else without_gradient(player.sam.prompt_encoder)
         with still:
-            answer = player.turn(embeddings, turn, steps.multimask, fed_back)
+            answer = player.turn(embeddings, turn, steps.multimask, fed_back(low_res, steps))
         yield answer.step
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from medcurate.train.config.objective import Steps
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.losses import Total, image_weights, mask_loss
 from medcurate.train.model.sam import Sam
@@ -81,6 +82,11 @@ def chosen(low_res: torch.Tensor, iou: torch.Tensor) -> tuple[torch.Tensor, torc
     best = iou.argmax(dim=1)
     rows = torch.arange(len(iou), device=iou.device)
     return low_res[rows, best][:, None], iou[rows, best]
+
+
+def fed_back(low_res: torch.Tensor, steps: Steps) -> torch.Tensor:
+    """Low-resolution logits of an answer as ``steps`` has them given to the model in the next turn."""
+    return low_res.sigmoid() if steps.feedback == "probabilities" else low_res
 
 
 def learns(module: nn.Module) -> bool:
