@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from medcurate.tables import check_model
 from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.evaluation import candidates, models
+from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
+from medcurate.train.model.build import build_sam
+from medcurate.train.model.checkpoint import save_original
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.types import Prompts
 
@@ -28,6 +37,30 @@ def recipe_of(side: int = 64, fit: str = "resize", **prompts: object) -> TrainRe
         "run": {"epochs": 1},
     }
     return check_model(value, TrainRecipe, "test")
+
+
+def write_tiny_recipe(folder: Path) -> str:
+    """A train recipe of models of ``TINY``'s size, in ``folder``; its path."""
+    dims = ", ".join(f"{name} = {value}" for name, value in TINY.items())
+    (folder / "recipe.toml").write_text(
+        'name = "test"\ntitle = "t"\n[model]\nkind = "tiny"\nimage_side = 64\ntrainable = ["mask-decoder"]\n'
+        f'dims = {{ {dims} }}\n[steps]\nmethod = "decoder-only"\n[run]\nepochs = 1\n'
+    )
+    return str(folder / "recipe.toml")
+
+
+def write_run(folder: Path, *, side: int = 64, groups: Sequence[str] = ()) -> Path:
+    """A run with one checkpoint, the same wherever it is."""
+    add_checkpoint(folder, 7, seed=3, side=side)
+    (folder / RUN_FILE).write_text(json.dumps({"recipe": recipe_of(side).model_dump(mode="json")}))
+    (folder / GROUPS_FILE).write_text(json.dumps(list(groups)))
+    return folder
+
+
+def add_checkpoint(run: Path, batches: int, *, seed: int, side: int = 64) -> None:
+    torch.manual_seed(seed)
+    sam = build_sam(recipe_of(side).model)
+    save_original(sam, run / f"checkpoints/step-{batches:08d}/model.safetensors")
 
 
 class AnsweringSam(nn.Module):
@@ -66,6 +99,12 @@ def answering(
 ) -> Trained:
     sam = AnsweringSam(side, iou=iou)
     return Trained(sam=sam, recipe=recipe_of(side, fit, **prompts), name="answering", groups=groups)  # type: ignore[arg-type]
+
+
+def every_checkpoint_is(monkeypatch: pytest.MonkeyPatch, trained: Trained) -> None:
+    """In evaluations, whatever path is given."""
+    monkeypatch.setattr(candidates, "checkpoint_at", Path)
+    monkeypatch.setattr(models, "load_trained", lambda *_, **__: trained)
 
 
 def block(shape: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from answering import TINY, answering, block, recipe_of
+from answering import answering, block, every_checkpoint_is, recipe_of, write_run, write_tiny_recipe
 from kit import Piece, pieces, write_dataset
 from PIL import Image
 from pycocotools import mask as coco
@@ -56,7 +56,7 @@ def scored(
 ) -> running.Evaluation:
     """``evaluate`` with a model that answers with its box."""
     model = trained or answering()
-    monkeypatch.setattr(running, "load_trained", lambda *_, **__: model)
+    every_checkpoint_is(monkeypatch, model)
     return evaluate(Options(data=str(dataset), checkpoint="x", out=out, **options))
 
 
@@ -208,20 +208,12 @@ def test_means_of_masks_patients_and_labels_are_what_they_say(monkeypatch, datas
 
 
 def test_a_filled_box_and_an_untrained_model_stand_beside(dataset, tmp_path) -> None:
-    torch.manual_seed(1)
-    recipe = recipe_of(64)
-    weights, toml = tmp_path / "sam.pth", tmp_path / "recipe.toml"
-    save_original(build_sam(recipe.model), weights)
-    dims = ", ".join(f"{key} = {value}" for key, value in TINY.items())
-    toml.write_text(
-        'name = "test"\ntitle = "t"\n[model]\nkind = "tiny"\nimage_side = 64\ntrainable = ["mask-decoder"]\n'
-        f'dims = {{ {dims} }}\n[steps]\nmethod = "decoder-only"\n[run]\nepochs = 1\n'
-    )
+    weights = weights_in(tmp_path, "sam.pth", 1)
     picture = tmp_path / "sheet.png"
     result = CliRunner().invoke(
         app,
-        ["evaluate", str(dataset), "--checkpoint", str(weights), "--recipe", str(toml), "--prompts", "box,1",
-         "--against", "filled-box", "--against", "untrained", "--out", str(tmp_path / "scores"),
+        ["evaluate", str(dataset), "--checkpoint", str(weights), "--recipe", str(tmp_path / "recipe.toml"),
+         "--prompts", "box,1", "--against", "filled-box", "--against", "untrained", "--out", str(tmp_path / "scores"),
          "--picture", str(picture), "--device", "cpu"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -240,13 +232,7 @@ def test_a_filled_box_and_an_untrained_model_stand_beside(dataset, tmp_path) -> 
 
 
 def test_an_untrained_model_is_of_the_runs_own_recipe(dataset, tmp_path) -> None:
-    folder = tmp_path / "run" / "checkpoints" / "step-00000007"
-    folder.mkdir(parents=True)
-    torch.manual_seed(3)
-    recipe = recipe_of(64)
-    save_original(build_sam(recipe.model), folder / "model.safetensors")
-    (tmp_path / "run" / RUN_FILE).write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
-    (tmp_path / "run" / GROUPS_FILE).write_text("[]")
+    write_run(tmp_path / "run")
     evaluate(
         Options(
             data=str(dataset),
@@ -258,6 +244,67 @@ def test_an_untrained_model_is_of_the_runs_own_recipe(dataset, tmp_path) -> None
     )
     models = query(tmp_path / "scores", "SELECT DISTINCT model FROM scores")["model"].to_pylist()
     assert sorted(models) == ["run/step-00000007", "untrained"]
+
+
+def weights_in(folder: Path, name: str, seed: int) -> Path:
+    """A file of random weights, with its train recipe beside it."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    save_original(build_sam(recipe_of(64).model), folder / name)
+    write_tiny_recipe(folder)
+    return folder / name
+
+
+def test_models_of_one_name_stay_apart(dataset, tmp_path) -> None:
+    one, other = weights_in(tmp_path / "a", "truth.pth", 1), weights_in(tmp_path / "b", "truth.pth", 2)
+    recipe = str(tmp_path / "a/recipe.toml")
+    common = {"data": str(dataset), "recipe": recipe, "prompts": "box"}
+    both = evaluate(Options(**common, checkpoint=str(one), against=(str(other),), out=tmp_path / "both"))
+    names = ["truth (2)", "truth (3)"]  # the plain name is that of the dataset's own masks
+    assert list(both.leaks) == names
+    record = json.loads((tmp_path / "both/scores.json").read_text())
+    assert record["models"] == dict(zip(names, (str(one), str(other)), strict=True))
+    for name, path in zip(names, (one, other), strict=True):
+        evaluate(Options(**common, checkpoint=str(path), out=tmp_path / "alone"))
+        for table in ("scores", "predictions", "volumes"):
+            text = f"SELECT * EXCLUDE model FROM {table} WHERE model = '{{}}'"
+            assert query(tmp_path / "both", text.format(name)) == query(
+                tmp_path / "alone", text.format(names[0])
+            )
+
+
+def test_another_run_is_of_its_own_recipe(dataset, tmp_path) -> None:
+    weights = weights_in(tmp_path / "a", "sam.pth", 1)
+    run = write_run(tmp_path / "run", side=32)
+    evaluate(
+        Options(
+            data=str(dataset), checkpoint=str(weights), recipe=str(tmp_path / "a/recipe.toml"), prompts="box",
+            against=(str(run),), out=tmp_path / "both",
+        )
+    )  # fmt: skip
+    evaluate(Options(data=str(dataset), checkpoint=str(run), prompts="box", out=tmp_path / "alone"))
+    text = "SELECT * FROM scores WHERE model = 'run/step-00000007'"
+    assert query(tmp_path / "both", text) == query(tmp_path / "alone", text)
+
+
+def test_all_models_are_found_fit_before_one_is_asked(dataset, tmp_path, monkeypatch) -> None:
+    """And before an earlier evaluation in the same folder is touched."""
+    run, out = write_run(tmp_path / "run"), tmp_path / "scores"
+    options = Options(data=str(dataset), checkpoint=str(run), prompts="box", out=out)
+    evaluate(options)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    patients = query(dataset, 'SELECT DISTINCT "group" AS patient FROM manifest')["patient"].to_pylist()
+    leaking = write_run(tmp_path / "leaking", groups=patients)
+    (tmp_path / "damaged.pth").write_bytes(b"x")
+    monkeypatch.setattr(working, "samples", lambda *_: pytest.fail("a model was asked"))
+    for last, message in (
+        (tmp_path / "absent", "no checkpoint here"),
+        (tmp_path / "damaged.pth", "damaged"),
+        (leaking, "--allow-leaks"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(replace(options, against=("filled-box", str(last)), seed=1))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 # --- loading ---------------------------------------------------------------------------------------

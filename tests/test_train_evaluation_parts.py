@@ -8,22 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from answering import answering, recipe_of
+from answering import add_checkpoint, answering, every_checkpoint_is, write_run
 from kit import pieces, write_dataset
 
-from medcurate.errors import MedcurateError
+from medcurate.errors import ConfigError, MedcurateError, OutputError
+from medcurate.lock import LOCK_FILE, locked
 from medcurate.train.evaluation import run as running
 from medcurate.train.evaluation import work as working
 from medcurate.train.evaluation.parts import FOLDER
 from medcurate.train.evaluation.run import Options, evaluate
 from medcurate.train.evaluation.spread import ProcessDied, spread
-from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
-from medcurate.train.model.build import build_sam
-from medcurate.train.model.checkpoint import save_original
 
 FILES = ["predictions.parquet", "prompts.parquet", "scores.json", "scores.parquet", "volumes.parquet"]
 PARTS = 5  # of the test split's masks
@@ -34,11 +35,7 @@ def place(tmp_path_factory) -> Path:
     """A folder with a dataset and a run."""
     folder = tmp_path_factory.mktemp("place")
     write_dataset(folder / "dataset", pieces(1200, size=40), per_shard=64)
-    recipe = recipe_of(64)
-    torch.manual_seed(3)
-    save_original(build_sam(recipe.model), folder / "run/checkpoints/step-00000007/model.safetensors")
-    (folder / "run" / RUN_FILE).write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
-    (folder / "run" / GROUPS_FILE).write_text("[]")
+    write_run(folder / "run")
     return folder
 
 
@@ -71,7 +68,8 @@ def finished(process: subprocess.Popen[str], code: int = 0) -> str:
 
 def found(folder: Path) -> dict[str, bytes]:
     """All that an evaluation in ``folder`` left."""
-    return {path.name: path.read_bytes() for path in (folder / "scores").iterdir()}
+    assert [path.name for path in (folder / "scores" / FOLDER).iterdir()] == [LOCK_FILE]
+    return {path.name: path.read_bytes() for path in (folder / "scores").iterdir() if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +121,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same(
 def test_what_was_asked_otherwise_is_not_taken_up(place, tmp_path, monkeypatch) -> None:
     """Parts of another seed are not those of this one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    monkeypatch.setattr(running, "load_trained", lambda *_, **__: answering())
+    every_checkpoint_is(monkeypatch, answering())
     common = {"data": str(place / "dataset"), "checkpoint": "x", "prompts": "2", "where": "organ = 'liver'"}
     evaluate(Options(**common, out=tmp_path / "fresh", seed=1))
     monkeypatch.setattr(running, "write_results", lambda *_: pytest.fail("stopped"))
@@ -131,10 +129,74 @@ def test_what_was_asked_otherwise_is_not_taken_up(place, tmp_path, monkeypatch) 
         evaluate(Options(**common, out=tmp_path / "scores"))
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    monkeypatch.setattr(running, "load_trained", lambda *_, **__: answering())
+    every_checkpoint_is(monkeypatch, answering())
     evaluate(Options(**common, out=tmp_path / "scores", seed=1))
     for name in ("scores.parquet", "prompts.parquet"):
         assert (tmp_path / "scores" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def then(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """Let something happen when all models are found, before the first is asked."""
+    find = running.find_candidates
+
+    def found_then(*to: Any) -> Any:
+        candidates = find(*to)
+        happens()
+        return candidates
+
+    monkeypatch.setattr(running, "find_candidates", found_then)
+
+
+@pytest.fixture
+def options(place, tmp_path, monkeypatch) -> Options:
+    """An evaluation of a run that may be changed, with boxes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    run = str(write_run(tmp_path / "run"))
+    return Options(data=str(place / "dataset"), checkpoint=run, prompts="box", out=tmp_path / "scores")
+
+
+def test_a_run_that_trains_on_is_scored_at_one_checkpoint(options, tmp_path, monkeypatch) -> None:
+    evaluate(replace(options, out=tmp_path / "before"))
+    then(monkeypatch, lambda: add_checkpoint(tmp_path / "run", 8, seed=4))
+    evaluate(options)
+    record = json.loads((options.out / "scores.json").read_text())
+    assert record["models"] == {"run/step-00000007": str(tmp_path / "run/checkpoints/step-00000007")}
+    names = ("scores.parquet", "predictions.parquet")
+    assert all(
+        (options.out / name).read_bytes() == (tmp_path / "before" / name).read_bytes() for name in names
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_weights_that_change_meanwhile_are_not_scored(options, tmp_path, monkeypatch, processes) -> None:
+    then(monkeypatch, lambda: add_checkpoint(tmp_path / "run", 7, seed=4))
+    with pytest.raises(ConfigError, match="step-00000007: is another model than it was"):
+        evaluate(replace(options, processes=processes))
+    assert not list(options.out.glob(f"{FOLDER}/*/scores-*"))
+
+
+def test_prompts_that_change_meanwhile_are_not_given(options, tmp_path, monkeypatch) -> None:
+    evaluate(replace(options, out=tmp_path / "first"))
+    evaluate(replace(options, out=tmp_path / "second", prompts="2"))
+    replay = tmp_path / "first/prompts.parquet"
+    then(monkeypatch, lambda: (tmp_path / "second/prompts.parquet").replace(replay))
+    with pytest.raises(ConfigError, match="is another file than it was"):
+        evaluate(replace(options, replay=replay))
+
+
+def test_two_evaluations_do_not_share_a_folder(options, tmp_path) -> None:
+    """The one that comes second touches nothing of the first."""
+    out = options.out
+    kept = [out / FOLDER / "pass/scores-000000.parquet", out / "scores.json", out / ".tmp-1-scores.parquet"]
+    with locked(out / FOLDER, "evaluating run/step-00000003"):
+        for path in kept:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("of the first")
+        with pytest.raises(OutputError, match=r"in use by process .*evaluating run/step-00000003"):
+            evaluate(options)
+        assert {path.read_text() for path in kept} == {"of the first"}
+    evaluate(options)
+    assert found(tmp_path).keys() == set(FILES)
 
 
 def test_a_bad_sample_in_another_process_is_told_without_a_traceback(place, tmp_path) -> None:
@@ -162,7 +224,7 @@ def test_a_model_computes_on_one_core(place, tmp_path, monkeypatch) -> None:
     trained = answering()
     decode = trained.sam.decode
     monkeypatch.setattr(trained.sam, "decode", lambda *to: seen.add(torch.get_num_threads()) or decode(*to))
-    monkeypatch.setattr(running, "load_trained", lambda *_, **__: trained)
+    every_checkpoint_is(monkeypatch, trained)
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
     before = torch.get_num_threads()
     torch.set_num_threads(2)

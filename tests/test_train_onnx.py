@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from answering import TINY
+from answering import TINY, block, write_tiny_recipe
 from safetensors.torch import load_file
 from sam_kit import images_of, randomised
 from typer.testing import CliRunner, Result
@@ -18,6 +18,8 @@ from medcurate.cli.main import app
 from medcurate.errors import ConfigError
 from medcurate.tables import check_model
 from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.evaluation.asked import Asked
+from medcurate.train.evaluation.interaction import Asking, ask, draw_keys
 from medcurate.train.export import run as exporting
 from medcurate.train.export.onnx import export_decoder, export_encoder
 from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
@@ -25,19 +27,20 @@ from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.model.sam import Sam
 from medcurate.train.prediction.loading import load_trained
+from medcurate.train.prompts.record import PromptRecord
 from medcurate.train.types import Prompts
 
 INTENSITY = {"ct": {"rule": "clip", "low": -500, "high": 1000}}
 
 
-def recipe_of(**model: object) -> TrainRecipe:
+def recipe_of(feedback: str = "logits", **model: object) -> TrainRecipe:
     value = {
         "name": "test",
         "title": "Test",
         "model": {"trainable": ["mask-decoder"], **model},
         "data": {"fit": "pad"},
         "prompts": {"box": {"end": "after"}},
-        "steps": {"method": "interactive", "multimask": False},
+        "steps": {"method": "interactive", "multimask": False, "feedback": feedback},
         "run": {"epochs": 1},
     }
     return check_model(value, TrainRecipe, "test")
@@ -81,7 +84,7 @@ def assert_exports_equal(sam: Sam, folder: Path, batches: tuple[int, ...], toler
 
 
 def assert_decoder_equals(sam: Sam, path: Path, embeddings: torch.Tensor, tolerance: float) -> None:
-    """Boxes and points, with and without a mask, one prompt and several."""
+    """Boxes and points, with and without a mask, a mask alone, one prompt and several."""
     last = len(embeddings) - 1
     side = sam.side
     for rows in (torch.tensor([last]), torch.tensor([last, 0, 0, last, 0])):
@@ -96,6 +99,7 @@ def assert_decoder_equals(sam: Sam, path: Path, embeddings: torch.Tensor, tolera
             (Prompts(boxes=boxes, mask_logits=masks), *as_points, True),
             (Prompts(points=points, point_labels=labels), torch.cat([points, absent[0]], 1),
              torch.cat([labels, absent[1]], 1), False),
+            (Prompts(mask_logits=masks), points[:, :0], labels[:, :0], True),
         ]  # fmt: skip
         for prompts, positions, kinds, has_mask in cases:
             logits, iou = ran(
@@ -119,8 +123,55 @@ def test_onnx_files_equal_the_model(run: tuple[Path, Sam], tmp_path: Path) -> No
     assert_exports_equal(sam, tmp_path / "out", (1, 3), 2e-5)
     assert json.loads((tmp_path / "out/model.json").read_text()) == {
         "checkpoint": "run/step-00000007", "image_side": 64, "fit": "pad", "interpolation": "linear",
-        "box_end": "after", "multimask": False, "intensity": INTENSITY,
+        "box_end": "after", "multimask": False, "feedback": "logits", "intensity": INTENSITY,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("feedback", ["logits", "probabilities"])
+def test_what_onnx_files_say_leads_to_the_masks_that_were_scored(tmp_path: Path, feedback: str) -> None:
+    """Points one by one, each with the mask of the turn before, as an evaluation gives them."""
+    sam = run_of(tmp_path / "run", recipe_of(feedback, **SMALL))
+    assert exported(tmp_path / "run", "--format", "onnx", "-o", tmp_path / "out").exit_code == 0
+    about = json.loads((tmp_path / "out/model.json").read_text())
+    names = [("key", 0)]
+    given: list[PromptRecord] = []
+    with torch.no_grad():
+        embeddings = sam.encode(images_of(1, 64))
+        truth = torch.from_numpy(block((64, 64), 10, 20, 40, 50))[None]
+        asking = Asking(embeddings, torch.zeros(1, dtype=torch.int64), truth, draw_keys(0, names), names)
+        trained = load_trained(tmp_path / "run", device="cpu")
+        scored = list(ask(trained, asking, Asked(False, (1, 2, 3)), witness=given.extend))
+    mask = torch.zeros(1, 1, 16, 16)
+    for turn, answer in zip(given, scored, strict=True):
+        logits, _ = ran(
+            tmp_path / "out/decoder.onnx", embeddings=embeddings, image_of_prompt=torch.tensor([0]),
+            points=torch.tensor([[*turn.points, (0, 0)]], dtype=torch.float32),
+            point_kinds=torch.tensor([[*turn.labels, -1]]), mask_logits=mask,
+            has_mask=torch.tensor([turn.feedback]),
+        )  # fmt: skip
+        low_res = torch.from_numpy(logits[:, :1])
+        np.testing.assert_allclose(low_res, answer.low_res, atol=1e-4)
+        mask = low_res.sigmoid() if about["feedback"] == "probabilities" else low_res
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [((), "sam.pth"), (("-o", "b.pth"), "b.pth"), (("--format", "onnx"), "sam-onnx/encoder.onnx")],
+)
+def test_what_is_there_is_not_overwritten(tmp_path, monkeypatch, words, there) -> None:
+    """By default, the name may be that of the file that is read."""
+    monkeypatch.chdir(tmp_path)
+    recipe = write_tiny_recipe(tmp_path)
+    save_original(randomised(build_sam(recipe_of(**SMALL).model)), Path("sam.pth"))
+    if there != "sam.pth":
+        Path(there).parent.mkdir(exist_ok=True)
+        Path(there).write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    result = exported("sam.pth", "--recipe", recipe, *words)
+    assert isinstance(result.exception, ConfigError)
+    assert f"{Path(there).parts[0]}: is there already" in str(result.exception)
+    assert "-o" in str(result.exception)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
@@ -134,13 +185,7 @@ def test_weights_are_written_in_sams_own_layout(run: tuple[Path, Sam], tmp_path,
     found = load_file(path) if kind == "safetensors" else torch.load(path, weights_only=True)["model"]
     assert found.keys() == sam.state_dict().keys()
     assert all(torch.equal(value, found[name]) for name, value in sam.state_dict().items())
-    toml = tmp_path / "recipe.toml"
-    dims = ", ".join(f"{name} = {value}" for name, value in TINY.items())
-    toml.write_text(
-        'name = "test"\ntitle = "t"\n[model]\nkind = "tiny"\nimage_side = 64\ntrainable = ["mask-decoder"]\n'
-        f'dims = {{ {dims} }}\n[steps]\nmethod = "decoder-only"\n[run]\nepochs = 1\n'
-    )
-    again = load_trained(path, recipe=str(toml), device="cpu").sam
+    again = load_trained(path, recipe=write_tiny_recipe(tmp_path), device="cpu").sam
     with torch.no_grad():
         assert torch.equal(again.encode(images_of(1, 64)), sam.encode(images_of(1, 64)))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from answering import answering, block
 from dicom_kit import series, written
+from sam_kit import randomised
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
@@ -22,10 +23,15 @@ from medcurate.prediction import run as running
 from medcurate.prediction.inputs import read_subject
 from medcurate.prediction.intensity import choose_rule, parse_rule
 from medcurate.prediction.run import Options, predict
+from medcurate.train.config.objective import Interactive
+from medcurate.train.evaluation.asked import Asked
+from medcurate.train.evaluation.interaction import Asking, ask, draw_keys
+from medcurate.train.loop.world import device_of, joined
 from medcurate.train.model.build import build_sam
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.prediction.predictor import NoImageError, Predictor
 from medcurate.train.prediction.slices import box_around, largest_region, through_slices
+from medcurate.train.prompts.record import PromptRecord
 from medcurate.train.types import Prompts
 
 torch.set_num_threads(1)
@@ -71,6 +77,37 @@ def test_answers_have_the_shapes_and_values_of_the_model() -> None:
     assert masks.shape == (1, 64, 64)
     assert masks.dtype == np.bool_
     assert not np.allclose(again, predictor.predict(**given, multimask_output=False)[2])
+
+
+@pytest.mark.parametrize("feedback", ["logits", "probabilities"])
+def test_a_mask_is_given_back_as_the_model_was_trained_to_take_it(feedback: str) -> None:
+    """The second turn of an evaluation, by hand."""
+    plain = answering(64).recipe
+    steps = Interactive(method="interactive", feedback=feedback, multimask=False)
+    recipe = plain.model_copy(update={"steps": steps})
+    sam = randomised(build_sam(recipe.model)).eval()
+    trained = Trained(sam=sam, recipe=recipe, name="random")
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    names = [("key", 0)]
+    with torch.no_grad():
+        asking = Asking(
+            sam.encode(torch.from_numpy(image.transpose(2, 0, 1)[None].copy())),
+            torch.zeros(1, dtype=torch.int64),
+            torch.from_numpy(block((64, 64), 10, 20, 40, 50))[None],
+            draw_keys(0, names),
+            names,
+        )
+        given: list[PromptRecord] = []
+        first, second = ask(trained, asking, Asked(False, (1, 2)), witness=given.extend)
+    predictor = Predictor(trained)
+    predictor.set_image(image)
+    last = given[-1]
+    answers = {
+        feeding: predictor.predict(last.points, last.labels, mask_input=mask, multimask_output=False)[2]
+        for feeding, mask in (("as it was", first.low_res[0].numpy()), ("none", None))
+    }
+    np.testing.assert_allclose(answers["as it was"], second.low_res[0], atol=1e-4)
+    assert not np.allclose(answers["none"], second.low_res[0], atol=1e-2)
 
 
 def test_coordinates_are_those_of_the_image() -> None:
@@ -328,9 +365,28 @@ def test_prediction_uses_no_more_cores_than_it_was_given(model, tmp_path, monkey
     seen: list[int] = []
     decode = model.sam.decode
     monkeypatch.setattr(model.sam, "decode", lambda *to: seen.append(torch.get_num_threads()) or decode(*to))
+    before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         predict(Options(path=path, checkpoint="x", boxes=((8, 8, 40, 40),), out=tmp_path / "m.png"))
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
     assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tpu", 'device "tpu" is unknown; known: auto, cpu, cuda'),
+        pytest.param(
+            "cuda",
+            "there is no GPU here that torch can use; give --device cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_training_and_prediction_name_devices_alike(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        device_of(name)
+    with pytest.raises(ConfigError, match=message), joined(name):
+        pass

@@ -7,6 +7,9 @@ from medcurate.train.evaluation.samples import FACTS
 
 _OF_MANIFEST = {column.name: column for column in MANIFEST}
 
+TRUTH = "truth"
+"""What stands in the place of a model's name for the dataset's own masks."""
+
 SCORES = (
     Column("model", "dictionary", "name of the checkpoint"),
     Column("prompt", "dictionary", "box, 1 point, 3 points, …"),
@@ -39,7 +42,7 @@ VOLUMES = (
 )
 
 PREDICTIONS = (
-    Column("model", "dictionary", 'name of the checkpoint; "truth" for the dataset\'s own mask'),
+    Column("model", "dictionary", f'name of the checkpoint; "{TRUTH}" for the dataset\'s own mask'),
     Column("prompt", "dictionary", "as in scores; empty for the truth"),
     Column("key", "string", "sample key"),
     Column("annotation", "uint16", "index of the mask in the sample's JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from medcurate.errors import ConfigError
 from medcurate.train.stream.index import Index
 
 FOLDER = ".parts"
-"""Of an evaluation's output; gone when it is finished."""
+"""Of an evaluation's output: the lock of who works there and, until it is finished, a folder for each pass."""
 
 _PART_MASKS = 128
 
@@ -42,6 +43,13 @@ def cut(index: Index) -> list[Part]:
             found.append(Part(len(found), start, number + 1, first_row, rows))
             start, first_row, rows = number + 1, first_row + rows, 0
     return found
+
+
+def clear(folder: Path) -> None:
+    """Remove all passes from ``folder``; the lock, which the caller holds, stays."""
+    for one in folder.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from medcurate.format import SCORE_FILES
 from medcurate.format.tables import write_table
 from medcurate.progress import progress
 from medcurate.train.evaluation.collected import prediction_tables, score_tables
-from medcurate.train.evaluation.columns import PREDICTIONS, SCORES, VOLUMES
+from medcurate.train.evaluation.columns import PREDICTIONS, SCORES, TRUTH, VOLUMES
 from medcurate.train.evaluation.metrics import EMPTY_RULE
 from medcurate.train.evaluation.parts import Shelf
 from medcurate.train.evaluation.samples import read_one
@@ -48,7 +48,7 @@ def write_results(options: Options, chosen: Selection, passes: Sequence[Pass]) -
     """Write all tables, the picture and, last, the record. Raises OutputError."""
     facts, out = chosen.facts, options.out
     noted = pa.concat_tables(map(passes[0].work.truth.get, _numbers(chosen)))
-    more = {one.collected.model: {"leaked": one.leaked} for one in passes}
+    more = {one.candidate.name: {"leaked": one.candidate.leaked} for one in passes}
     spacing = {"slice_spacing_mm": noted["slice_spacing_mm"].combine_chunks()}
     found = [one.collected for one in passes]
     _write_prompts(out / PROMPTS_FILE, passes[0], chosen)
@@ -57,7 +57,7 @@ def write_results(options: Options, chosen: Selection, passes: Sequence[Pass]) -
         SCORES,
         chain.from_iterable(score_tables(one, facts, more[one.model] | spacing) for one in found),
     )
-    predictions = [prediction_tables("truth", "", facts, noted["counts"])]
+    predictions = [prediction_tables(TRUTH, "", facts, noted["counts"])]
     predictions += [
         prediction_tables(one.model, prompt, facts, one.counts(prompt))
         for one in found
@@ -68,11 +68,11 @@ def write_results(options: Options, chosen: Selection, passes: Sequence[Pass]) -
     result = Evaluation(
         [row for one in found for row in summarise(one, facts)],
         summarise_volumes(volumes) if len(volumes) else [],
-        {one.collected.model: one.leaks for one in passes if one.leaks},
+        {one.candidate.name: one.candidate.leaks for one in passes if one.candidate.leaks},
     )
     if options.picture:
         _draw(options.picture, chosen, passes, options.seed)
-    write_json(out / RECORD_FILE, _record(options, chosen, result))
+    write_json(out / RECORD_FILE, _record(options, chosen, passes, result))
     return result
 
 
@@ -96,7 +96,8 @@ def _write_volumes(options: Options, chosen: Selection, passes: Sequence[Pass], 
             shelf = _scored(options, one, whole, noted["counts"])
             model, prompts = one.collected.model, one.collected.prompts
             scored = map(shelf.get, range(len(bundles(whole))))
-            yield from volume_tables(model, prompts, whole, scored, chosen.facts, {"leaked": one.leaked})
+            more = {"leaked": one.candidate.leaked}
+            yield from volume_tables(model, prompts, whole, scored, chosen.facts, more)
 
     write_table(options.out / VOLUMES_FILE, VOLUMES, tables())
     return pq.read_table(options.out / VOLUMES_FILE)
@@ -134,7 +135,9 @@ def _draw(path: Path, chosen: Selection, passes: Sequence[Pass], seed: int) -> N
         stream.write(sheet(shown, columns, chosen.facts))
 
 
-def _record(options: Options, chosen: Selection, result: Evaluation) -> dict[str, Any]:
+def _record(
+    options: Options, chosen: Selection, passes: Sequence[Pass], result: Evaluation
+) -> dict[str, Any]:
     given = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(options).items()
@@ -142,6 +145,7 @@ def _record(options: Options, chosen: Selection, result: Evaluation) -> dict[str
     }
     return {
         "options": given | {"against": list(options.against)},
+        "models": {one.candidate.name: one.candidate.model.path for one in passes if one.candidate.model},
         "manifest_sha256": chosen.index.manifest,
         "empty_masks": EMPTY_RULE,
         "leaks": {model: one.to_dict() for model, one in result.leaks.items()},

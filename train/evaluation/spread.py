@@ -21,29 +21,36 @@ class ProcessDied(MedcurateError):
     """A process that shared the work is gone."""
 
 
-def spread(
-    do: Do[Task, Result],
-    tasks: Iterable[Task],
-    processes: int,
-    *,
-    begin: Callable[[int], Do[Task, Result]] | None = None,
-) -> Iterator[Result]:
+def spread(do: Do[Task, Result], tasks: Iterable[Task], processes: int) -> Iterator[Result]:
     """Results of ``do`` of all ``tasks``, as they are finished, by at most as many ``processes`` as there are tasks.
 
-    ``begin``: gives what is to be done to process number n, where that cannot be sent as ``do`` itself. Tasks and
-    results can be pickled. Raises what a task raised; the other processes are ended then, so a task has to commit what
-    it makes.
+    ``do``, tasks and results can be pickled. Raises what a task raised; the other processes are ended then, so a task
+    has to commit what it makes.
+    """
+    return spread_begun(partial(_same, do), tasks, processes)
+
+
+def spread_begun(
+    begin: Callable[[int], Do[Task, Result]], tasks: Iterable[Task], processes: int
+) -> Iterator[Result]:
+    """The same where what is to be done cannot be sent: process number n makes it as ``begin(n)``, with its first task.
+
+    One process is this one, with number 0.
     """
     if processes <= 1:
-        yield from map(do, tasks)
+        do = None
+        for task in tasks:
+            do = do or begin(0)
+            yield do(task)
         return
     context = multiprocessing.get_context("spawn")
     links: dict[Connection, Any] = {}
     try:
         for number in range(processes):
             ours, theirs = context.Pipe()
-            start = partial(begin, number) if begin else partial(_same, do)
-            process = context.Process(target=_serve, args=(theirs, start), name="medcurate-evaluate")
+            process = context.Process(
+                target=_serve, args=(theirs, partial(begin, number)), name="medcurate-evaluate"
+            )
             process.start()
             theirs.close()
             links[ours] = process
@@ -55,7 +62,7 @@ def spread(
             link.close()
 
 
-def _same(do: Do[Task, Result]) -> Do[Task, Result]:
+def _same(do: Do[Task, Result], number: int) -> Do[Task, Result]:
     return do
 
 

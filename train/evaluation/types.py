@@ -10,6 +10,7 @@ import pyarrow as pa
 from medcurate.storage import Location
 from medcurate.train.evaluation.collected import Collected
 from medcurate.train.evaluation.leaks import Leaks
+from medcurate.train.evaluation.models import Model
 from medcurate.train.evaluation.parts import Part
 from medcurate.train.evaluation.tables import Row, VolumeRow
 from medcurate.train.evaluation.work import Work
@@ -52,13 +53,25 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """One model's finished pass. ``leaked``: bool of every mask; ``leaks``: None for what is no model."""
+class Candidate:
+    """One of those that are scored. ``name``: in tables, of no other; ``model`` None: the filled box.
 
-    collected: Collected
-    work: Work
+    ``leaked``: bool of every mask; ``leaks``: None for what is no model.
+    """
+
+    name: str
+    model: Model | None
     leaked: pa.Array
     leaks: Leaks | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A finished pass of one candidate."""
+
+    candidate: Candidate
+    collected: Collected
+    work: Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,36 +13,24 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 import torch
-import xxhash
 
 from medcurate import __version__
-from medcurate.commit import sha256_file
 from medcurate.storage import Location
-from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.evaluation.collected import Collected
-from medcurate.train.evaluation.interaction import to_replay
+from medcurate.train.evaluation.models import Model, load_model
 from medcurate.train.evaluation.parts import Part, Shelf
 from medcurate.train.evaluation.passing import FILLED_BOX, Rules, fill_boxes, pass_over
+from medcurate.train.evaluation.replayed import Replayed
 from medcurate.train.evaluation.samples import Scored, samples
-from medcurate.train.evaluation.spread import spread
-from medcurate.train.loop.world import leave_cores
-from medcurate.train.prediction.loading import Trained, device_of, load_trained
-from medcurate.train.prompts.record import SCHEMA, PromptRecord, read_records
+from medcurate.train.evaluation.spread import spread_begun
+from medcurate.train.loop.world import device_of, leave_cores
+from medcurate.train.prediction.loading import Trained
+from medcurate.train.prompts.record import SCHEMA, PromptRecord
 from medcurate.train.stream.index import Index
 
 _MASKS_A_PROCESS = 1000  # fewer are done sooner than a process has started
 _MOST_PROCESSES = 8  # on a processor, unless more are asked for: each holds the model
 _SPACINGS = ("row_spacing_mm", "col_spacing_mm")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """How a model is loaded: see ``load_trained``."""
-
-    path: str
-    recipe: str
-    otherwise: TrainRecipe | None
-    device: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +45,7 @@ class Work:
     rules: Rules
     folder: Path
     model: Model | None
-    replay: Path | None
+    replay: Replayed | None
     notes: bool
 
     @property
@@ -81,20 +69,13 @@ Task = tuple[Part, pa.Table]
 
 
 def do_parts(
-    work: Work,
-    trained: Trained | None,
-    parts: list[Part],
-    facts: pa.Table,
-    processes: int,
-    advance: Callable[[int], None],
+    work: Work, parts: list[Part], facts: pa.Table, processes: int, advance: Callable[[int], None]
 ) -> None:
-    """Do all ``parts``, of which none is finished. ``trained``: the model, for the part that is done here."""
+    """Do all ``parts``, of which none is finished. Raises ConfigError where a checkpoint has changed by then."""
     tasks = ((part, _spacings(facts, part)) for part in parts)
-    device = trained.sam.pixel_mean.device if trained else torch.device("cpu")
     threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
-    use_one_core(device)
     try:
-        for rows in spread(Worker(work, trained), tasks, processes, begin=partial(_begin, work)):
+        for rows in spread_begun(partial(_begin, work), tasks, processes):
             advance(rows)
     finally:
         torch.set_num_threads(threads)
@@ -120,42 +101,28 @@ def use_one_core(device: torch.device) -> None:
     cv2.setNumThreads(1)
 
 
-def identity(work: Work, trained: Trained | None) -> str:
+def identity(work: Work) -> str:
     """A hash of all that decides what the pass of ``work`` finds: a part is taken up where it is the same."""
     facts = {
         "medcurate": __version__,
         "manifest": work.index.manifest,
         "selection": work.index.selection,
         "rules": asdict(work.rules),
-        "replay": sha256_file(work.replay) if work.replay else "",
+        "replay": work.replay.sha256 if work.replay else "",
         "notes": work.notes,
         "torch": torch.__version__,
-        "model": _model_identity(trained) if trained else FILLED_BOX,
+        "model": work.model.identity if work.model else FILLED_BOX,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _model_identity(trained: Trained) -> list[str]:
-    weights = xxhash.xxh3_128()
-    for name, value in sorted(trained.sam.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    recipe = trained.recipe.model_dump_json()
-    return [weights.hexdigest(), recipe, trained.name, trained.sam.pixel_mean.device.type]
-
-
 def _begin(work: Work, number: int) -> Worker:
-    """The worker of another process."""
-    if work.model is None:
-        return Worker(work, None)
-    device = device_of(work.model.device)
-    if device.type == "cuda":
+    """The worker of process ``number``."""
+    device = device_of(work.model.device if work.model else "cpu")
+    if device.type == "cuda" and number:  # the first takes the GPU that is chosen already
         torch.cuda.set_device(number % torch.cuda.device_count())
     use_one_core(device)
-    model = work.model
-    return Worker(
-        work, load_trained(model.path, recipe=model.recipe, otherwise=model.otherwise, device=model.device)
-    )
+    return Worker(work, load_model(work.model) if work.model else None)
 
 
 class Worker:
@@ -163,7 +130,7 @@ class Worker:
 
     def __init__(self, work: Work, trained: Trained | None) -> None:
         self._work, self._trained = work, trained
-        self._replay = to_replay(read_records(work.replay)) if work.replay else None
+        self._replay = work.replay.read() if work.replay else None
 
     def __call__(self, task: Task) -> int:
         """Finish a part; returns its number of masks."""

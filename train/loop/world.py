@@ -82,7 +82,7 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
 
     ``device``: "auto" (a GPU where there is one), "cpu" or "cuda". Raises ConfigError where the device is not there.
     """
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = _own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(rank=0, size=1, device=chosen)
@@ -139,11 +139,22 @@ def leave_cores(device: torch.device, workers: int) -> None:
         torch.set_num_threads(max(min(torch.get_num_threads(), free), 1))
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Where to compute: ``name`` is auto (a GPU where there is one), cpu or cuda. Raises ConfigError."""
     if name not in {"auto", "cpu", "cuda"}:
         raise ConfigError(f'device "{name}" is unknown; known: auto, cpu, cuda')
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU here that torch can use; give --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _own_device(name: str, local_rank: int) -> torch.device:
+    """That of process ``local_rank`` of this machine: one GPU each."""
+    device = device_of(name)
+    if device.type == "cpu":
+        return device
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise ConfigError(

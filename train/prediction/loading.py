@@ -17,6 +17,7 @@ from medcurate.train.config.model import ModelTable
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.checkpoint import GROUPS_FILE, RUN_FILE
+from medcurate.train.loop.world import device_of
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import load_checkpoint, read_state
 from medcurate.train.model.sam import Sam
@@ -43,55 +44,53 @@ class Trained:
 
 
 def load_trained(
-    path: str | Path, *, recipe: str = "", otherwise: TrainRecipe | None = None, device: str = "auto"
+    path: str | Path, *, recipe: str | TrainRecipe | None = None, device: str = "auto"
 ) -> Trained:
     """The model of ``path``.
 
     ``path``: a run's folder (its last checkpoint), a checkpoint's folder, or a .pth or .safetensors file in the layout
     of SAM, SAM-Med2D or MedSAM; "untrained": random weights. The latter two need ``recipe``, the train recipe that
-    names the model, or take ``otherwise``; whether a file has adapters is seen from its names. ``device``: auto, cpu
-    or cuda.
+    names the model, or the name or path of one; whether a file has adapters is seen from its names. ``device``: auto,
+    cpu or cuda.
     Raises ConfigError.
     """
+    if isinstance(recipe, str):
+        recipe = load_recipe(recipe) if recipe else None
     if str(path) == UNTRAINED:
-        return _untrained(_needed(recipe, otherwise, UNTRAINED), device)
+        return _untrained(_needed(recipe, UNTRAINED), device)
+    place = checkpoint_at(path)
+    if place.is_dir():
+        return _of_run(place, recipe, device)
+    return _of_file(place, _needed(recipe, str(place)), device)
+
+
+def checkpoint_at(path: str | Path) -> Path:
+    """The folder of one checkpoint, or the file, that ``path`` stands for now: of a run, that is its last checkpoint.
+
+    Raises ConfigError where it can be none; a file is not looked at.
+    """
     path = Path(path)
     if path.name == checkpoint.MODEL_FILE and (path.parent / checkpoint.STATE_FILE).is_file():
         path = path.parent
     if path.is_dir():
-        return _of_run(_checkpoint_folder(path), recipe, device)
+        return _checkpoint_folder(path)
     if path.suffix not in _SUFFIXES:
         raise ConfigError(
             f"{path}: no checkpoint here. Give a run's folder, one of its checkpoints, or a file that ends in "
             f"{', '.join(_SUFFIXES)}."
         )
-    return _of_file(path, _needed(recipe, otherwise, str(path)), device)
+    return path
 
 
-def device_of(name: str) -> torch.device:
-    """Where to compute: ``name`` is auto (a GPU where there is one), cpu or cuda. Raises ConfigError."""
-    if name not in {"auto", "cpu", "cuda"}:
-        raise ConfigError(f'device "{name}" is unknown; known: auto, cpu, cuda')
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("there is no GPU here that torch can use; give --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def recorded_recipe(place: Path) -> TrainRecipe | None:
+    """The recipe that a checkpoint's folder was trained by; None where that is not known, as of a file."""
+    facts = _json(place, RUN_FILE) if place.is_dir() else None
+    return check_model(facts["recipe"], TrainRecipe, str(place / RUN_FILE)) if facts else None
 
 
-def recorded_recipe(path: str | Path) -> TrainRecipe | None:
-    """The recipe that the run or checkpoint folder ``path`` was trained by; None for a file, which says nothing."""
-    path = Path(path)
-    if not path.is_dir():
-        return None
-    folder = _checkpoint_folder(path)
+def _of_run(folder: Path, recipe: TrainRecipe | None, device: str) -> Trained:
     facts = _json(folder, RUN_FILE)
-    return check_model(facts["recipe"], TrainRecipe, str(folder / RUN_FILE)) if facts else None
-
-
-def _of_run(folder: Path, recipe: str, device: str) -> Trained:
-    facts = _json(folder, RUN_FILE)
-    chosen = load_recipe(recipe) if recipe else recorded_recipe(folder)
+    chosen = recipe or recorded_recipe(folder)
     if chosen is None:
         raise ConfigError(
             f"{folder}: {RUN_FILE} is not with it; give --recipe with the recipe that trained it."
@@ -147,15 +146,13 @@ def _json(folder: Path, name: str) -> Any:
     return None
 
 
-def _needed(recipe: str, otherwise: TrainRecipe | None, path: str) -> TrainRecipe:
-    if recipe:
-        return load_recipe(recipe)
-    if otherwise is None:
+def _needed(recipe: TrainRecipe | None, path: str) -> TrainRecipe:
+    if recipe is None:
         raise ConfigError(
             f"{path}: says nothing about its model; give --recipe with a train recipe whose [model] and [data] it "
             "fits, such as sam-med2d."
         )
-    return otherwise
+    return recipe
 
 
 def _only_used(model: ModelTable) -> ModelTable:
