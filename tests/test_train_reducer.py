@@ -16,6 +16,7 @@ from torch import nn
 
 from medcurate.errors import ConfigError
 from medcurate.train.config.load import load_recipe
+from medcurate.train.loop import start
 from medcurate.train.loop.reducer import GradientReducer
 from medcurate.train.loop.session import Session
 from medcurate.train.loop.start import Options, length_of, opened_stream
@@ -153,6 +154,39 @@ def test_the_encoder_s_gradients_travel_in_the_one_step_that_trains_it(
     others = sum(learning.values()) - encoder
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == [others + encoder, others, others]
+
+
+def _checkpoint(run: Path, batches: int, record: str = "{}") -> Path:
+    folder = run / "checkpoints" / f"step-{batches:08d}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(record, encoding="utf-8")
+    return folder
+
+
+def _find(rank: int, size: int, port: int, runs: Path) -> None:
+    """Look for the checkpoint to go on from in the folder as ``rank`` sees it."""
+    _join(rank, size, port)
+    start.SEEN_S = 0.1
+    with joined("cpu", timeout_s=60) as world:
+
+        def found(name: str) -> Path | None:
+            return start.found_by_all(Options(data="", out=runs / name / str(rank)), world)
+
+        assert found("none") is None
+        assert found("listed late") == runs / "listed late" / str(rank) / "checkpoints" / "step-00000006"
+        for name in ("elsewhere", "other content", "unseen by the first"):
+            with pytest.raises(ConfigError, match="not the same for all 2 processes"):
+                found(name)
+
+
+def test_all_ranks_go_on_from_the_checkpoint_that_the_first_one_names(tmp_path: Path) -> None:
+    for rank in range(2):
+        _checkpoint(tmp_path / "listed late" / str(rank), 6)
+        _checkpoint(tmp_path / "other content" / str(rank), 6, f'{{"loss": {rank}}}')
+    _checkpoint(tmp_path / "listed late" / "1", 9)  # what the first rank does not see does not count
+    _checkpoint(tmp_path / "elsewhere" / "0", 6)
+    _checkpoint(tmp_path / "unseen by the first" / "1", 6)
+    mp.spawn(_find, args=(2, free_port(), tmp_path), nprocs=2)
 
 
 def test_one_process_keeps_its_gradients_untouched() -> None:

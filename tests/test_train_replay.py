@@ -8,10 +8,13 @@ import shutil
 
 import pytest
 from loop_kit import RECIPE, finish, replay_here, start, torchrun, train_here, write_recipe
+from safetensors.torch import save_file
 from stream_kit import small_dataset
 
 from medcurate.errors import ConfigError
+from medcurate.train.config.load import load_recipe
 from medcurate.train.loop.run import TrainingStopped
+from medcurate.train.model.build import build_sam
 
 NOT_A_NUMBER = RECIPE.replace("[run]", "[optimiser]\nlr = 1e30\n[run]")
 # One step a batch, at a rate at which the loss leaves all bounds after a few of them.
@@ -56,7 +59,7 @@ def test_replaying_makes_the_batches_since_the_checkpoint_again(tmp_path, datase
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert step.terms["loss"] == pytest.approx(record["losses"][0], rel=1e-3)  # grows where weights explode
     assert step.terms["loss"] > 100
-    shutil.copytree(run / "failed-batch", tmp_path / "without" / "failed-batch")
+    shutil.copytree(run, tmp_path / "without", ignore=shutil.ignore_patterns("checkpoints"))
     (again,) = replay_here(tmp_path / "tiny.toml", dataset, tmp_path / "without")  # made from the beginning
     assert again.terms["loss"] == step.terms["loss"]
 
@@ -117,7 +120,31 @@ def test_what_cannot_be_replayed_is_said(tmp_path, dataset):
         replay_here(recipe, dataset, run)
     _stopped(NOT_A_NUMBER, tmp_path, dataset)
     with pytest.raises(ConfigError, match="brings other samples than the failed batch had"):
-        replay_here(write_recipe(tmp_path, NOT_A_NUMBER.replace("seed = 7", "seed = 8")), dataset, run)
+        replay_here(tmp_path / "tiny.toml", small_dataset(tmp_path / "other", count=24), run)
     (run / "failed-batch" / "rank-0.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not the record of a failed batch"):
         replay_here(recipe, dataset, run)
+
+
+def test_before_the_first_checkpoint_only_what_began_the_run_replays_it(tmp_path, dataset):
+    run = _stopped(NOT_A_NUMBER, tmp_path, dataset)
+    slower = write_recipe(tmp_path, NOT_A_NUMBER.replace("1e30", "1e29"))
+    with pytest.raises(ConfigError, match=r"optimiser\.lr was 1e\+30, is 1e\+29"):
+        replay_here(slower, dataset, run)
+    recipe, weights = write_recipe(tmp_path, NOT_A_NUMBER), tmp_path / "origin.safetensors"
+    state = build_sam(load_recipe(str(recipe)).model).state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, weights)
+    with pytest.raises(ConfigError, match=r"began with random weights, and .* holds other weights"):
+        replay_here(recipe, dataset, run, checkpoint=str(weights))
+    with pytest.raises(TrainingStopped):
+        train_here(recipe, dataset, run, checkpoint=str(weights))
+    with pytest.raises(ConfigError, match=r"began with .*origin\.safetensors .* give them by --checkpoint"):
+        replay_here(recipe, dataset, run)
+    first, *_ = replay_here(recipe, dataset, run, checkpoint=str(weights))
+    assert first.terms["loss"] == pytest.approx(first.recorded_loss, rel=1e-5)
+
+
+def test_what_is_left_of_an_old_checkpoint_is_no_hindrance(tmp_path, dataset):
+    run = _stopped(EXPLODING, tmp_path, dataset)
+    (run / "checkpoints" / "step-00000000").mkdir()
+    assert replay_here(tmp_path / "tiny.toml", dataset, run)
