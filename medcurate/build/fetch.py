@@ -104,14 +104,14 @@ def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) ->
     _make(asked)
     places = _Places(asked, Twins((place.source, place.folder) for place in asked))
     if not all(is_complete(place.source, place.folder) for place in asked):
-        for source in _neighbours(sources, data):
+        for source in neighbours(sources, data):
             places.twins.add(source, data / source.id)
         for place in asked:
             places.share(place)
     return places
 
 
-def _neighbours(sources: Sequence[Source], data: Path) -> Iterator[Source]:
+def neighbours(sources: Sequence[Source], data: Path) -> Iterator[Source]:
     """Other sources that have a folder, with their lists. One whose list cannot be read has nothing to share."""
     for source, _ in present_sources(data, sources):
         try:

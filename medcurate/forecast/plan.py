@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medcurate.build.fetch import neighbours
 from medcurate.choice import needs_acceptance
 from medcurate.config.source import Source
-from medcurate.download.listing import with_lists
 from medcurate.download.throughput import Throughput, measured
 from medcurate.download.twins import Twins
 from medcurate.errors import ConfigError
@@ -17,7 +17,7 @@ from medcurate.forecast import rates
 from medcurate.forecast.inputs import Inputs, Others, inputs_of
 from medcurate.forecast.outputs import Outputs, outputs_of, written_bytes, written_files
 from medcurate.forecast.own import Own, own_files
-from medcurate.library import Resolved, present_sources
+from medcurate.library import Resolved
 from medcurate.lineage import Overlap
 
 
@@ -93,9 +93,7 @@ def forecast(resolved: Resolved, data: Path, out: Path, workers: int) -> Forecas
 
     Raises ConfigError where a record of downloads is damaged.
     """
-    present = [source for source, _ in present_sources(data, resolved.sources)]
-    neighbours = with_lists(present, data, ask=False).sources
-    others = Others(Twins((source, data / source.id) for source in neighbours))
+    others = Others(Twins((source, data / source.id) for source in neighbours(resolved.sources, data)))
     rows = tuple(_row(source, data, resolved, others) for source in resolved.sources)
     disks = tuple(_disks(_needs(rows, resolved, data, out)))
     return Forecast(resolved=resolved, sources=rows, disks=disks, workers=workers, throughput=measured(data))
