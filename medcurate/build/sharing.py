@@ -15,7 +15,7 @@ from medcurate.config.source import Source, SourceFile
 from medcurate.download.instructions import automatic, origin_text
 from medcurate.download.lockfile import Entry, LockFile
 from medcurate.download.part import Part
-from medcurate.download.run import LOCK_FOLDER, Task, wanted_of
+from medcurate.download.run import LOCK_FOLDER, Task, wanted_anew
 from medcurate.download.transfer import mismatch
 from medcurate.download.twins import Twin, Twins, identity, link
 from medcurate.download.types import Wanted
@@ -87,14 +87,8 @@ def unlike(tasks: Sequence[Task], failed: Sequence[Task]) -> list[Task]:
 
 
 def _facts(task: Task, lock: LockFile) -> tuple[str, str | None, int | None]:
-    wanted = _wanted_anew(task.source, task.folder, task.file, lock)
+    wanted = wanted_anew(task.source, task.folder, task.file, lock)
     return identity(task.source, task.file), wanted.sha256, wanted.size_bytes
-
-
-def _wanted_anew(source: Source, folder: Path, file: SourceFile, lock: LockFile) -> Wanted:
-    """What a file must be to come again; of one that is made on request nothing binds another copy."""
-    wanted = wanted_of(source, folder, file, lock)
-    return replace(wanted, sha256=None, size_bytes=None) if file.made_on_request else wanted
 
 
 class _Sharing:
@@ -146,7 +140,7 @@ class _Sharing:
         return True
 
     def _wanted(self, file: SourceFile) -> Wanted:
-        return _wanted_anew(self._source, self._folder, file, self.lock)
+        return wanted_anew(self._source, self._folder, file, self.lock)
 
     def _record(self, file: SourceFile, twin: Twin, sha256: str, size_bytes: int) -> None:
         """Record a shared file as coming from where its twin came from."""

@@ -161,9 +161,7 @@ def _results(outcomes: Sequence[Fetched | BaseException]) -> Downloads:
 
 
 def _one(task: Task, crew: _Crew, lock: LockFile) -> Fetched:
-    wanted = wanted_of(task.source, task.folder, task.file, lock)
-    if task.file.made_on_request:
-        wanted = replace(wanted, sha256=None, size_bytes=None)
+    wanted = wanted_anew(task.source, task.folder, task.file, lock)
     listener = _Listener(crew.bar, lock, task.file.path)
     if client_of(task.file.origin):
         return _through_client(task, wanted, crew, listener)
@@ -210,6 +208,12 @@ def wanted_of(source: Source, folder: Path, file: SourceFile, lock: LockFile) ->
         known_from=f"recorded on {entry.date[:10]} in {lock.path}" if entry and recorded else "declared",
         made_on_request=file.made_on_request,
     )
+
+
+def wanted_anew(source: Source, folder: Path, file: SourceFile, lock: LockFile) -> Wanted:
+    """What a file must be to come again; of one that is made on request nothing binds another copy."""
+    wanted = wanted_of(source, folder, file, lock)
+    return replace(wanted, sha256=None, size_bytes=None) if file.made_on_request else wanted
 
 
 def _remotes(file: SourceFile, wanted: Wanted, crew: _Crew) -> list[Remote]:
