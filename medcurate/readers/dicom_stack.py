@@ -40,7 +40,9 @@ def _check_first(frames: Sequence[Frame]) -> None:
     """A plane that is missing at an end leaves no gap between positions; instance numbers may tell.
 
     They do where they count the planes in equal steps: those of a whole series begin with 1 (or 0). A stack that is
-    one phase of a series follows others of its size, so only a beginning within the first stack is refused.
+    one phase of a series follows others of its size, so only a beginning within the first stack is refused. A phase
+    longer than those before it looks the same: it is refused aloud, with the option that takes it, rather than a
+    stack without its beginning taken silently.
     """
     numbers = [_instance_number(frame) for frame in frames]
     known = [number for number in numbers if number is not None]
