@@ -20,8 +20,9 @@ from medcurate.train.model.checkpoint import save_original
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.types import Prompts
 
+# Enough channels that a mask that is given back matters: a norm over one channel forgets what was in it.
 TINY = {
-    "width": 16, "depth": 2, "heads": 2, "global_blocks": [1], "window": 3, "prompt_width": 16, "mask_channels": 4,
+    "width": 16, "depth": 2, "heads": 2, "global_blocks": [1], "window": 3, "prompt_width": 16, "mask_channels": 16,
     "decoder_heads": 2, "decoder_mlp": 32, "iou_hidden": 16,
 }  # fmt: skip
 
