@@ -155,7 +155,7 @@ def test_the_optimiser_goes_on_with_its_moments(tmp_path, dataset, optimiser):
 def test_a_damaged_checkpoint_is_named(tmp_path, dataset, half):
     (checkpoints(half)[-1] / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(
-        ConfigError, match=r"step-00000005/model.safetensors: is damaged .* checkpoint before"
+        ConfigError, match=r"step-00000005/model.safetensors: is damaged .* goes on from step-00000003"
     ):
         train_here(write_recipe(tmp_path), dataset, half)
     shutil.rmtree(checkpoints(half)[-1])
