@@ -88,15 +88,40 @@ def test_no_masks():
     assert rle.compress(np.zeros(0, np.int64), np.zeros(0, np.int64)) == []
 
 
-COUNTS = st.lists(st.one_of(st.integers(0, 40), st.integers(0, 2**31 - 1)), min_size=1, max_size=12)
+def counts_up_to(largest: int):
+    counts = st.lists(st.one_of(st.integers(0, 40), st.integers(0, largest)), min_size=1, max_size=12)
+    return st.lists(counts, min_size=1, max_size=5)
 
 
-@given(st.lists(COUNTS, min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None)
-def test_counts_of_any_size_are_written_as_pycocotools_does(masks):
-    expected = [coco.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)["counts"] for counts in masks]
+def written(counts: list[int]) -> bytes:
+    """One number at a time: five bits a character, lowest first, bit 5 where more follow, ``0`` for no bits."""
+    text = bytearray()
+    for index, count in enumerate(counts):
+        number = count - (counts[index - 2] if index > 2 else 0)
+        while not -16 <= number < 16:
+            text.append(48 + 32 + (number & 31))
+            number >>= 5
+        text.append(48 + (number & 31))
+    return bytes(text)
+
+
+def compressed(masks: list[list[int]]) -> list[bytes]:
     joined = np.array([count for counts in masks for count in counts], np.int64)
-    assert rle.compress(joined, np.array([len(counts) for counts in masks])) == expected
+    return rle.compress(joined, np.array([len(counts) for counts in masks]))
+
+
+@given(counts_up_to(2**24 - 1))
+@settings(max_examples=200, deadline=None)
+def test_counts_are_written_as_pycocotools_does(masks):
+    """pycocotools keeps six bytes for each count, its closing zero included: larger counts overrun its memory."""
+    expected = [coco.frPyObjects({"size": [1, 1], "counts": counts}, 1, 1)["counts"] for counts in masks]
+    assert compressed(masks) == expected == [written(counts) for counts in masks]
+
+
+@given(counts_up_to(2**31 - 1))
+@settings(max_examples=200, deadline=None)
+def test_counts_of_any_size_are_written(masks):
+    assert compressed(masks) == [written(counts) for counts in masks]
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=20), st.integers(1, 4))
