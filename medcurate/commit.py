@@ -37,7 +37,7 @@ def committed(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 def committed_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """``committed`` for libraries that write files by name: gives the temporary name, which the body creates."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    temporary = _beside(path)
     try:
         yield temporary
         with open(temporary, "rb") as stream:
@@ -49,6 +49,41 @@ def committed_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         raise output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def committed_folder(path: Path, *, replacing: bool = False) -> Iterator[Path]:
+    """An empty folder to put files into, which becomes ``path`` only if the body ends without an exception.
+
+    ``path`` may be an empty folder; with ``replacing`` a full one gives way. Raises OutputError, as ``committed`` does.
+    """
+    temporary = _beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(temporary)
+        if replacing and path.exists():
+            discard_folder(path)
+        os.rename(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def discard_folder(path: Path) -> None:
+    """Remove a folder that is none any more from the first moment on: whoever is killed here leaves no half of it."""
+    doomed = _beside(path)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
 
 
 def output_error(error: OSError, path: Path) -> OutputError:

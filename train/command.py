@@ -158,9 +158,8 @@ def _resume(text: str) -> Literal["auto", "never"]:
 
 def _become_torchrun(processes: int, restarts: int) -> NoReturn:
     """Go on as torchrun running this very command, so that signals reach it, which hands them on."""
-    own = (
-        sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
-    )  # the verb, or ``python -m medcurate.train``
+    # The verb has its own name first; ``python -m medcurate.train`` has not.
+    own = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
     command = [sys.executable, "-m", "medcurate.train.launch", "--standalone"]
     command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "medcurate.train", *own]
     sys.stdout.flush()

@@ -8,6 +8,7 @@ zeros), which a cut at a member's border leaves behind.
 from __future__ import annotations
 
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 from medcurate.unpack.limits import Stop
@@ -40,7 +41,7 @@ def is_tar(head: bytes) -> bool:
     return True
 
 
-class Forward:
+class Forward(ABC):
     """What ``tarfile`` reads headers from. It keeps the last block, which tells how the archive ended."""
 
     def __init__(self) -> None:
@@ -64,18 +65,19 @@ class Forward:
             raise Stop(f"the header before byte {self.position:,} leads backwards, which would never end")
         self.skip(position - self.position)
 
+    @abstractmethod
     def take(self, size: int) -> bytes:
         """Like ``read``, for data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def skip(self, size: int) -> None:
         """Leave out ``size`` bytes; beyond the end is no error yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def copy(self, size: int, place: Place) -> None:
         """Write the next ``size`` bytes to ``place``, now or later. Raises Stop where the archive is cut."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Read what follows the end mark, so that every checksum is seen."""
 
@@ -106,6 +108,9 @@ class Plain(Forward):
             span = (self._volumes, self.position, size, place, self._told)
             self._pool.submit(_copy_span, *span, dropped=place.abandon)
         self.position += size
+
+    def finish(self) -> None:
+        """A tar has no checksum of its data."""
 
 
 class Compressed(Forward):

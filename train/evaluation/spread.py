@@ -1,4 +1,8 @@
-"""Tasks shared by processes of this machine: whoever is free takes the next one."""
+"""Tasks shared by processes of this machine: whoever is free takes the next one.
+
+Each process keeps a model between its tasks, which the engines' workers do not; ``concurrent.futures`` waits for what
+runs when it is interrupted, and hides why a process could not begin behind a broken pool.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from medcurate.commit import TEMP_PREFIX, output_error, sync_folder, write_json
+from medcurate.commit import committed_folder, write_json
 from medcurate.errors import ConfigError
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.prediction.loading import Trained, load_trained
@@ -84,7 +82,7 @@ def _onnx(trained: Trained, out: Path) -> tuple[Path, ...]:
             f"{trained.name}: its image encoder has {largest / 1e9:.1f} GB of weights, and an ONNX file holds 2 GiB. "
             "Export a smaller model, or with --format safetensors."
         )
-    with _committed_folder(out) as temporary:
+    with committed_folder(out) as temporary:
         with _quiet():
             export_encoder(trained.sam, temporary / ENCODER_FILE)
             export_decoder(trained.sam, temporary / DECODER_FILE)
@@ -104,21 +102,6 @@ def _about(trained: Trained) -> dict[str, Any]:
         "feedback": trained.recipe.steps.feedback,
         "intensity": dict(trained.intensity),
     }
-
-
-@contextmanager
-def _committed_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``out`` if the body ends without an exception."""
-    temporary = out.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise output_error(error, out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -9,10 +9,8 @@ no pickle.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from medcurate.commit import TEMP_PREFIX, output_error, sync_folder, write_json
+from medcurate.commit import TEMP_PREFIX, committed_folder, discard_folder, output_error, write_json
 from medcurate.errors import ConfigError
 
 FOLDER = "checkpoints"
@@ -74,10 +72,7 @@ def save(
 ) -> Path:
     """Commit a checkpoint of ``state`` and remove all but the last ``keep``. Raises OutputError."""
     folder = folder_of(run, state.batches)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir()
+    with committed_folder(folder, replacing=True) as temporary:  # a run that was restored comes here again
         tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
         save_file(tensors, temporary / MODEL_FILE)
         moments, counts = _optimiser_tensors(model, optimiser)
@@ -85,18 +80,9 @@ def save(
         rng = _random_states(_device(model))
         record = asdict(state) | {"optimiser": counts, "torch_rng": rng, "facts": dict(facts)}
         write_json(temporary / STATE_FILE, record)
-        _sync(temporary / MODEL_FILE, temporary / OPTIMISER_FILE, *_copied(run, temporary))
-        sync_folder(temporary)
-        if folder.exists():  # a run that was restored and came here again: the same bytes
-            _discard(folder)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-        for old in complete(run)[:-keep]:
-            _discard(old)
-    except OSError as error:
-        raise output_error(error, folder) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _copy_records(run, temporary)
+    for old in complete(run)[:-keep]:
+        _remove(old)
     return folder
 
 
@@ -225,20 +211,14 @@ def _of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[tuple[str, n
     return [(name, parameter) for name, parameter in model.named_parameters() if id(parameter) in trained]
 
 
-def _copied(run: Path, folder: Path) -> list[Path]:
-    """Copies of the run's records."""
-    there = [run / name for name in (RUN_FILE, GROUPS_FILE) if (run / name).is_file()]
-    return [Path(shutil.copyfile(path, folder / path.name)) for path in there]
+def _copy_records(run: Path, folder: Path) -> None:
+    for name in (RUN_FILE, GROUPS_FILE):
+        if (run / name).is_file():
+            shutil.copyfile(run / name, folder / name)
 
 
-def _discard(folder: Path) -> None:
-    """Remove a checkpoint, which is none any more from the first moment on: whoever is killed here leaves no half."""
-    doomed = folder.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    os.rename(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
+def _remove(folder: Path) -> None:
+    try:
+        discard_folder(folder)
+    except OSError as error:
+        raise output_error(error, folder) from error
