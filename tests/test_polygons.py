@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dicom_kit import series, written
 from drawing_kit import decoded, draw, drawing, reference_of
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from readers_kit import refused
 from scipy import ndimage
@@ -41,6 +41,8 @@ lattice = st.tuples(st.integers(-3, WIDTH + 3), st.integers(-3, HEIGHT + 3))
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(corner, min_size=3, max_size=9))
+@example([(0.0, 0.0), (0.0, 5e-324), (1.0, 0.0)])  # a side that is all but level
+@example([(0.0, 0.0), (50.0, 5e-324), (30.0, 20.0)])
 def test_any_outline_is_filled_as_skimage_fills_it(points):
     outline = np.array(points)
     rows, columns = polygon(outline[:, 1], outline[:, 0], (HEIGHT, WIDTH))

@@ -65,7 +65,7 @@ def _even_odd(edges: Points, rows: int, columns: int) -> npt.NDArray[np.bool_]:
     last = np.clip(np.ceil(edges[:, 3]), 0, rows).astype(np.int64)
     for edge, row in _samples(first, last):
         x0, y0, x1, y1 = edges[edge].T
-        x = x0 + (row - y0) * ((x1 - x0) / (y1 - y0))
+        x = x0 + (row - y0) * (x1 - x0) / (y1 - y0)  # in this order no slope overflows
         place = row * (columns + 1) + np.clip(np.ceil(x), 0, columns).astype(np.int64)
         toggles ^= (np.bincount(place, minlength=len(toggles)) & 1).astype(np.uint8)
     filled = np.bitwise_xor.accumulate(toggles.reshape(rows, columns + 1), axis=1)
