@@ -1,7 +1,8 @@
 """The commit protocol of every artefact: temporary name in the same folder, fsync, rename, fsync folder.
 
 A kill at any instant leaves a file absent or complete. A record that names a file with its digest is
-written after the file, by the same protocol.
+written after the file, by the same protocol. Scratch files may leave out both fsyncs: a loss of power may then leave
+a file of that name cut or full of zeros, so whoever reads it must check every byte and be able to make it again.
 """
 
 from __future__ import annotations
@@ -23,28 +24,31 @@ TEMP_PREFIX = ".tmp-"
 
 
 @contextmanager
-def committed(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+def committed(path: Path, mode: int = 0o644, *, scratch: bool = False) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing; it appears under its name only if the body ends without an exception.
 
-    Its permissions are ``mode`` whatever the umask, so that equal datasets are equal for everybody.
+    Its permissions are ``mode`` whatever the umask, so that equal datasets are equal for everybody. ``scratch``: what
+    a loss of power takes can be found missing and made again, so nobody waits for the disk.
     Raises OutputError when the disk is full, naming the folder and the free bytes.
     """
-    with committed_path(path, mode) as temporary, open(temporary, "xb") as stream:
+    with committed_path(path, mode, scratch=scratch) as temporary, open(temporary, "xb") as stream:
         yield stream
 
 
 @contextmanager
-def committed_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def committed_path(path: Path, mode: int = 0o644, *, scratch: bool = False) -> Iterator[Path]:
     """``committed`` for libraries that write files by name: gives the temporary name, which the body creates."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
         yield temporary
-        with open(temporary, "rb") as stream:
-            os.fsync(stream.fileno())
+        if not scratch:
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if not scratch:
+            sync_folder(path.parent)
     except OSError as error:
         raise output_error(error, path) from error
     finally:

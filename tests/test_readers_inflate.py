@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from readers_kit import refused
 
@@ -46,18 +46,23 @@ def test_intact(name):
 @streams
 @settings(max_examples=150, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(place=0.5804323618047196, bit=5)
 def test_every_flipped_bit_is_refused_or_changes_nothing(name, place, bit):
     stored, decode = STREAMS[name]
     damaged = bytearray(stored)
     at = int(place * len(damaged))
     damaged[at] ^= 1 << bit
     try:
-        assert bytes(decode(bytes(damaged))) == RAW
+        decoded = bytes(decode(bytes(damaged)))
     except CaseRejected as error:
         assert error.reason in {Reason.CORRUPT, Reason.UNREADABLE, Reason.HEADER_SIZE}  # noqa: PT017
-    else:
-        padding = len(stored) - (1 if name == "bzip2" else 9)
-        assert name.endswith("members") or at < 10 or at == padding  # gzip's header, padding bits
+        return
+    if decoded != RAW:  # Adler-32 is blind to a few: -2, +4, -2 in neighbouring bytes
+        assert name == "zlib"
+        assert decoded == zlib.decompress(bytes(damaged))
+        return
+    padding = len(stored) - (1 if name == "bzip2" else 9)
+    assert name.endswith("members") or at < 10 or at == padding  # gzip's header, padding bits
 
 
 @streams
@@ -81,6 +86,13 @@ def test_a_repeated_member_is_not_taken_for_one():
     with refused(Reason.CORRUPT):
         gunzip(once + once, limit=LIMIT, expected_bytes=len(RAW))
     assert bytes(gunzip(once + once, limit=LIMIT)) == RAW + RAW
+
+
+def test_a_second_member_of_the_same_length_is_not_lost():
+    both = gzip.compress(RAW, mtime=0) + gzip.compress(RAW[::-1], mtime=0)
+    with refused(Reason.CORRUPT):
+        gunzip(both, limit=LIMIT, expected_bytes=len(RAW))
+    assert bytes(gunzip(both, limit=LIMIT)) == RAW + RAW[::-1]
 
 
 @pytest.mark.parametrize("expected", [len(RAW) - 1, len(RAW) + 1, 2 * len(RAW)])

@@ -88,7 +88,8 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
     """Build and commit the part of ``job``; its record is written last. Raises OutputError."""
     started = time.perf_counter()
     totals = _Totals()
-    with committed(tar_path(job.parts, job.id)) as stream:
+    # As large as the shards and removed after them; their digests find what a loss of power takes from it.
+    with committed(tar_path(job.parts, job.id), scratch=True) as stream:
         writer = PartWriter(stream, tar_path(job.parts, job.id))
         for case in job.cases:
             with guard(case.id):

@@ -100,6 +100,8 @@ def _as_integers(values: Array, offset: int) -> Array | None:
             return values.astype(dtype)
         # Unsigned sums wrap, so the bits are right whenever the true sum is in range.
         moved = values.astype(f"u{dtype.itemsize}", copy=False)
+        if offset == 0:
+            return moved.view(dtype)
         shift = moved.dtype.type(offset % (1 << 8 * dtype.itemsize))
         total: Array = np.add(moved, shift)
         return total.view(dtype)

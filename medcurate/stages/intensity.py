@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from medcurate.config.recipe import Clip, Intensity, MinMax, Percentiles, Rgb, Window
 from medcurate.errors import CaseRejected, ConfigError, Reason
-from medcurate.stages.voxels import counts_by_sign, extremes, order_statistics, paired_blocks
+from medcurate.stages.voxels import Distribution, paired_blocks
 from medcurate.types import Array, Volume
 
 _FALLBACK = "default"
@@ -79,14 +79,15 @@ def bounds(volume_voxels: Array, slope: float, intercept: float, rule: Intensity
     if isinstance(rule, Rgb):
         _require_picture(volume_voxels, slope, intercept)
         return 0.0, 255.0
-    least, most = _physical_extremes(volume_voxels, slope, intercept)
+    stored = Distribution(volume_voxels, counted=isinstance(rule, Percentiles))
+    least, most = _physical_extremes(stored, slope, intercept)
     match rule:
         case Clip():
             low, high = rule.low, rule.high
         case Window():
             low, high = rule.level - rule.width / 2, rule.level + rule.width / 2
         case Percentiles():
-            low, high = _percentiles(volume_voxels, slope, intercept, rule)
+            low, high = _percentiles(stored, volume_voxels.size, slope, intercept, rule)
         case MinMax():
             low, high = least, most
     _require_contrast(least, most, low, high)
@@ -141,24 +142,26 @@ def _look_up(indices: Array, table: npt.NDArray[np.uint8], target: npt.NDArray[n
         np.take(table, indices, out=target, mode="clip")
 
 
-def _physical_extremes(voxels: Array, slope: float, intercept: float) -> tuple[float, float]:
-    first, last = (value * slope + intercept for value in extremes(voxels))
+def _physical_extremes(stored: Distribution, slope: float, intercept: float) -> tuple[float, float]:
+    first, last = (value * slope + intercept for value in stored.extremes())
     if not (math.isfinite(first) and math.isfinite(last)):
         raise CaseRejected(Reason.BAD_INTENSITY, "slope and intercept give NaN or infinite values")
     return min(first, last), max(first, last)
 
 
-def _percentiles(voxels: Array, slope: float, intercept: float, rule: Percentiles) -> tuple[float, float]:
-    negative, zero = counts_by_sign(voxels, slope, intercept) if rule.voxels == "nonzero" else (0, 0)
-    count = voxels.size - zero
+def _percentiles(
+    stored: Distribution, size: int, slope: float, intercept: float, rule: Percentiles
+) -> tuple[float, float]:
+    negative, zero = stored.signs(slope, intercept) if rule.voxels == "nonzero" else (0, 0)
+    count = size - zero
     if not count:
         raise CaseRejected(Reason.BAD_INTENSITY, "all voxels are zero", {"measure": 0, "bound": 1})
     places = [(count - 1) * (percent / 100) for percent in (rule.low, rule.high)]
     ranks = [rank for place in places for rank in (int(place), min(int(place) + 1, count - 1))]
     # Left-out zeros stand between the negative and the positive values of the sorted volume.
     whole = [rank if rank < negative else rank + zero for rank in ranks]
-    stored = order_statistics(voxels, whole if slope > 0 else [voxels.size - 1 - rank for rank in whole])
-    below_low, above_low, below_high, above_high = (value * slope + intercept for value in stored)
+    values = stored.order_statistics(whole if slope > 0 else [size - 1 - rank for rank in whole])
+    below_low, above_low, below_high, above_high = (value * slope + intercept for value in values)
     return (
         _between(below_low, above_low, places[0] - int(places[0])),
         _between(below_high, above_high, places[1] - int(places[1])),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 
 CHUNK_VOXELS = 1 << 22  # labels looked at together: bounds the temporaries, still hides numpy's call overhead
+_WORD_BYTES = 8
 _MOST_CHANGES = 1 << 18  # looked at together: each costs some hundred bytes, and noise has one in every voxel
 
 
@@ -124,24 +126,28 @@ def _changes(chunk: Array, grid: Grid, *, mark_all_ends: bool) -> Iterator[tuple
     """
     axes = sorted(range(3), key=lambda axis: -abs(chunk.strides[axis]))
     shape = (len(chunk), grid.height + 1, grid.width)
-    stored = np.empty([shape[axis] for axis in axes], np.bool_)
+    stored = np.empty(-(-prod(shape) // _WORD_BYTES) * _WORD_BYTES, np.bool_)
+    stored[prod(shape) :] = False
     flips = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in chunk.strides)
-    marks = stored.transpose(np.argsort(axes))[flips]
+    marks = stored[: prod(shape)].reshape([shape[axis] for axis in axes]).transpose(np.argsort(axes))[flips]
     np.not_equal(chunk[:, 1:], chunk[:, :-1], out=marks[:, 1:-1])
     np.not_equal(chunk[:, 0], 0, out=marks[:, 0])
     np.not_equal(chunk[:, -1], 0, out=marks[:, -1])
     if mark_all_ends:
         marks[:, 0] = marks[:, -1] = True
-    pieces = min(len(chunk), -(-int(np.count_nonzero(stored)) // _MOST_CHANGES))
+    words = np.flatnonzero(stored.view(np.uint64) != 0)  # of eight marks; nearly all hold none
+    held = stored.reshape(-1, _WORD_BYTES)[words]
+    pieces = min(len(chunk), -(-int(np.count_nonzero(held)) // _MOST_CHANGES))
     if pieces > 1:
-        del stored, marks
+        del stored, marks, words, held
         step = -(-len(chunk) // pieces)
         for first in range(0, len(chunk), step):
             for inner, places in _changes(chunk[first : first + step], grid, mark_all_ends=mark_all_ends):
                 yield first + inner, places
         return
+    word, byte = np.divmod(np.flatnonzero(held), _WORD_BYTES)
+    rest = words[word] * _WORD_BYTES + byte
     found: list[Int64s] = [np.empty(0, np.int64)] * 3
-    rest = np.flatnonzero(stored.reshape(-1))
     for axis in reversed(axes):
         above = rest // shape[axis]
         index = rest - above * shape[axis]

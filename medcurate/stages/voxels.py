@@ -17,8 +17,9 @@ import numpy.typing as npt
 from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array
 
-# Of one temporary. cv2.calcHist counts in float32, which is exact up to 2**24.
-BLOCK_VOXELS = 1 << 20
+BLOCK_VOXELS = 1 << 20  # of one temporary
+# cv2.calcHist clears and returns all bins at each call, and counts in float32, which is exact up to 2**24.
+_COUNTED_VOXELS = 1 << 23
 _DIGIT_BITS = 16
 
 Counts = npt.NDArray[np.int64]
@@ -75,10 +76,57 @@ def extremes(voxels: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def order_statistics(voxels: Array, ranks: Sequence[int]) -> list[float]:
-    """The values at 0-based ``ranks`` of the sorted voxels, exactly; the voxels must hold no NaN.
+class Distribution:
+    """Extremes, signs and exact order statistics of a whole volume.
 
-    Radix selection: a histogram of the leading 16 bits finds the bin of every rank, the next pass looks
+    ``counted``: integers of up to 16 bits are counted by value in one pass, and all three are read off the counts;
+    otherwise, and for wider types, the voxels are looked at for each.
+    """
+
+    def __init__(self, voxels: Array, *, counted: bool) -> None:
+        self._voxels = voxels
+        few = voxels.dtype.kind in "bui" and voxels.dtype.itemsize <= 2 and voxels.size > 0
+        self._by_value = _counts_by_value(voxels) if counted and few else None
+
+    def extremes(self) -> tuple[float, float]:
+        """As the function of this name; raises as it does."""
+        if self._by_value is None:
+            return extremes(self._voxels)
+        values, _ = self._by_value
+        return float(values[0]), float(values[-1])
+
+    def signs(self, slope: float, intercept: float) -> tuple[int, int]:
+        """How many physical values ``stored * slope + intercept`` are below zero, and how many are zero."""
+        values, counts = self._by_value or (None, None)
+        if values is not None and counts is not None:
+            physical = values * np.float64(slope) + intercept
+            return int(counts[physical < 0].sum()), int(counts[physical == 0].sum())
+        negative = zero = 0
+        for block in blocks(self._voxels):
+            physical = block if (slope, intercept) == (1, 0) else block * np.float64(slope) + intercept
+            negative += int(np.count_nonzero(physical < 0))
+            zero += physical.size - int(np.count_nonzero(physical))
+        return negative, zero
+
+    def order_statistics(self, ranks: Sequence[int]) -> list[float]:
+        """The values at 0-based ``ranks`` of the sorted voxels, exactly; the voxels must hold no NaN."""
+        if self._by_value is None:
+            return _radix_selected(self._voxels, ranks)
+        values, counts = self._by_value
+        return [float(value) for value in values[np.searchsorted(np.cumsum(counts), ranks, side="right")]]
+
+
+def _counts_by_value(voxels: Array) -> tuple[Array, Counts]:
+    """All values of an integer type of up to 16 bits that occur, ascending, and how often."""
+    dtype = _native(voxels.dtype)
+    order = _ascending(dtype, 0, 1, 0)
+    counts = _digit_counts(voxels, 0, 1, {0})[0][order]
+    present = np.flatnonzero(counts)
+    return order[present].astype(f"u{dtype.itemsize}").view(dtype), counts[present]
+
+
+def _radix_selected(voxels: Array, ranks: Sequence[int]) -> list[float]:
+    """Radix selection: a histogram of the leading 16 bits finds the bin of every rank, the next pass looks
     only into these bins, until all bits are known: one pass for types of up to 16 bits, two for 32.
     """
     dtype = _native(voxels.dtype)
@@ -95,22 +143,12 @@ def order_statistics(voxels: Array, ranks: Sequence[int]) -> list[float]:
     return [float(value) for value in np.array(patterns, f"u{dtype.itemsize}").view(dtype)]
 
 
-def counts_by_sign(voxels: Array, slope: float, intercept: float) -> tuple[int, int]:
-    """How many physical values ``stored * slope + intercept`` are below zero, and how many are zero."""
-    negative = zero = 0
-    for block in blocks(voxels):
-        values = block if (slope, intercept) == (1, 0) else block * np.float64(slope) + intercept
-        negative += int(np.count_nonzero(values < 0))
-        zero += values.size - int(np.count_nonzero(values))
-    return negative, zero
-
-
 def _digit_counts(voxels: Array, place: int, digits: int, prefixes: set[int]) -> dict[int, Counts]:
     """By prefix: how often each value of digit number ``place`` follows it in the bit patterns."""
     bins = 1 << (_DIGIT_BITS if voxels.itemsize > 1 else 8)
     counts = {prefix: np.zeros(bins, np.int64) for prefix in prefixes}
     index = place if sys.byteorder == "big" else digits - 1 - place
-    for block in blocks(voxels):
+    for block in blocks(voxels, _COUNTED_VOXELS if digits == 1 else BLOCK_VOXELS):
         digit = block.view("u2")[index::digits] if block.itemsize > 1 else block.view("u1")
         leading = block.view(f"u{block.itemsize}") >> _DIGIT_BITS * (digits - place) if place else None
         for prefix, count in counts.items():
