@@ -113,6 +113,24 @@ def test_parts_that_were_all_cut_are_all_built_again(tmp_path: Path) -> None:
     assert lab.digests(out) == before
 
 
+def test_parts_whose_ends_are_zeros_are_all_built_again(tmp_path: Path) -> None:
+    """As a loss of power leaves files whose length came to the disk and whose content did not."""
+    recipe = lab.lab(tmp_path, sources=5, cases=1)
+    out = tmp_path / "out"
+    lab.build(recipe, out)
+    before = lab.digests(out)
+    shutil.rmtree(out)
+    shutil.rmtree(tmp_path / "out.work" / "pack")
+    tars = [path.with_suffix(".tar") for path in records(out)]
+    for path in tars[1:]:
+        size_bytes = path.stat().st_size
+        os.truncate(path, size_bytes // 2)
+        os.truncate(path, size_bytes)
+    done = lab.build(recipe, out)
+    assert [path.name in done.stderr for path in tars] == [False, True, True, True, True]
+    assert lab.digests(out) == before
+
+
 @pytest.mark.parametrize("table", ["manifest", "rejects"])
 def test_a_part_whose_table_is_damaged_is_built_again(recipe: Path, tmp_path: Path, table: str) -> None:
     out = tmp_path / "out"

@@ -11,6 +11,8 @@ from pathlib import Path
 from medcurate.commit import sha256_file
 from medcurate.engines.types import Engine, Failure, Limits
 from medcurate.errors import MedcurateError, OutputError, Reason
+from medcurate.format.sample import SampleError
+from medcurate.format.shards import read_sample
 from medcurate.job.part import modules, run_job
 from medcurate.job.spec import (
     Job,
@@ -27,6 +29,7 @@ from medcurate.zips.volumes import BadMember
 
 # A worker can be killed from outside; only a case that was running at two deaths is condemned.
 _DEATHS = 2
+_PLACE = ("offset", "size", "digest")  # of a sample: what ``read_sample`` asks for
 OF_THE_MACHINE = {Reason.MEMORY, Reason.TIMEOUT, Reason.DECODER_CRASH}
 
 
@@ -69,6 +72,21 @@ def _record(job: Job) -> PartRecord | None:
 def forget_part(parts: Path, job: str) -> None:
     """Make the job count as not done."""
     record_path(parts, job).unlink(missing_ok=True)
+
+
+def damage_in(parts: Path, job: str) -> str:
+    """What is wrong with the samples of a part that has a record, by their digests; "" where nothing is."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(rows_path(parts, job), columns=list(_PLACE))
+    places = dict.fromkeys(zip(*(rows[name].to_pylist() for name in _PLACE), strict=True))
+    try:
+        with open(tar_path(parts, job), "rb", buffering=0) as stream:
+            for place in places:
+                read_sample(stream.fileno(), *place)
+    except (OSError, SampleError) as error:
+        return str(error)
+    return ""
 
 
 def _whole(job: Job, record: PartRecord) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from medcurate.acceptance import accept
 from medcurate.build.fetch import OFFLINE, Network
 from medcurate.build.finish import Folders, Stated, pack_parts, write_record
-from medcurate.build.parts import changed_inputs, committed_part, forget_part, run_jobs
+from medcurate.build.parts import changed_inputs, committed_part, damage_in, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.splits import Assignment, assign, joined_groups
@@ -27,14 +27,14 @@ from medcurate.errors import ConfigError, DataMissing, DiskFull, OutputError
 from medcurate.format import DATASET_FILE
 from medcurate.format.keys import pseudonym
 from medcurate.format.record import read_record
-from medcurate.job.spec import Job, PartRecord
+from medcurate.job.spec import Job, PartRecord, tar_path
 from medcurate.library import Resolved, canonical, resolve
 from medcurate.lock import locked
 from medcurate.pack.types import DamagedInput, PackResult
 from medcurate.progress import emit, progress
 from medcurate.registry import load
 
-# A part that rots between two readings is rebuilt; more often than this the disk is at fault.
+# Parts that rot between two readings are rebuilt; more often than this the disk is at fault.
 _PACK_TRIES = 3
 
 
@@ -213,15 +213,24 @@ def _parts_and_shards(
                 engine=run.engine,
                 workers=run.options.workers,
             )
-        except DamagedInput as error:
-            emit("rebuild", file=error.path.name, why=error.detail)
-            forget_part(error.path.parent, error.path.stem)
+        except DamagedInput:
+            _forget_damaged(run.folders.parts, list(records))
         else:
             return records, packed, assignments, joined
     raise OutputError(
         f"{run.folders.parts}: parts are damaged again and again after having been written. Check the disk, "
         "or give another folder with --work."
     )
+
+
+def _forget_damaged(parts: Path, jobs: Sequence[str]) -> None:
+    """Have every damaged part built again: a loss of power takes from many, and packing stops at the first."""
+    with progress("checking the parts", len(jobs), "parts") as bar:
+        for job in jobs:
+            if damage := damage_in(parts, job):
+                emit("rebuild", file=tar_path(parts, job).name, why=damage)
+                forget_part(parts, job)
+            bar.advance(1)
 
 
 def _assignments(run: _Build, records: Mapping[str, PartRecord]) -> tuple[list[Assignment], int]:
