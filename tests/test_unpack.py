@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import time
 import zipfile
 from itertools import pairwise
 
+import py7zr
 import pytest
 from unpack_kit import (
     KINDS,
@@ -154,6 +156,17 @@ def test_zip64_sizes_are_read(tmp_path):
     result = unpacked(tmp_path / "a.zip", tmp_path, include=["a.bin", "d/6599*"])
     assert (result.folder / "a.bin").read_bytes() == b"x" * 100
     assert result.unwanted == 66_000 - 11
+
+
+def test_a_zip64_end_record_is_found_where_the_narrow_one_had_room(tmp_path):
+    """As Info-ZIP leaves it of an archive whose members it read from a pipe."""
+    whole = zip_archive(tmp_path / "a.zip").read_bytes()
+    directory, end = whole[:-22], whole[-22:]
+    count, size, offset = struct.unpack_from("<HII", end, 10)
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(directory), 1)
+    (tmp_path / "b.zip").write_bytes(directory + wide + locator + end)
+    assert content(unpacked(tmp_path / "b.zip", tmp_path).folder) == TREE
 
 
 def test_strip_and_include(tmp_path):
@@ -385,3 +398,18 @@ def test_members_of_one_name_are_all_left_out(tmp_path):
     assert content(result.folder) == {"b.txt": b"b"}
     assert result.files == 1
     assert reasons(result) == {"./a.txt": "DUPLICATE", "a.txt": "DUPLICATE", "b.txt/c.txt": "UNSAFE_MEMBER"}
+
+
+def test_members_of_one_name_in_a_7z_are_left_out_alone(tmp_path):
+    with py7zr.SevenZipFile(tmp_path / "a.7z", "w") as archive:
+        for name, data in (
+            ("a.bin", b"1"),
+            ("b.bin", b"2"),
+            ("a.bin", b"3"),
+            ("a.bin", b"4"),
+            ("c.bin", b"5"),
+        ):
+            archive.writestr(data, name)
+    result = unpacked(tmp_path / "a.7z", tmp_path)
+    assert content(result.folder) == {"b.bin": b"2", "c.bin": b"5"}
+    assert (result.files, result.size_bytes, reasons(result)) == (2, 2, {"a.bin": "DUPLICATE"})

@@ -80,6 +80,13 @@ def zstd(content: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(content[:middle]) + second.compress(content[middle:])
 
 
+def pzstd(content: bytes) -> bytes:
+    """What pzstd writes: before every frame a skippable one that states its size."""
+    middle = len(content) // 2
+    frames = [zstandard.ZstdCompressor().compress(part) for part in (content[:middle], content[middle:])]
+    return b"".join(struct.pack("<III", 0x184D2A50, 4, len(frame)) + frame for frame in frames)
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     "set.tar": tar,
     "set.tar.gz": lambda path: pressed_tar(path, lambda content: gzip.compress(content, 1)),
@@ -89,6 +96,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "set.tar.bz2": lambda path: pressed_tar(path, bz2.compress),
     "set.tar.xz": lambda path: pressed_tar(path, lzma.compress),
     "set.tar.zst": lambda path: pressed_tar(path, zstd),
+    "parallel.tar.zst": lambda path: pressed_tar(path, pzstd),
     "stored.zip": lambda path: zip_archive(path, method=zipfile.ZIP_STORED),
     "deflated.zip": zip_archive,
     "bzip2.zip": lambda path: zip_archive(path, method=zipfile.ZIP_BZIP2),

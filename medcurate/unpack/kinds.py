@@ -24,8 +24,8 @@ def archive_kind(volumes: Volumes) -> str:
     for kind, magics in _ARCHIVES.items():
         if head.startswith(magics):
             return kind
-    for compression, magic in MAGIC.items():
-        if head.startswith(magic):
+    for compression, magics in MAGIC.items():
+        if head.startswith(magics):
             return compression
     if len(head) == BLOCK and is_tar(head):
         return "tar"

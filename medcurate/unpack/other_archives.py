@@ -61,9 +61,13 @@ class _Writers:
         for member in members:
             kind: Kind = "folder" if member.is_directory else "file" if member.is_file else "link"
             place = self._sink.take(member.filename, kind)
+            name = posixpath.normpath(member.filename)
             if place:
-                self.places[posixpath.normpath(member.filename)] = place
+                self.places[name] = place
                 self.targets.append(member.filename)
+            elif kind == "file" and name in self.places:  # a second one of that name: the first goes too
+                self.places.pop(name).done()
+                self.targets = [each for each in self.targets if posixpath.normpath(each) != name]
 
     def create(self, filename: str) -> _Writer:
         """The writer of a member, called by py7zr."""

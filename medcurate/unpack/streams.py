@@ -23,7 +23,13 @@ _LZMA_MEMORY_BYTES = 1 << 30
 _ZSTD_WINDOW_BYTES = 1 << 30
 _AHEAD_BLOCKS = 4
 
-MAGIC = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\x00", "zst": b"\x28\xb5\x2f\xfd"}
+MAGIC = {
+    "gz": (b"\x1f\x8b",),
+    "bz2": (b"BZh",),
+    "xz": (b"\xfd7zXZ\x00",),
+    # A skippable frame may come first (RFC 8878, 3.1.2): pzstd begins with one.
+    "zst": (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"*M\x18" for first in range(0x50, 0x60))),
+}
 SUFFIXES = {"gz": ".gz", "bz2": ".bz2", "xz": ".xz", "zst": ".zst"}
 
 

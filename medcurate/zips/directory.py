@@ -78,7 +78,8 @@ def find_directory(volumes: Volumes) -> Directory:
         raise BadZip("it has no end record: it is cut, or not a zip archive")
     _, disk, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_start + at
-    wide = _end64(volumes, end) if _FULL32 in {size, offset} or _FULL16 in {disk, count} else None
+    # The zip64 record, where there is one, lies between: also where the narrow one has room (Info-ZIP of a pipe).
+    wide = _end64(volumes, end)
     if wide:
         disk, count, size, offset, end = wide
     position = end - size
