@@ -268,6 +268,16 @@ def test_enhanced_multi_frame(tmp_path):
         read_one(tmp_path, enhanced(VOXELS, [3, 0, 4, 1]))
 
 
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_count_of_frames_in_an_implicit_syntax(tmp_path, count):
+    """The value has two bytes, as an unsigned short would, and no VR says that it is text."""
+    voxels = np.random.default_rng(0).integers(0, 99, (3, 4, count), np.int16)
+    volume = read_one(tmp_path, enhanced(voxels, list(range(count)), syntax=ImplicitVRLittleEndian))
+    assert np.array_equal(volume.voxels, voxels)
+    plane = instance(np.ascontiguousarray(voxels[..., 0].T), syntax=ImplicitVRLittleEndian, NumberOfFrames=1)
+    assert np.array_equal(read_one(tmp_path, plane).voxels, voxels[..., 0].T)
+
+
 def test_cine_is_refused(tmp_path):
     pixels = np.zeros((6, 7), np.uint8)
     with refused(Reason.UNREADABLE, detail="cine"):

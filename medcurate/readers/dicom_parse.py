@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -211,7 +211,9 @@ def whole(dataset: Dataset, tag: int, default: int = 0) -> int:
     value = None if raw is None else raw.value
     if value is None or value == b"" or value == "":
         return default
-    if isinstance(value, bytes) and len(value) == 2 and raw is not None and raw.VR != "IS":
+    # Implicit syntaxes state no VR, and "1 " or "10" of an integer string has two bytes too.
+    vr = (raw.VR if raw else None) or dictionary_VR(tag)
+    if isinstance(value, bytes) and len(value) == 2 and vr != "IS":
         return int.from_bytes(value, "little" if getattr(raw, "is_little_endian", True) else "big")
     return int(dataset[tag].value)
 
