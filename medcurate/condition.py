@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import duckdb
@@ -40,8 +41,18 @@ def check_condition(where: str) -> None:
         _bind(connection, where)
 
 
-def condition_error(where: str, error: duckdb.Error) -> ConfigError:
-    """DuckDB's complaint about ``where`` as one line."""
+@contextmanager
+def running(where: str) -> Iterator[None]:
+    """What DuckDB says of the values that ``where`` meets becomes a ConfigError of one line."""
+    try:
+        yield
+    except (duckdb.DataError, duckdb.ProgrammingError) as error:
+        if not where:
+            raise
+        raise _complaint(where, error) from error
+
+
+def _complaint(where: str, error: duckdb.Error) -> ConfigError:
     lines = str(error).split("\n\nLINE", 1)[0].splitlines()
     return _error(where, " ".join(line.strip() for line in lines))
 
@@ -107,4 +118,4 @@ def _bind(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     try:
         connection.execute(f"SELECT 1 FROM manifest WHERE (\n{where}\n)").fetchall()
     except duckdb.Error as error:
-        raise condition_error(where, error) from error
+        raise _complaint(where, error) from error

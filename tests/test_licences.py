@@ -154,6 +154,20 @@ def test_a_condition_cannot_close_the_parentheses_of_the_licence(dataset: Path, 
         CliRunner().invoke(app, [*words, "--where", "true) OR (true"], catch_exceptions=False)
 
 
+def test_a_comment_after_a_condition_does_not_hide_the_licence(dataset: Path, tmp_path: Path) -> None:
+    words = ["pack", str(dataset), str(tmp_path / "out"), "--licence", "share-alike", "--engine", "serial"]
+    CliRunner().invoke(app, [*words, "--where", "area_px > 0 -- all"], catch_exceptions=False)
+    assert set(build_kit.Dataset(tmp_path / "out").rows["source"].to_pylist()) == {"open-set"}
+
+
+def test_publish_reads_a_condition_as_pack_does(dataset: Path, tmp_path: Path) -> None:
+    publish(dataset, tmp_path / "out", where="manifest.source = 'open-set' -- ours")
+    assert set(build_kit.Dataset(tmp_path / "out").rows["source"].to_pylist()) == {"open-set"}
+    with pytest.raises(ConfigError, match=r"^--where 'organ': .* convert"):
+        publish(dataset, tmp_path / "wrong", where="organ")
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_publish_refuses_what_may_not_be_passed_on(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="closed-set: LicenseRef-DUA; passing copies on: no"):
         publish(dataset, tmp_path / "out")

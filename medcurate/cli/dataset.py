@@ -93,7 +93,8 @@ def _condition(dataset: Path, where: str, licence: LicenceUse) -> str:
     if where:  # by itself, before it stands in parentheses: it could close them
         check_condition(where)
     allowed = licence_condition(read_record(dataset).sources, licence.value)
-    return f"({where}) AND {allowed}" if where and allowed else where or allowed
+    # a line of its own: what it ends with may be a comment
+    return f"({where}\n) AND {allowed}" if where and allowed else where or allowed
 
 
 def verify(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from medcurate import __version__
 from medcurate.claim import claim, release, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
-from medcurate.condition import check_condition
+from medcurate.condition import check_condition, running
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
@@ -83,12 +83,10 @@ def pack_dataset(
 
 def _sources_of(inputs: PackInput, where: str, work: Path) -> list[str]:
     """The sources of the rows that fit ``where``. Raises ConfigError for a condition that cannot be run."""
-    rows = from_parquet(inputs.manifests, MANIFEST)
-    with database(work, inputs.manifests) as connection:
-        found = connection.execute(
-            f"SELECT DISTINCT source FROM {rows} WHERE {where or 'true'} ORDER BY source"
-        )
-        return [source for (source,) in found.fetchall()]
+    rows = f"{from_parquet(inputs.manifests, MANIFEST)} manifest"
+    query = f"SELECT DISTINCT source FROM {rows} WHERE (\n{where or 'true'}\n) ORDER BY source"
+    with database(work, inputs.manifests) as connection, running(where):
+        return [source for (source,) in connection.execute(query).fetchall()]
 
 
 def _made_by(source: Path, record: DatasetRecord, rules: PackRules) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medcurate.commit import sha256_file, write_json
-from medcurate.condition import check_condition, condition_error
+from medcurate.condition import check_condition, running
 from medcurate.errors import OutputError
 from medcurate.format import FORMAT_VERSION, SPLITS
 from medcurate.format.columns import MANIFEST, Column
@@ -125,12 +125,8 @@ def _sort(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: PackR
     order = f"split, md5({literal(f'{rules.seed}:')} || key), key, annotation"
     manifest = assigned(inputs, inputs.manifests, MANIFEST)
     query = f"SELECT {names(MANIFEST)} FROM {manifest} manifest {where} ORDER BY {order}"
-    try:
+    with running(rules.where):
         save(connection, query, work / _PLAN_FILE)
-    except (duckdb.DataError, duckdb.ProgrammingError) as error:
-        if not rules.where:
-            raise
-        raise condition_error(rules.where, error) from error
 
 
 def _cut(samples: Iterator[tuple[str, int, int]], shard_bytes: int) -> Iterator[ShardPlan]:
