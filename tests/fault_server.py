@@ -36,6 +36,7 @@ class Fault:
     ignore_condition: bool = False  # of If-Range
     wrong_range: int = 0  # 206 with a body that begins so many bytes too late
     content_range: str = ""  # 206 that says so
+    longer: bytes = b""  # 206 with so much behind the rest
     no_tag: bool = False
     no_length: bool = False  # HTTP/1.0: the body ends with the connection
     chunked: bool = False
@@ -179,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._empty(416, {"Content-Range": f"bytes */{size}"})
                 return
             last = min(int(wanted[2] or size), size - 1)
-            content = content[first + fault.wrong_range : last + 1]
+            content = content[first + fault.wrong_range : last + 1] + fault.longer
             self.send_response(206)
             said = f"bytes {first + fault.wrong_range}-{last}/{size}"
             self.send_header("Content-Range", fault.content_range or said)

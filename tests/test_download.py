@@ -176,6 +176,49 @@ def test_an_answer_to_another_range_is_not_appended(tmp_path, server, lie):
         check_same(tmp_path, served, refetched=len(CONTENT))
 
 
+@pytest.mark.parametrize("said", ["bytes 100000-399999/*", "multipart"])
+def test_a_server_that_never_gives_the_rest_gives_the_whole(tmp_path, server, said):
+    faults = [Fault(cut_bytes=100_000), Fault(content_range=said)]
+    served = server.serve("/a.zip", CONTENT, faults)
+    fetch(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA)).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert "range" not in served.requests[-1]
+
+
+def test_more_than_the_rest_is_not_kept(tmp_path, server):
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), Fault(longer=b"more"), OK])
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert "range" not in served.requests[-1]
+
+
+@pytest.mark.parametrize("said", ["²", "-1", "soon"])
+def test_a_wait_that_is_no_number_is_none(tmp_path, server, said):
+    served = server.serve("/a.zip", CONTENT, [Fault(status=503, retry_after=said), OK])
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    check_same(tmp_path, served)
+
+
+def test_a_tag_beyond_ascii_is_no_condition(tmp_path, server):
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), OK], etag='"é"')
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    check_same(tmp_path, served)
+    assert "if-range" not in served.requests[1]
+
+
+def test_what_is_packed_on_its_way_is_not_taken_for_the_file(tmp_path, server):
+    """Nobody asks for it, and some servers do so all the same."""
+    served = server.serve("/a", CONTENT, headers={"Content-Encoding": "gzip"})
+    assert 'packed, though it was not asked to ("Content-Encoding: gzip")' in stopped(
+        tmp_path, behind(f"{server.url}/a", path="a.csv")
+    )
+    assert names(tmp_path) == set()
+    fetch(tmp_path, behind(f"{server.url}/a", path="a.csv", sha256=SHA)).check()
+    fetch(tmp_path, behind(f"{server.url}/a", path="a.nii.gz")).check()
+    assert names(tmp_path) == {"a.csv", "a.nii.gz"}
+    assert len(served.requests) == 3
+
+
 def test_a_server_without_tags_is_resumed_only_where_a_digest_decides(tmp_path, server):
     for name, facts, ranges in (("a", {"sha256": SHA}, True), ("b", {}, False)):
         script = [Fault(cut_bytes=100_000, no_tag=True), Fault(no_tag=True)]
@@ -356,6 +399,17 @@ def test_a_login_page_is_no_archive(tmp_path, server, fault):
     assert "https://example.org/lab" in text
     assert len(served.requests) == 1
     assert names(tmp_path) == set()
+
+
+def test_who_was_let_in_need_not_register(tmp_path, server):
+    """An address that is signed for some minutes ends so."""
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), Fault(status=403)])
+    text = stopped(tmp_path, behind(f"{server.url}/a.zip"), kind=DownloadError)
+    assert "registration" not in text
+    assert "403 Forbidden. 100,000 of 400,000 bytes are kept" in text
+    served.script[:] = [OK]
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    check_same(tmp_path, served)
 
 
 def test_a_page_may_be_what_is_wanted(tmp_path, server):

@@ -19,7 +19,14 @@ from typing import Any
 import httpx
 
 from medcurate import __version__
-from medcurate.download.types import Answer, Identity, Policy, RefusedError, TransientError
+from medcurate.download.types import (
+    Answer,
+    Identity,
+    OtherRangeError,
+    Policy,
+    RefusedError,
+    TransientError,
+)
 from medcurate.errors import ConfigError
 
 USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
@@ -139,11 +146,11 @@ def _is_loopback(url: httpx.URL) -> bool:
 
 
 def _range_headers(offset: int, known: Identity | None) -> dict[str, str]:
-    """If-Range takes no weak entity tag (RFC 9110, 13.1.5)."""
+    """If-Range takes no weak entity tag (RFC 9110, 13.1.5), and no request can carry one beyond ASCII."""
     if not offset:
         return {}
     headers = {"Range": f"bytes={offset}-"}
-    if known and known.etag and not known.etag.startswith("W/"):
+    if known and known.etag.isascii() and known.etag and not known.etag.startswith("W/"):
         headers["If-Range"] = known.etag
     return headers
 
@@ -160,7 +167,7 @@ def _check_status(response: httpx.Response) -> None:
 
 def _retry_after_s(value: str) -> float | None:
     """Seconds, or seconds until a date; None where it is neither."""
-    if value.strip().isdigit():
+    if re.fullmatch("[0-9]+", value.strip()):
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
@@ -181,19 +188,19 @@ def _answer(response: httpx.Response, offset: int) -> Answer:
     identity = Identity(
         etag=headers.get("etag", ""), last_modified=headers.get("last-modified", ""), size_bytes=length
     )
-    # The bytes as they are sent: "Content-Encoding: gzip" on a .tar.gz means the file itself.
     marked = length is not None or "chunked" in headers.get("transfer-encoding", "").lower()
-    return Answer(identity, start, response.iter_raw(), marked)
+    encoding = headers.get("content-encoding", "").strip().lower().replace("identity", "")
+    return Answer(identity, start, response.iter_raw(), marked, encoding=encoding)
 
 
 def _content_range(value: str, offset: int) -> tuple[int, int]:
     """Offset and size of the object; the part must be all that is missing."""
     match = _CONTENT_RANGE.fullmatch(value.strip())
     if match is None:
-        raise TransientError(f'it answers a range with "Content-Range: {value}"')
+        raise OtherRangeError(f'it answers a range with "Content-Range: {value}"')
     first, last, size = map(int, match.groups())
     if first != offset or last != size - 1:
-        raise TransientError(
+        raise OtherRangeError(
             f"it answers with bytes {first}-{last} of {size}, asked for those from {offset} on"
         )
     return first, size

@@ -22,6 +22,7 @@ from medcurate.download.types import (
     DownloadError,
     Fetched,
     NeedsRegistrationError,
+    OtherRangeError,
     Policy,
     RefusedError,
     Remote,
@@ -32,6 +33,8 @@ from medcurate.download.types import (
 
 _PROGRESS_BYTES = 1 << 16  # an attempt with fewer bytes was none
 _FRUITLESS = 5  # attempts that brought bytes and came no further than those before
+_OTHER_RANGES = 3  # answers with another range than the rest, after which the file is asked for whole
+_PACKED = (".gz", ".tgz", ".zst")  # what a server may call the encoding of the file that it is itself
 
 
 class Listener(Protocol):
@@ -59,6 +62,7 @@ class Transfer:
         self._part = Part(wanted.target, md5=wanted.md5 is not None)
         self._received_bytes = 0
         self._other_sizes = 0
+        self._other_ranges = 0
 
     @property
     def received_bytes(self) -> int:
@@ -113,7 +117,7 @@ class Transfer:
                 refusals.append((remote, error))
             else:
                 return
-        kind = NeedsRegistrationError if any(error.login for _, error in refusals) else DownloadError
+        kind = NeedsRegistrationError if self._wants_person(refusals) else DownloadError
         raise kind(self._refused_text(refusals))
 
     def _fill_from(self, remote: Remote, patience_s: float) -> None:
@@ -126,6 +130,7 @@ class Transfer:
                     self._attempt(remote)
                 return
             except TransientError as error:
+                self._other_ranges += isinstance(error, OtherRangeError)
                 if self._received_bytes - before >= _PROGRESS_BYTES:
                     failures, since = 0, time.monotonic()
                     fruitless = 0 if self._part.size_bytes > furthest else fruitless + 1
@@ -153,6 +158,7 @@ class Transfer:
                     self._wanted, sha256=answer.sha256, known_from=f"stated by {remote.host}"
                 )
             self._check_size(remote, answer)
+            self._check_encoding(answer)
             self._place(remote, answer)
             self._receive(chain([first], chunks))
         expected = part.identity.size_bytes if part.identity else None
@@ -163,6 +169,8 @@ class Transfer:
         """Whether an answer with the rest could be recognised as that, now or by the digest in the end."""
         part = self._part
         if self._wanted.made_on_request or part.identity is None or part.identity.size_bytes is None:
+            return False
+        if part.size_bytes > part.identity.size_bytes or self._other_ranges >= _OTHER_RANGES:
             return False
         return self._wanted.verifiable or (part.url == remote.url and part.identity.resumable)
 
@@ -181,6 +189,16 @@ class Transfer:
             raise RefusedError(
                 "it marks neither the size nor the end of the file, and the source states no size or digest, "
                 "so nobody could tell whether it is whole"
+            )
+
+    def _check_encoding(self, answer: Answer) -> None:
+        """The bytes are kept as they are sent: "Content-Encoding: gzip" on a .tar.gz means the file itself."""
+        wanted = self._wanted
+        told = wanted.verifiable or wanted.size_bytes is not None
+        if answer.encoding and not told and not wanted.target.name.lower().endswith(_PACKED):
+            raise RefusedError(
+                f'it sends the file packed, though it was not asked to ("Content-Encoding: {answer.encoding}"), and '
+                "the source states no size or digest, so nobody could tell which bytes are the file"
             )
 
     def _place(self, remote: Remote, answer: Answer) -> None:
@@ -223,10 +241,14 @@ class Transfer:
             f"remove {part.path} and run the same command again."
         )
 
+    def _wants_person(self, refusals: Sequence[tuple[Remote, RefusedError]]) -> bool:
+        """Whether a person must ask for the file: nobody must who was given a part of it."""
+        return any(error.login for _, error in refusals) and not self._part.size_bytes
+
     def _refused_text(self, refusals: Sequence[tuple[Remote, RefusedError]]) -> str:
         wanted, part = self._wanted, self._part
         said = "; ".join(f"{remote.host}: {error}" for remote, error in refusals)
-        if any(error.login for _, error in refusals):
+        if self._wants_person(refusals):
             return (
                 f"{wanted.target.name} of {wanted.source} needs registration ({said}). Get it in a browser from "
                 f"{wanted.homepage or refusals[0][0].url} and put file at {wanted.target}, {facts_text(wanted)}; "

@@ -41,6 +41,10 @@ class TransientError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class OtherRangeError(TransientError):
+    """The answer to a request for the rest of a file is not that rest."""
+
+
 class RefusedError(Exception):
     """This place will not give the file, however often it is asked; a mirror may.
 
@@ -130,7 +134,7 @@ class Answer:
     """An open body: its object, the offset of its first byte, its bytes.
 
     ``ends_marked``: whether a body that is cut can be told from a whole one. ``sha256``: of the whole object,
-    hexadecimal, where the server states it.
+    hexadecimal, where the server states it. ``encoding``: what the server says it packed the bytes by; "" for nothing.
     """
 
     identity: Identity
@@ -138,6 +142,7 @@ class Answer:
     chunks: Iterator[bytes]
     ends_marked: bool = True
     sha256: str | None = None
+    encoding: str = ""
 
 
 class Remote(Protocol):
