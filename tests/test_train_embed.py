@@ -274,6 +274,9 @@ def test_the_command_embeds_beside_the_dataset(dataset, sam, index, tmp_path) ->
     refused = CliRunner().invoke(app, words)
     assert isinstance(refused.exception, ConfigError)
     assert str(refused.exception).startswith("embeddings of random weights serve nobody")
+    unknown = CliRunner().invoke(app, [*words[:-1], "gpu", "--checkpoint", str(weights)])
+    assert isinstance(unknown.exception, ConfigError)
+    assert "known: auto, cpu, cuda" in str(unknown.exception)
     done = CliRunner().invoke(app, [*words, "--checkpoint", str(weights)])
     assert done.exit_code == 0, done.output
     assert f"{COUNT} images embedded" in done.output

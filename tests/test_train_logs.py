@@ -21,7 +21,7 @@ from stream_kit import small_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medcurate import progress
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, OutputError
 from medcurate.train.loop.logs import LOG_FILE, Logs
 from medcurate.train.loop.session import Length
 
@@ -147,3 +147,15 @@ def test_a_tool_that_is_not_there_is_said(
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=message):
         Logs(tmp_path, (tool,), {})
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*file/run/log.jsonl: Not a directory"):
+        Logs(tmp_path / "file" / "run", (), {})
+
+
+def test_a_disk_that_takes_no_line_is_said(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"disk full while writing .*log.jsonl"):
+        _told(tmp_path)

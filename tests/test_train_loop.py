@@ -269,6 +269,14 @@ def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, datase
         assert (run / "failed-batch" / "rank-1.json").is_file()
 
 
+def test_where_one_process_cannot_write_each_says_one_line(tmp_path, dataset):
+    (tmp_path / "run").touch()
+    options = ("--workers", "0", "--processes", "2", "--restarts", "0")
+    error = finish(start(write_recipe(tmp_path), dataset, tmp_path / "run", *options), 1)
+    assert error.count("error: cannot write") == 1
+    assert "Traceback" not in error
+
+
 def test_an_unwanted_resume_is_refused(tmp_path, dataset, alone):
     process = start(write_recipe(tmp_path), dataset, alone, "--resume", "never")
     assert "--resume auto" in finish(process, COMES_AGAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from loop_kit import BATCHES, RECIPE, checkpoints, last_state, losses, train_her
 from safetensors.torch import load_file
 from stream_kit import small_dataset
 
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, OutputError
 from medcurate.train.config.load import load_recipe
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.session import Session
@@ -161,6 +162,27 @@ def test_a_damaged_checkpoint_is_named(tmp_path, dataset, half):
     shutil.rmtree(checkpoints(half)[-1])
     train_here(write_recipe(tmp_path), dataset, half)
     assert last_state(half)["batches"] == BATCHES
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_from_the_checkpoint_before(tmp_path, dataset, half, whole):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, limits[1]))  # the model's file is larger
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*step-00000006: File too large"):
+            train_here(write_recipe(tmp_path), dataset, half)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (half / "checkpoints").iterdir()] == [
+        path.name for path in checkpoints(half)
+    ]
+    assert last_state(half)["batches"] == BATCHES // 2
+    train_here(write_recipe(tmp_path), dataset, half)
+    _assert_same(half, whole)
+
+
+def test_everybody_may_read_what_a_run_leaves(whole):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in checkpoints(whole)[-1].iterdir()}
+    assert set(modes.values()) == {0o644}, modes
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ def main() -> None:
     except MedcurateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from medcurate.errors import ConfigError, MedcurateError
@@ -18,6 +17,7 @@ from medcurate.train.config.load import load_recipe
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.embed.store import default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
+from medcurate.train.loop.world import own_device
 from medcurate.train.model.build import build_sam
 from medcurate.train.model.checkpoint import load_checkpoint
 from medcurate.train.model.sam import Sam
@@ -67,12 +67,11 @@ def _model(recipe: TrainRecipe, checkpoint: str, device: str) -> Sam:
     """The encoder in evaluation mode, on its device. Raises ConfigError."""
     if not checkpoint:
         raise ConfigError("embeddings of random weights serve nobody: give --checkpoint, or model.checkpoint")
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    where = own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     sam = build_sam(recipe.model)
     load_checkpoint(sam, checkpoint)
     sam.configure(precision=recipe.run.precision, compiled=recipe.run.compile)
-    return sam.to(device).eval()
+    return sam.to(where).eval()
 
 
 def main() -> None:
@@ -81,6 +80,9 @@ def main() -> None:
         typer.run(embed)
     except MedcurateError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)
 
 

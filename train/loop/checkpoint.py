@@ -9,6 +9,7 @@ no pickle.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ STATE_FILE = "state.json"
 RUN_FILE = "run.json"
 GROUPS_FILE = "groups.json"
 _NAME = re.compile(r"^step-(\d{8})$")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +76,9 @@ def save(
     folder = folder_of(run, state.batches)
     with committed_folder(folder, replacing=True) as temporary:  # a run that was restored comes here again
         tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, temporary / MODEL_FILE)
+        _write_tensors(temporary / MODEL_FILE, tensors)
         moments, counts = _optimiser_tensors(model, optimiser)
-        save_file(moments, temporary / OPTIMISER_FILE)
+        _write_tensors(temporary / OPTIMISER_FILE, moments)
         rng = _random_states(_device(model))
         record = asdict(state) | {"optimiser": counts, "torch_rng": rng, "facts": dict(facts)}
         write_json(temporary / STATE_FILE, record)
@@ -132,6 +134,19 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: has no {name} that can be read: {error}") from error
     return record
+
+
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write ``tensors``, for all to read as the other files of a checkpoint are. Raises OSError."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # It tells of the disk in words alone: "… No space left on device (os error 28)".
+        if not (told := _SYSTEM_ERROR.search(str(error))):
+            raise
+        number = int(told[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+    path.chmod(0o644)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from medcurate.commit import output_error
 from medcurate.errors import ConfigError
 from medcurate.progress import emit
 
@@ -24,13 +25,16 @@ Sink = Callable[[int, Mapping[str, float]], None]
 class Logs:
     """Writes one line every so often; only the leading process has one.
 
-    ``tools``: "tensorboard", "wandb". Raises ConfigError where a tool is not installed or unknown.
+    ``tools``: "tensorboard", "wandb". Raises ConfigError where a tool is not installed or unknown, and OutputError
+    where ``run`` cannot be written.
     """
 
     def __init__(self, run: Path, tools: tuple[str, ...], facts: Mapping[str, Any]) -> None:
-        run.mkdir(parents=True, exist_ok=True)
         self._stack = ExitStack()
-        self._lines = self._stack.enter_context((run / LOG_FILE).open("a", encoding="utf-8"))
+        self._path = run / LOG_FILE
+        with _written(self._path):
+            run.mkdir(parents=True, exist_ok=True)
+            self._lines = self._stack.enter_context(self._path.open("a", encoding="utf-8"))
         self._sinks: list[Sink] = [self._open(tool, run, facts) for tool in tools]
 
     def __enter__(self) -> Logs:
@@ -39,7 +43,8 @@ class Logs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with _written(self._path):  # what a full disk has not taken before is tried again
+            self._stack.close()
 
     def event(self, event: str, **fields: Any) -> None:
         """Tell one thing that happened, to the user and the log."""
@@ -53,8 +58,9 @@ class Logs:
             sink(batches, figures)
 
     def _line(self, record: Mapping[str, Any]) -> None:
-        self._lines.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-        self._lines.flush()
+        with _written(self._path):
+            self._lines.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+            self._lines.flush()
 
     def _open(self, tool: str, run: Path, facts: Mapping[str, Any]) -> Sink:
         if tool not in _TOOLS:
@@ -64,6 +70,15 @@ class Logs:
             return opener(import_module(module), self._stack, run, facts)
         except ImportError as error:
             raise ConfigError(f'--log: "{tool}" is not installed: pip install {tool}') from error
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What the system says of writing ``path`` in the body, as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 def _tensorboard(module: Any, stack: ExitStack, run: Path, _: Mapping[str, Any]) -> Sink:

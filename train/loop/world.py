@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,7 @@ import xxhash
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, MedcurateError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
 _POLL_S = 0.02
 
 
+class PeerLost(MedcurateError):
+    """Another process of the run has ended while this one waited for it."""
+
+
 @dataclass(slots=True)
 class World:
     """This process among ``size`` others; ``rank`` 0 writes what is shared.
 
     ``gradients``: the group that gradients travel in (NCCL on GPUs, gloo on CPUs), ``control``: a gloo group for
     small facts that the host needs at once; both None where there is one process, and once ``joined`` is left.
+    What goes through ``control`` raises PeerLost where another process has ended.
     """
 
     rank: int
@@ -48,22 +53,19 @@ class World:
     def total(self, values: Sequence[int]) -> list[int]:
         """The sum of every value over all ranks, modulo 2**64 as signed 64-bit integers add."""
         facts = torch.tensor(list(values), dtype=torch.int64)
-        if self.control is not None:
-            dist.all_reduce(facts, group=self.control)
+        self._together(dist.all_reduce, facts)
         return [int(value) for value in facts]
 
     def any(self, flags: torch.Tensor) -> torch.Tensor:
         """Whether a flag is set on any rank. ``flags`` uint8 (n,), on the CPU."""
-        if self.control is not None:
-            dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
+        self._together(dist.all_reduce, flags, op=dist.ReduceOp.MAX)
         return flags
 
     def require_same(self, value: str, what: str) -> None:
         """Raise ConfigError, on all ranks, unless all gave the same ``value``; ``what``: the thing that it tells of."""
         number = xxhash.xxh3_64_intdigest(value.encode()) >> 1
         ends = torch.tensor([number, -number], dtype=torch.int64)
-        if self.control is not None:
-            dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=self.control)
+        self._together(dist.all_reduce, ends, op=dist.ReduceOp.MAX)
         if int(ends[0]) != -int(ends[1]):
             raise ConfigError(
                 f"{what}: not the same for all {self.size} processes. Start all with the same command, on files "
@@ -72,8 +74,19 @@ class World:
 
     def barrier(self) -> None:
         """Wait until every rank has come here."""
-        if self.control is not None:
-            dist.barrier(group=self.control)
+        self._together(dist.barrier)
+
+    def _together(self, collective: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Do ``collective`` with all others. Raises PeerLost where one of them cannot be reached any more."""
+        if self.control is None:
+            return
+        try:
+            collective(*arguments, group=self.control, **options)
+        except RuntimeError as error:
+            raise PeerLost(
+                f"another of the {self.size} processes has ended, and says why. The same command goes on from the "
+                "last checkpoint once that is mended."
+            ) from error
 
 
 @contextmanager
@@ -82,7 +95,7 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
 
     ``device``: "auto" (a GPU where there is one), "cpu" or "cuda". Raises ConfigError where the device is not there.
     """
-    chosen = _own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(rank=0, size=1, device=chosen)
@@ -150,8 +163,8 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _own_device(name: str, local_rank: int) -> torch.device:
-    """That of process ``local_rank`` of this machine: one GPU each."""
+def own_device(name: str, local_rank: int) -> torch.device:
+    """That of process ``local_rank`` of this machine: one GPU each. Raises ConfigError."""
     device = device_of(name)
     if device.type == "cpu":
         return device
