@@ -15,6 +15,7 @@ import realdata
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydantic import ValidationError
 from readers_kit import read, refused, write_and_read
 
@@ -212,6 +213,38 @@ def test_tiff_variants(path):
     big = np.repeat(np.repeat(RGB, 16, 0), 16, 1)
     close = write_and_read(raster, path, tiff(big, photometric="rgb", compression="jpeg")).voxels
     assert np.abs(close.astype(int) - big).mean() < 10
+
+
+@pytest.mark.parametrize("compression", [None, "packbits", "lzw", "zlib"])
+def test_boolean_masks_as_tifffile_writes_them(path, compression):
+    """Without BitsPerSample, whose default is one bit, whatever the compression."""
+    mask = LABELS.mean() < LABELS
+    volume = write_and_read(raster, path, tiff(mask, compression=compression), white_is_zero="keep")
+    assert np.array_equal(volume.voxels, mask * 255)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 13), (9, 13, 1), (1, 9, 13, 1)])
+def test_axes_of_length_one_that_tifffile_keeps(path, shape):
+    pixels = RNG.integers(0, 256, (9, 13), np.uint8)
+    assert np.array_equal(write_and_read(raster, path, tiff(pixels.reshape(shape))).voxels, pixels)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_packed_bits_of_a_tiff(path, bits):
+    pixels = RNG.integers(0, 1 << bits, (64, 64), np.uint16)
+    content = tiff(pixels, bitspersample=bits, photometric="minisblack")
+    assert np.array_equal(write_and_read(raster, path, content).voxels, pixels)
+
+
+@pytest.mark.parametrize(("photometric", "white"), [("minisblack", 255), ("miniswhite", 0)])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_shallow_greys_of_a_tiff_are_scaled(path, bits, photometric, white):
+    pixels = RNG.integers(0, 1 << bits, (9, 13), np.uint8)
+    pixels[0, 0] = (1 << bits) - 1
+    volume = write_and_read(raster, path, tiff(pixels, bitspersample=bits, photometric=photometric))
+    with Image.open(path) as opened:
+        assert np.array_equal(volume.voxels, np.asarray(opened))
+    assert volume.voxels[0, 0] == white
 
 
 @pytest.mark.parametrize("photometric", ["cielab", "separated"])

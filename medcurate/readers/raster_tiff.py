@@ -1,6 +1,7 @@
 """TIFF and BigTIFF bytes to pixels, through tifffile; every compression that imagecodecs knows.
 
-One-bit images become 0 and 255, as PNG's do. Source: TIFF 6.0, PhotometricInterpretation, ExtraSamples.
+Samples of one, two and four bits are scaled to 0..255, as PNG's are. Source: TIFF 6.0,
+PhotometricInterpretation, ExtraSamples.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import tifffile
@@ -25,8 +27,6 @@ _SUPPORTED = {
     tifffile.PHOTOMETRIC.PALETTE,
     tifffile.PHOTOMETRIC.YCBCR,
 }
-# Compressions of fax and baseline bilevel images, which alone may leave out BitsPerSample (TIFF 6.0, section 3).
-_BILEVEL = {1, 2, 3, 4, 32773}
 _PAGE_AXES = frozenset("IQZ")  # pages, unknown, depth: what a stack may run along
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -58,11 +58,15 @@ def decode(
 
 
 def _check_tags(page: tifffile.TiffPage) -> None:
-    """Refuse a page without the tags that decide what its bits mean: tifffile would assume, not fail."""
-    required = {"PhotometricInterpretation"} | (
-        {"BitsPerSample"} if page.compression not in _BILEVEL else set()
-    )
-    missing = sorted(name for name in required if name not in page.tags)
+    """Refuse a page without the tags that decide what its bits mean: tifffile would assume, not fail.
+
+    Bilevel images may leave out BitsPerSample (TIFF 6.0, section 3). One that was lost to a changed tag number
+    shows in the numbers, which must ascend (section 2): only its own fits between those of its neighbours.
+    """
+    numbers = [tag.code for tag in page.tags]
+    ascending = all(before < after for before, after in pairwise(numbers))
+    required = ["PhotometricInterpretation", *([] if ascending else ["BitsPerSample"])]
+    missing = [name for name in required if name not in page.tags]
     if missing:
         raise CaseRejected(Reason.CORRUPT, f"the TIFF tag {missing[0]} is missing")
 
@@ -75,8 +79,7 @@ def _check_layout(
 ) -> None:
     size = int(series.nbytes)
     ratio = _LEAST_STORED.get(tifffile.COMPRESSION(page.compression))
-    packed = 8 if page.bitspersample < 8 else 1
-    check_claim(size, stored_bytes * ratio * packed if ratio else size)
+    check_claim(size, stored_bytes * ratio * _unpacking(page) if ratio else size)
     raw_ycbcr = (
         page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression != tifffile.COMPRESSION.JPEG
     )
@@ -93,6 +96,12 @@ def _check_layout(
             raise CaseRejected(Reason.CORRUPT, "a strip of the TIFF is missing or cut")
 
 
+def _unpacking(page: tifffile.TiffPage) -> int:
+    """How many times as many bytes samples take in an array, at most: a byte for each bit, two bytes for 12 bits."""
+    bits = page.bitspersample
+    return 1 if bits in {8, 16, 32, 64} else 8 if bits < 8 else 2
+
+
 def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool, invert: bool) -> Array:
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
@@ -100,6 +109,8 @@ def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool, inver
     else:
         bits = page.bitspersample
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if bits in {2, 4} and page.photometric != tifffile.PHOTOMETRIC.PALETTE:
+        pixels, bits = pixels * np.uint8(255 // (2**bits - 1)), 8
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and not indices:
         return np.moveaxis((np.asarray(page.colormap) >> 8).astype(np.uint8)[:, pixels], 0, -1)
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and invert:
@@ -110,8 +121,16 @@ def _interpreted(pixels: Array, page: tifffile.TiffPage, *, indices: bool, inver
 
 
 def _arranged(pixels: Array, axes: str, *, stack: bool) -> Array:
-    """tifffile's axes to (pages, H, W, samples), each where it is there; a palette appended samples."""
+    """tifffile's axes to (pages, H, W, samples), each where it is there; a palette appended samples.
+
+    Axes of length one mean nothing: tifffile keeps those of an array (H, W, 1) or (1, H, W) that it wrote.
+    """
     axes += "S" * (pixels.ndim - len(axes))
+    single = {
+        at for at, size in enumerate(pixels.shape) if size == 1 and axes[at] not in "YX" and at >= stack
+    }
+    pixels = pixels.squeeze(tuple(single))
+    axes = "".join(axis for at, axis in enumerate(axes) if at not in single)
     pages, rest = (axes[0], axes[1:]) if axes[0] in _PAGE_AXES else ("", axes)
     if bool(pages) != stack or rest not in {"YX", "YXS", "SYX"}:
         wanted = "pages (Z, Y, X)" if stack else "one page (Y, X)"
