@@ -52,6 +52,15 @@ def test_sizes(shape):
     assert np.array_equal(png.decode(png.encode(image)), image)
 
 
+@pytest.mark.parametrize("shape", [(3000, 1500), (900, 1700, 3)])
+def test_pictures_of_several_blocks(shape):
+    """Pictures are filtered a few megabytes at a time."""
+    image = np.random.default_rng(0).integers(0, 30, shape).astype(np.uint8)
+    data = png.encode(image)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
+    np.testing.assert_array_equal(png.decode(data), image)
+
+
 def test_strided_and_read_only_images():
     image = sample_image((40, 50, 3))
     for view in (image[::-1, ::2], image.transpose(1, 0, 2), image[..., ::-1], image[:, :, 1]):

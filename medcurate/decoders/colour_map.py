@@ -16,6 +16,7 @@ from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, LabelFiles, LabelLayer, Volume
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$", description="#RRGGBB")]
+_ROWS_AT_ONCE = 64
 
 
 class Options(Strict):
@@ -37,9 +38,6 @@ def check(labels: Mapping[str, str]) -> None:
         raise ValueError("two keys of [labels] are the same colour")
 
 
-ROWS_AT_ONCE = 64
-
-
 def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tuple[LabelLayer, ...]:
     """One layer a file: value n for the n-th key of [labels]. Raises CaseRejected (BAD_LABEL)."""
     keys = [key.lower() for key in labels]
@@ -56,13 +54,15 @@ def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tu
 def _classes(
     volume: Volume, palette: npt.NDArray[np.int64], classes: npt.NDArray[np.uint16], nearest_within: float
 ) -> Array:
-    packed = packed_colours(volume)
-    colours = distinct(packed)
+    picture = _picture(volume)
+    # Some rows at a time: a colour packed into a number takes four bytes a pixel, the places found eight.
+    blocks = [picture[top : top + _ROWS_AT_ONCE] for top in range(0, len(picture), _ROWS_AT_ONCE)]
+    colours = np.unique(np.concatenate([distinct(_packed(block)) for block in blocks]))
     squared = _squared_distances(colours, palette)
     nearest = squared.argmin(axis=1)
     undeclared = colours[squared.min(axis=1) > nearest_within**2]
     if len(undeclared):
-        count = int(np.count_nonzero(np.isin(packed, undeclared)))
+        count = sum(int(np.count_nonzero(np.isin(_packed(block), undeclared))) for block in blocks)
         raise CaseRejected(
             Reason.BAD_LABEL,
             f"colour #{int(undeclared[0]):06x} is not declared; {count} pixels hold such colours",
@@ -70,11 +70,7 @@ def _classes(
         )
     small = len(classes) <= np.iinfo(np.uint8).max
     table = classes[nearest].astype(np.uint8 if small else np.uint16)
-    found: Array = np.empty(packed.shape, table.dtype)
-    for top in range(0, len(packed), ROWS_AT_ONCE):  # the places found are eight bytes a pixel
-        rows = slice(top, top + ROWS_AT_ONCE)
-        found[rows] = table[np.searchsorted(colours, packed[rows])]
-    return found
+    return np.concatenate([table[np.searchsorted(colours, _packed(block))] for block in blocks])
 
 
 def _squared_distances(
@@ -88,15 +84,22 @@ def _squared_distances(
 
 def packed_colours(volume: Volume) -> npt.NDArray[np.uint32]:
     """(H, W) of 0xRRGGBB; a grey picture has three equal components. Raises CaseRejected."""
+    return _packed(_picture(volume))
+
+
+def _picture(volume: Volume) -> npt.NDArray[np.uint8]:
+    """uint8 (H, W) or (H, W, 3)."""
     voxels = volume.voxels
     if voxels.dtype != np.uint8 or volume.affine is not None or (voxels.ndim == 3 and voxels.shape[2] != 3):
         raise CaseRejected(
             Reason.BAD_LABEL, f"a picture of 8-bit colours is expected, not {voxels.dtype} {voxels.shape}"
         )
-    if voxels.ndim == 2:
-        voxels = np.repeat(voxels[..., np.newaxis], 3, axis=2)
-    packed = np.zeros(voxels.shape[:2], np.uint32)
+    return voxels
+
+
+def _packed(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    packed = np.zeros(picture.shape[:2], np.uint32)
     for channel in range(3):
         packed <<= 8
-        packed |= voxels[..., channel]
+        packed |= picture if picture.ndim == 2 else picture[..., channel]
     return packed

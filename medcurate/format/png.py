@@ -7,9 +7,10 @@ Source: PNG Specification (Third Edition), 9.2 "Filter types", 10 "Compression",
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -21,6 +22,8 @@ _FILTER_UP = 2
 _COLOUR_TYPES = {1: 0, 3: 2}  # channels -> greyscale, truecolour
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 _IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub declares an instance
+_LEVEL = 1
+_BLOCK_BYTES = 1 << 22  # filtered at a time; part of the format, as the deflated bytes depend on it
 _MAX_SIDE_PX = 65535
 _MAX_DEFLATE_RATIO = 1032  # 258 bytes for two bits: RFC 1951, 3.2.5 and 3.2.7
 
@@ -33,15 +36,9 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
     if not (0 < height <= _MAX_SIDE_PX and 0 < width <= _MAX_SIDE_PX):
         raise ValueError(f"image sides must be 1 to {_MAX_SIDE_PX} pixels, not {height} x {width}")
     channels = 3 if image.ndim == 3 else 1
-    rows = image.reshape(height, width * channels)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = _FILTER_UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    data = isal_zlib.compress(filtered, 1)
-    del filtered  # as large as the image; a large picture's bytes are joined once
-    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), _END))
+    data = _deflated(image.reshape(height, width * channels))
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", [header]), *_chunk(b"IDAT", data), _END))
 
 
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
@@ -125,6 +122,25 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         offset = end
 
 
-def _chunk(kind: bytes, payload: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    crc = isal_zlib.crc32(payload, isal_zlib.crc32(kind))
-    return struct.pack(">I", len(payload)), kind, payload, struct.pack(">I", crc)
+def _deflated(rows: npt.NDArray[np.uint8]) -> list[bytes]:
+    """The zlib stream of filtered rows, in pieces: a large picture is never in memory filtered as a whole."""
+    deflater = isal_zlib.compressobj(_LEVEL)
+    step = max(1, _BLOCK_BYTES // rows.shape[1])
+    pieces = [deflater.compress(_filtered(rows, first, first + step)) for first in range(0, len(rows), step)]
+    return [*pieces, deflater.flush()]
+
+
+def _filtered(rows: npt.NDArray[np.uint8], first: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Rows [first, stop), each behind its filter's number and less the row above."""
+    chosen = rows[first:stop]
+    filtered = np.empty((len(chosen), rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = _FILTER_UP
+    filtered[0, 1:] = chosen[0] - rows[first - 1] if first else chosen[0]
+    np.subtract(chosen[1:], chosen[:-1], out=filtered[1:, 1:])
+    return filtered
+
+
+def _chunk(kind: bytes, payload: Sequence[bytes]) -> list[bytes]:
+    """A chunk in pieces, to be joined; ``payload`` is in pieces too."""
+    crc = functools.reduce(lambda crc, piece: isal_zlib.crc32(piece, crc), payload, isal_zlib.crc32(kind))
+    return [struct.pack(">I", sum(map(len, payload))), kind, *payload, struct.pack(">I", crc)]

@@ -63,11 +63,12 @@ def _png(content: bytes, check_claim: CheckClaim, indices: bool) -> Array:
         pixels = plain(header, chunks)
         return _decoded(imagecodecs.png_decode(content) if pixels is None else pixels, height, width)
     ramp = bytes(grey for index in range(1 << depth) for grey in (index, index, index))
-    indexed = [(k, ramp if k == b"PLTE" else data) for k, data in chunks if k != b"tRNS"]
+    indexed = [(k, memoryview(ramp) if k == b"PLTE" else data) for k, data in chunks if k != b"tRNS"]
     return _decoded(imagecodecs.png_decode(_png_joined(indexed)), height, width)[..., 0].copy()
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """(kind, data) of every chunk; the data are views, as a large picture's are nearly the whole file."""
     view = memoryview(content)
     at, kind = len(_PNG), b""
     while kind != b"IEND":
@@ -80,13 +81,16 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise CaseRejected(Reason.CORRUPT, "the PNG is cut")
         if isal_zlib.crc32(view[at + 4 : end]) != int.from_bytes(crc, "big"):
             raise CaseRejected(Reason.CORRUPT, "a chunk of the PNG has a wrong CRC")
-        yield kind, content[start:end]
+        yield kind, view[start:end]
         at = end + 4
 
 
-def _png_joined(chunks: list[tuple[bytes, bytes]]) -> bytes:
+def _png_joined(chunks: list[tuple[bytes, memoryview]]) -> bytes:
     return _PNG + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        struct.pack(">I", len(data))
+        + kind
+        + bytes(data)
+        + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
         for kind, data in chunks
     )
 

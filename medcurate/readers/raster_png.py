@@ -18,7 +18,7 @@ _SUMMED = {0: None, 1: 1, 2: 0}  # filter type (none, sub, up): the axis that it
 _DEPTH = 8
 
 
-def plain(header: bytes, chunks: Sequence[tuple[bytes, bytes]]) -> Array | None:
+def plain(header: memoryview, chunks: Sequence[tuple[bytes, memoryview]]) -> Array | None:
     """uint8 (H, W) or (H, W, C); None where only a library decodes it, or finds out what is wrong with it.
 
     ``header``: the IHDR chunk's 13 bytes; ``chunks``: all (kind, data), their CRCs checked. The size has been
@@ -42,12 +42,11 @@ def plain(header: bytes, chunks: Sequence[tuple[bytes, bytes]]) -> Array | None:
     return pixels.copy() if axis is None else np.asarray(imagecodecs.delta_decode(pixels, axis=axis))
 
 
-def _inflated(data: Sequence[bytes], height: int, row_bytes: int) -> Array | None:
+def _inflated(data: Sequence[memoryview], height: int, row_bytes: int) -> Array | None:
     """uint8 (H, 1 + bytes of a row); libdeflate verifies Adler-32 and that no byte is missing."""
     output = np.empty(height * row_bytes, np.uint8)
-    stream = data[0] if len(data) == 1 else b"".join(data)
     try:
-        decoded = imagecodecs.deflate_decode(stream, out=output.data)
+        decoded = imagecodecs.deflate_decode(b"".join(data), out=output.data)
     except imagecodecs.DeflateError:
         return None
     return output.reshape(height, row_bytes) if len(decoded) == len(output) else None
