@@ -197,6 +197,12 @@ EDITS = {
     "source": (lambda row: row.update(source="elsewhere"), 'rows have the source "elsewhere"'),
     "null": (lambda row: row.update(label=None), "lack a value"),
     "box": (lambda row: row.update(x1=4_000), "has an impossible box or area"),
+    "organ": (lambda row: row.update(organ="x"), "do not agree on organ, region, laterality, lesion, snomed"),
+    "licence": (lambda row: row.update(licence="MIT"), "do not agree on licence, commercial, synthetic"),
+    "unknown commercial": (lambda row: row.update(commercial=None), "do not agree on licence, commercial"),
+    "spacing": (lambda row: row.update(row_spacing_mm=-1.0), "has an impossible spacing or plane"),
+    "plane": (lambda row: row.update(slice_index=row["slice_count"]), "has an impossible spacing or plane"),
+    "no such place": (lambda row: row.update(offset=-512), "starts at byte -512"),
     "annotation": (lambda row: row.update(annotation=row["annotation"] + 9), "are not numbered 0 to"),
 }
 
@@ -234,6 +240,49 @@ def test_a_sample_that_no_row_knows(dataset):
 
     edit_manifest(dataset, forget)
     assert any("instead of 0" in problem for problem in told(check(dataset)))
+
+
+def edit_record(folder: Path, change: Callable[[dict], object]) -> None:
+    path = folder / "dataset.json"
+    record = json.loads(path.read_bytes())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("licence", "commercial"), [("MIT", "yes"), ("CC0-1.0", "no"), ("CC0-1.0", "unknown")]
+)
+def test_rows_whose_licence_is_not_that_of_the_record(dataset, licence, commercial):
+    stated = {"id": "CC0-1.0", "commercial": "yes"}
+    edit_record(dataset, lambda record: record["sources"]["demo"].update(licence=stated))
+    assert told(check(dataset)) == []
+    stated = {"id": licence, "commercial": commercial}
+    edit_record(dataset, lambda record: record["sources"]["demo"].update(licence=stated))
+    (problem,) = told(check(dataset))
+    assert problem.startswith(
+        "manifest.parquet: rows of the source demo have the licence CC0-1.0 (commercial use: True)"
+    )
+
+
+def test_counts_that_do_not_add_up(dataset):
+    counts = {"discovered": 9, "written": 6, "rejected": 1, "not_selected": 2}
+    edit_record(dataset, lambda record: record["counts"].update(cases=counts))
+    assert told(check(dataset)) == []
+    edit_record(dataset, lambda record: record["counts"]["cases"].update(discovered=10))
+    (problem,) = told(check(dataset))
+    assert problem.startswith("dataset.json: its counts do not add up: cases ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("counts", 3), ("counts", {"masks": 3}), ("files", []), ("files", {SHARD: {"size_bytes": "7", "sha256": ""}}),
+     ("sources", {"demo": "CC0-1.0"}), ("made_by", None)],
+)  # fmt: skip
+def test_a_record_of_another_shape_is_an_error_of_one_line(dataset, key, value):
+    edit_record(dataset, lambda record: record.update({key: value}))
+    with pytest.raises(ConfigError, match="not a dataset record") as caught:
+        check(dataset)
+    assert key in str(caught.value)
 
 
 def test_a_wrong_count_of_the_ledger(dataset):
@@ -304,9 +353,42 @@ def break_rle(image, info):
     return image
 
 
+def other_modality(image, info):
+    info["image"]["modality"] = "us"
+    return image
+
+
+def other_channel(image, info):
+    info["image"] |= {"source": "demo", "channel": "flair"}
+    return image
+
+
+def other_instance(image, info):
+    info["annotations"][0]["instance"] = 7
+    return image
+
+
+def other_size(image, info):
+    info["annotations"][0]["segmentation"]["size"] = [24, 96]
+    return image
+
+
+def no_facts(image, info):
+    info["image"] = []
+    return image
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (other_modality, "modality differs (JSON, manifest: us, "),
+        (other_channel, "channel differs (JSON, manifest: flair, )"),
+        (other_instance, "mask 0: instance differs (measured or numbered, JSON, manifest: 7, 7, 1)"),
+        (
+            other_size,
+            "mask 0: segmentation size differs (measured or numbered, JSON, manifest: [48, 48], [24, 96]",
+        ),
+        (no_facts, "its image is 48 x 48; the JSON says (None, None), the manifest (48, 48)"),
         (grow_mask, "mask 0: area differs (measured or numbered, JSON, manifest:"),
         (rename_label, "mask 0: label differs (measured or numbered, JSON, manifest: spleen, spleen,"),
         (reshape, "its image is 24 x 96; the JSON says (48, 48), the manifest (48, 48)"),
@@ -320,7 +402,18 @@ def test_only_deep_verification_sees_into_samples(dataset, change, says):
     problems = told(check(dataset, deep=True))
     assert problems
     assert all(problem.startswith(f"{SHARD}: sample {key}: ") for problem in problems)
-    assert says in problems[0]
+    assert any(says in problem for problem in problems)
+
+
+def test_a_sample_without_annotations_hides_no_other_problem(dataset):
+    def no_annotations(image, info):
+        info["annotations"] = None
+        return image
+
+    key = rewrite_sample(dataset, no_annotations)
+    (dataset / SHARD).open("ab").write(b"more")
+    assert f"{SHARD}: sample {key}: its JSON has no list of annotations" in told(check(dataset))
+    assert len(told(check(dataset))) == 3
 
 
 @pytest.mark.parametrize(

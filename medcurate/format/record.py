@@ -63,9 +63,26 @@ def read_record(folder: Path) -> DatasetRecord:
             raise ConfigError(
                 f"{path}: format version {version}; this medcurate reads version {FORMAT_VERSION}."
             )
+        _check_tables(value)
         value["files"] = {name: FileRecord(**entry) for name, entry in value["files"].items()}
         return DatasetRecord(**value)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: not a dataset record ({error}). Restore it or build the dataset again."
         ) from error
+
+
+def _check_tables(value: Mapping[str, Any]) -> None:
+    """Raise TypeError where a table of the record, or an entry of one, is none, or a file's facts are no such facts."""
+    for name in ("made_by", "sources", "counts", "files"):
+        entries = value[name]
+        if not isinstance(entries, Mapping):
+            raise TypeError(f"{name} is no table")
+        if name != "made_by" and not all(isinstance(entry, Mapping) for entry in entries.values()):
+            raise TypeError(f"an entry of {name} is no table")
+    for name, facts in value["files"].items():
+        if not (isinstance(facts.get("size_bytes"), int) and isinstance(facts.get("sha256"), str)):
+            raise TypeError(f"files: size_bytes or sha256 of {name} is missing or of another type")
+    for name, counts in value["counts"].items():
+        if not all(isinstance(count, int) for count in counts.values()):
+            raise TypeError(f"counts of {name} are no whole numbers")

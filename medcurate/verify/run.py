@@ -16,7 +16,7 @@ from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import DatasetRecord, FileRecord, read_record
 from medcurate.verify.findings import Findings, Report
 from medcurate.verify.shard import ShardCheck, check_shard
-from medcurate.verify.tables import manifest_problems, rejects_problems, schema_problem
+from medcurate.verify.tables import manifest_problems, record_problems, rejects_problems, schema_problem
 
 Progress = Callable[[int, int], None]  # bytes of shards checked so far, bytes of all shards
 
@@ -37,6 +37,8 @@ def verify_dataset(
     record = read_record(folder)
     findings = Findings()
     remedy = _remedy(record.made_by)
+    for what in record_problems(record):
+        findings.add(DATASET_FILE, what, "restore the file from a copy, or build the dataset again")
     _check_names(folder, record, findings)
     readable = {name: _check_table(folder, name, record, remedy, findings) for name in _TABLES}
     _check_others(folder, record, remedy, findings)

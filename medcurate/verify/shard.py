@@ -19,7 +19,7 @@ from medcurate.format import DATASET_FILE, MANIFEST_FILE
 from medcurate.format.record import FileRecord
 from medcurate.format.sample import END_OF_TAR, SampleError, split_members
 from medcurate.format.shards import read_sample
-from medcurate.verify.deep import deep_problems
+from medcurate.verify import deep
 from medcurate.verify.findings import Findings, Problem
 
 _SHOWN_PER_SHARD = 20
@@ -67,9 +67,8 @@ def _rows(check: ShardCheck) -> pa.Table:
     """The shard's manifest rows by place; other shards' row groups are skipped by their statistics."""
     if not check.with_rows:
         return pa.table({name: [] for name in _COLUMNS})
-    rows = pq.read_table(
-        check.folder / MANIFEST_FILE, columns=list(_COLUMNS), filters=[("shard", "=", check.name)]
-    )
+    columns = list(dict.fromkeys([*_COLUMNS, *(deep.COLUMNS if check.deep else ())]))
+    rows = pq.read_table(check.folder / MANIFEST_FILE, columns=columns, filters=[("shard", "=", check.name)])
     return rows.sort_by([("offset", "ascending"), ("key", "ascending"), ("annotation", "ascending")])
 
 
@@ -103,7 +102,7 @@ def _content_problems(descriptor: int, size_bytes: int, check: ShardCheck, rows:
         if sample["offset"] != position:
             yield f"sample {sample['key']} starts at byte {sample['offset']:,} instead of {position:,}"
         position = sample["offset"] + sample["size"]
-        for what in _sample_problems(descriptor, masks, check.deep):
+        for what in _sample_problems(descriptor, masks, deeply=check.deep):
             yield f"sample {sample['key']}: {what}"
     needed = position + len(END_OF_TAR)
     if size_bytes < needed:
@@ -112,7 +111,7 @@ def _content_problems(descriptor: int, size_bytes: int, check: ShardCheck, rows:
         yield f"after its last sample, at byte {position:,}, something other than the tar's end follows"
 
 
-def _sample_problems(descriptor: int, masks: list[dict[str, Any]], deep: bool) -> Iterator[str]:
+def _sample_problems(descriptor: int, masks: list[dict[str, Any]], *, deeply: bool) -> Iterator[str]:
     sample = masks[0]
     for name in (*_PLACE, "row_spacing_mm", "col_spacing_mm"):
         if any(mask[name] != sample[name] for mask in masks):
@@ -122,13 +121,15 @@ def _sample_problems(descriptor: int, masks: list[dict[str, Any]], deep: bool) -
     try:
         blob = read_sample(descriptor, sample["offset"], sample["size"], sample["digest"])
         key, _, info = split_members(blob)
-    except SampleError as error:
+    except (OSError, SampleError) as error:  # OSError: no file has bytes at such a place
         yield str(error)
         return
-    annotations = info.get("annotations", [])
+    annotations = info.get("annotations")
     if key != sample["key"]:
         yield f"the tar calls it {key}"
-    if len(annotations) != len(masks):
+    if not isinstance(annotations, list):
+        yield "its JSON has no list of annotations"
+    elif len(annotations) != len(masks):
         yield f"its JSON has {len(annotations)} annotations; the manifest has {len(masks)} rows"
-    elif deep:
-        yield from deep_problems(blob, masks)
+    elif deeply:
+        yield from deep.deep_problems(blob, masks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,12 @@ _SHOWN_PER_RULE = 20
 _OPTIONAL = {"area_mm2", "row_spacing_mm", "col_spacing_mm", "intensity_low", "intensity_high", "commercial"}
 _OPTIONAL |= {"slice_index", "slice_count"}
 _REQUIRED = tuple(column.name for column in MANIFEST if column.name not in _OPTIONAL)
+
+# What a label or a source decides, so that all its rows say the same.
+_DECIDED = {
+    "label": ("organ", "region", "laterality", "lesion", "snomed"),
+    "source": ("licence", "commercial", "synthetic"),
+}
 
 # Each gives (a description of one violation), and must give none.
 _RULES = (
@@ -41,7 +47,16 @@ _RULES = (
     """SELECT 'mask ' || annotation || ' of ' || key || ' has an impossible box or area'
        FROM manifest WHERE NOT (x0 < x1 AND y0 < y1 AND x1 <= width AND y1 <= height
        AND area_px BETWEEN 1 AND (x1::BIGINT - x0) * (y1::BIGINT - y0))""",
+    """SELECT DISTINCT 'the sample ' || key || ' has an impossible spacing or plane' FROM manifest
+       WHERE row_spacing_mm <= 0 OR col_spacing_mm <= 0 OR slice_index >= slice_count""",
+    *(
+        f"""SELECT 'rows of the {key} ' || {key} || ' do not agree on {", ".join(facts)}'
+            FROM (SELECT DISTINCT {key}, {", ".join(facts)} FROM manifest WHERE {key} IS NOT NULL)
+            GROUP BY {key} HAVING count(*) > 1"""
+        for key, facts in _DECIDED.items()
+    ),
 )
+_ANSWERS = {"yes": True, "no": False}  # to commercial use, as the manifest has them; null for others
 
 _LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) THEN 'slices'
             WHEN stage IN ('mask', 'pack') THEN 'masks' ELSE 'cases' END"""
@@ -57,6 +72,8 @@ def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
             found = connection.execute(f"SELECT DISTINCT {column} FROM manifest").fetchall()
             for name in sorted({str(value) for (value,) in found} - names)[:_SHOWN_PER_RULE]:
                 yield f'rows have the {column} "{name}", which the dataset does not have'
+        query = "SELECT DISTINCT source, licence, commercial FROM manifest ORDER BY ALL"
+        yield from _licence_problems(record, connection.execute(query).fetchall())
         query = "SELECT count(*) FILTER (annotation = 0), count(*) FROM manifest"
         counted = dict(zip(("slices", "masks"), connection.execute(query).fetchall()[0], strict=True))
         yield from _count_problems(record, "written", counted)
@@ -81,6 +98,30 @@ def schema_problem(path: Path, columns: tuple[Column, ...]) -> str | None:
         wrong = [c.name for c in columns if c.name not in found.names] or ["order or types"]
         return f"has other columns than the format says: {', '.join(wrong)}"
     return None
+
+
+def record_problems(record: DatasetRecord) -> Iterator[str]:
+    """The counting law, of what the record itself counts."""
+    for kind, counts in record.counts.items():
+        rest = [counts.get(name, 0) for name in ("written", "rejected", "not_selected")]
+        if counts.get("discovered", sum(rest)) != sum(rest):
+            yield f"its counts do not add up: {kind} {counts}"
+
+
+def _licence_problems(
+    record: DatasetRecord, found: Sequence[tuple[str | None, str | None, bool | None]]
+) -> Iterator[str]:
+    """Rows (source, licence, commercial) that do not say what the record says of their source."""
+    for source, licence, commercial in found:
+        stated = record.sources.get(str(source), {}).get("licence")
+        if not isinstance(stated, Mapping):
+            continue
+        expected = stated.get("id"), _ANSWERS.get(stated.get("commercial", ""))
+        if (licence, commercial) != expected:
+            yield (
+                f"rows of the source {source} have the licence {licence} (commercial use: {commercial}); "
+                f"dataset.json says {expected[0]} ({expected[1]})"
+            )
 
 
 def _count_problems(record: DatasetRecord, what: str, counted: Mapping[str, int]) -> Iterator[str]:
