@@ -103,6 +103,17 @@ def test_header_size(tmp_path, skip, prefix):
     assert np.array_equal(write_and_read(metaimage, tmp_path / "case.mhd", content).voxels, VOXELS)
 
 
+@pytest.mark.parametrize("change", [bytes.rstrip, lambda header: b"\n" + header.replace(b"\n", b"\n\r\n")])
+def test_headers_by_hand(tmp_path, change):
+    """As ITK reads them: no newline at the end, blank lines."""
+    (tmp_path / "voxels.raw").write_bytes(VOXELS.tobytes(order="F"))
+    path = tmp_path / "case.mhd"
+    volume = write_and_read(metaimage, path, change(meta_bytes(b"", ElementDataFile="voxels.raw")))
+    image = SimpleITK.ReadImage(str(path))
+    assert np.array_equal(volume.voxels, itk_voxels(image))
+    np.testing.assert_allclose(volume.affine, itk_affine(image))
+
+
 def test_intensity_function(path):
     content = meta_bytes(ElementToIntensityFunctionSlope=2, ElementToIntensityFunctionOffset=-1024)
     volume = write_and_read(metaimage, path, content)

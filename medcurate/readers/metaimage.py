@@ -77,13 +77,15 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
 def _parse(content: bytes) -> tuple[Mapping[str, str], int]:
     """The tags, and where the header ends: with ElementDataFile, which MetaIO requires to be the last."""
     tags: dict[str, str] = {}
-    start = 0
+    start, limit = 0, min(len(content), _MAX_HEADER_BYTES)
     while "ElementDataFile" not in tags:
-        end = content.find(b"\n", start, _MAX_HEADER_BYTES)
-        key, equals, value = content[start : max(end, start)].partition(b"=")
-        if end < 0 or not equals:
+        end = content.find(b"\n", start, limit)
+        end = limit if end < 0 else end  # the last line of an .mhd may lack its newline
+        key, equals, value = content[start:end].partition(b"=")
+        if start >= limit or (key.strip() and not equals):
             raise CaseRejected(Reason.UNREADABLE, "not a MetaImage header")
-        tags[key.strip().decode("latin-1")] = value.strip().decode("latin-1")
+        if equals:
+            tags[key.strip().decode("latin-1")] = value.strip().decode("latin-1")
         start = end + 1
     return tags, start
 
