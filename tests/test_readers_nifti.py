@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import realdata
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readers_kit import LIMIT_BYTES, read, refused, write_and_read
+from readers_kit import LIMIT_BYTES, itk_affine, read, refused, write_and_read
 
 from medcurate.errors import CaseRejected, Reason
 from medcurate.readers import nifti
@@ -120,6 +121,15 @@ def test_dimensions_of_one_voxel(path, shape, expected):
     volume = write_and_read(nifti, path, image_bytes(voxels))
     assert volume.voxels.shape == expected
     assert np.array_equal(volume.voxels.reshape(-1, order="F"), voxels.reshape(-1, order="F"))
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2, 3])
+def test_units_of_space_are_itks(path, unit):
+    """Unknown, metre, millimetre, micron; the higher bits are of time."""
+    volume = write_and_read(nifti, path, image_bytes(xyzt_units=unit + 8))
+    np.testing.assert_allclose(
+        volume.affine, itk_affine(SimpleITK.ReadImage(str(path))), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_header_extensions_are_skipped(path):

@@ -93,6 +93,15 @@ def test_list_axis_moves_to_the_end(path):
     assert np.array_equal(volume.voxels[..., 1], data[1])
 
 
+def test_spacings_in_other_units_are_not_taken_for_millimetres(path):
+    fields = {"space": None, "space_directions": None, "space_origin": None, "spacings": "0.7 0.8 5"}
+    space = "left-posterior-superior"
+    volume = write_and_read(nrrd, path, nrrd_bytes(units='"mm" "mm" "mm"', **fields), space=space)
+    assert np.array_equal(np.abs(np.diag(volume.affine)), [0.7, 0.8, 5, 1])
+    with refused(Reason.GEOMETRY, detail="not mm"):
+        write_and_read(nrrd, path, nrrd_bytes(units='"um" "um" "um"', **fields), space=space)
+
+
 def test_file_without_space_needs_the_option(path):
     content = nrrd_bytes(space=None, space_directions=None, space_origin=None, spacings="0.7 0.8 5")
     with refused(Reason.GEOMETRY, detail='"space"'):

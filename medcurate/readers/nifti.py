@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2: .nii, .nii.gz and .hdr/.img pairs, either byte order.
 
 The header is nibabel's to interpret: affine (sform, else qform, else voxel sizes about the image's centre),
-scaling and data types are as ``nibabel.load`` gives them. The voxels are one allocation: a view of the
+scaling and data types are as ``nibabel.load`` gives them; only metres and microns, which it leaves to its caller,
+become millimetres, as in ITK. The voxels are one allocation: a view of the
 file's own bytes, or of the inflated stream. A file must end where its voxels end, and a .nii.gz must be
 intact to its last byte. Header extensions are skipped; no header text is kept.
 Sources: nifti1.h, nifti2.h (NIfTI-1.1 and NIfTI-2 formats).
@@ -37,6 +38,8 @@ _KINDS: dict[tuple[int, bytes], Any] = {  # (sizeof_hdr, magic) -> nibabel's cla
     (540, b"ni2\0"): Nifti2PairHeader,
 }
 _MAGIC_AT = {348: 344, 540: 4}
+_SPACE_UNITS = 0b111  # of xyzt_units
+_MILLIMETRES = {1: 1e3, 3: 1e-3}  # metre, micron; an unknown unit is taken for a millimetre
 
 _quiet = logging.getLogger("medcurate.readers.nifti.header")  # nibabel's reports quote header text
 _quiet.addHandler(logging.NullHandler())
@@ -134,6 +137,7 @@ def _parse(head: bytes) -> _Header:
         raw.check_fix(logger=_quiet, error_level=_REFUSED_FROM)
         slope, intercept = raw.get_slope_inter()
         affine = raw.get_best_affine()
+        affine[:3] *= _MILLIMETRES.get(int(raw["xyzt_units"]) & _SPACE_UNITS, 1.0)
         dtype = raw.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise CaseRejected(Reason.UNREADABLE, f"voxels of type {dtype.name} are not supported")

@@ -134,9 +134,14 @@ def _affine(header: Mapping[str, Any], axes: list[int], assumed: str | None) -> 
         raise CaseRejected(
             Reason.GEOMETRY, 'no patient space in the NRRD header; state the reader\'s option "space"'
         )
-    if any(unit not in {"mm", ""} for unit in header.get("space units", ())):
-        raise CaseRejected(Reason.GEOMETRY, "the NRRD space units are not mm")
     try:
+        of_axes = (
+            []
+            if "space directions" in header
+            else [header["units"][axis] for axis in axes if "units" in header]
+        )
+        if not {*header.get("space units", ()), *of_axes} <= {"mm", ""}:
+            raise CaseRejected(Reason.GEOMETRY, "the NRRD units of space are not mm")
         if "space directions" in header:
             steps = np.array([header["space directions"][axis] for axis in axes], np.float64)
         else:
