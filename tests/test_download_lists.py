@@ -13,7 +13,7 @@ from pathlib import Path
 import layouts
 import pytest
 from build_kit import Dataset, write_toml
-from download_kit import FAST, OTHER, lab, sha256
+from download_kit import FAST, OTHER, behind, lab, sha256
 from fault_server import Fault, fault_server
 from layouts.proof import check
 from pydicom import dcmread
@@ -520,6 +520,17 @@ def test_one_list_that_cannot_be_had_does_not_stop_other_sources(tmp_path, serve
     with pytest.raises(DownloadError, match="cannot be listed"):
         collect([other, on_hub()], tmp_path, dict.fromkeys(("lab", "other"), tmp_path), Network())
     assert contents(tmp_path / "lab" / "data") == CASES
+
+
+def test_what_cannot_be_listed_fetched_or_had_without_a_person_is_told_at_once(tmp_path, server):
+    server.serve("/whole.zip", b"", [Fault(status=404)])
+    by_hand = {"path": "form.zip", "origin": {"by_hand": "Sign the form."}}
+    sources = [lab(behind(f"{server.url}/whole.zip", path="whole.zip"), by_hand), on_dataverse(server)]
+    sources[1] = sources[1].model_copy(update={"id": "other"})
+    with pytest.raises(MedcurateError) as error:
+        collect(sources, tmp_path, dict.fromkeys(("lab", "other"), tmp_path), Network())
+    for told in ("cannot be listed", "whole.zip of lab cannot be downloaded", "Sign the form."):
+        assert str(error.value).count(told) == 1
 
 
 def test_without_the_hub_s_library_all_other_sources_come(tmp_path, server, monkeypatch):

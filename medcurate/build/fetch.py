@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files as resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from medcurate.download.instructions import automatic, missing_text
 from medcurate.download.listing import with_lists
 from medcurate.download.run import Downloads, Task, download
 from medcurate.download.twins import Twins, identity
-from medcurate.download.types import SourceChangedError
+from medcurate.download.types import SourceChangedError, raise_all
 from medcurate.errors import ConfigError, DataMissing, MedcurateError
 from medcurate.library import packaged_sources, present_sources
 from medcurate.phantom import generate
@@ -86,16 +87,28 @@ def ensure(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], net
 
 
 def collect(sources: Sequence[Source], data: Path, homes: Mapping[str, Path], network: Network) -> None:
-    """Have every file that can be had without a person, then complain about the others: ``ensure`` for later.
+    """Have every file that can be had without a person, then complain about all others: ``ensure`` for later.
 
     Raises what ``ensure`` raises.
     """
     lists = with_lists(sources, data, ask=network.allowed)
     places = _places(lists.sources, data, homes)
     tasks, by_hand = _absent(places)
-    _fetch(places, tasks, network.jobs)
-    lists.check()
-    _refuse(by_hand, _BY_HAND)
+    errors = [*lists.errors]
+    with _noted(errors):
+        _fetch(places, tasks, network.jobs)
+    with _noted(errors):
+        _refuse(by_hand, _BY_HAND)
+    raise_all(errors)
+
+
+@contextmanager
+def _noted(errors: list[MedcurateError]) -> Iterator[None]:
+    """Go on after an error, which is put to ``errors``."""
+    try:
+        yield
+    except MedcurateError as error:
+        errors.append(error)
 
 
 def _places(sources: Sequence[Source], data: Path, homes: Mapping[str, Path]) -> _Places:
