@@ -135,12 +135,7 @@ def _affine(header: Mapping[str, Any], axes: list[int], assumed: str | None) -> 
             Reason.GEOMETRY, 'no patient space in the NRRD header; state the reader\'s option "space"'
         )
     try:
-        of_axes = (
-            []
-            if "space directions" in header
-            else [header["units"][axis] for axis in axes if "units" in header]
-        )
-        if not {*header.get("space units", ()), *of_axes} <= {"mm", ""}:
+        if not set(_units(header, axes)) <= {"mm", ""}:
             raise CaseRejected(Reason.GEOMETRY, "the NRRD units of space are not mm")
         if "space directions" in header:
             steps = np.array([header["space directions"][axis] for axis in axes], np.float64)
@@ -149,6 +144,12 @@ def _affine(header: Mapping[str, Any], axes: list[int], assumed: str | None) -> 
         return geometry.affine_from_axes(steps, header.get("space origin", np.zeros(3)), space)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise CaseRejected(Reason.GEOMETRY, "the NRRD header states no usable voxel size") from error
+
+
+def _units(header: Mapping[str, Any], axes: list[int]) -> list[str]:
+    """Of the space, and of the axes' own spacings where those count."""
+    own = [] if "space directions" in header else header.get("units", ())
+    return [*header.get("space units", ()), *(own[axis] for axis in axes if own)]
 
 
 def _single(name: object) -> str:
