@@ -199,6 +199,12 @@ def test_every_verb_refuses_a_data_folder_that_is_not_there(words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_no_data_folder(tmp_path):
+    (tmp_path / "raw").touch()
+    with pytest.raises(ConfigError, match=r"--data \S+/raw: is a file"):
+        run("plan", "--recipe", "quickstart", "--data", tmp_path / "raw")
+
+
 def test_packaged_sources_need_no_network(tmp_path):
     assert "complete" in run("download", "--source", "dsb2018-nuclei-sample", "--data", tmp_path)
     assert list((tmp_path / "dsb2018-nuclei-sample").glob("*.tif"))

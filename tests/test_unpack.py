@@ -294,6 +294,12 @@ def test_a_folder_with_an_unreadable_record_is_not_taken_for_one_placed_by_hand(
         damaged_members(folder)
 
 
+def test_nobody_is_told_to_remove_a_folder_whose_record_may_not_be_read(tmp_path):
+    (tmp_path / "data" / RECORD_FILE).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"\.unpacked\.json: cannot be read: .*Make it readable"):
+        unpacked(tar(tmp_path / "a.tar"), tmp_path)
+
+
 def test_a_missing_archive_is_told(tmp_path):
     with pytest.raises(DataMissing, match=r"absent\.zip: the archive is not there"):
         unpacked(tmp_path / "absent.zip", tmp_path)

@@ -54,6 +54,8 @@ def data_folder(given: Path | None) -> Path:
     """
     from medcurate.places import default_data_folder
 
+    if given is not None and given.exists() and not given.is_dir():
+        raise ConfigError(f"--data {given}: is a file; name the folder above those of the sources")
     if given is not None and not given.is_dir():
         raise ConfigError(f"--data {given}: no such folder; mend it, or make it first with: mkdir -p {given}")
     return given or default_data_folder()

@@ -98,7 +98,9 @@ def read_record(folder: Path) -> tuple[Unpacked, dict[str, Any]] | None:
         renamed = tuple((str(name), str(to)) for name, to in record["renamed"])
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. Make it readable.") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: is no record of an unpacked archive ({error}). Remove the folder {folder} to have the archive "
             "unpacked again, or only this file if you placed the folder yourself."
