@@ -20,7 +20,7 @@ Int64s = npt.NDArray[np.int64]
 
 CHUNK_VOXELS = 1 << 22  # labels looked at together: bounds the temporaries, still hides numpy's call overhead
 _WORD_BYTES = 8
-_MOST_CHANGES = 1 << 18  # looked at together: each costs some hundred bytes, and noise has one in every voxel
+_MOST_CHANGES = 1 << 16  # looked at together: each costs some hundred bytes, and noise has one in every voxel
 
 
 @dataclass(frozen=True, slots=True)
