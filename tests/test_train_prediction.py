@@ -231,6 +231,47 @@ def test_several_boxes_are_several_objects(model, tmp_path: Path) -> None:
     assert done.pixels == ((mask == 1).sum(), (mask == 2).sum())
 
 
+def test_numbers_of_objects_do_not_depend_on_what_is_found(model, tmp_path: Path) -> None:
+    """Of two boxes on one place the later one stands; of the same two with nothing in one, the other keeps its own."""
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.zeros((64, 64), np.uint8))
+    model.sam.decode = lambda embeddings, which, prompts, multimask: (
+        torch.where(prompts.boxes[:, 0] < 30, 9.0, -9.0)[:, None, None, None].expand(-1, 1, 16, 16),
+        torch.ones(len(which), 1),
+    )
+    predict(Options(path=path, checkpoint="x", out=tmp_path / "m.png", boxes=((4, 4, 9, 9), (40, 4, 50, 9))))
+    assert set(np.unique(png.decode((tmp_path / "m.png").read_bytes()))) == {1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": Path("ct.nii")}, "ct.nii: is the image itself"),
+        ({"out": Path("link.nii")}, "link.nii: is the image itself"),
+        ({"overlay": Path("look.jpg")}, "look.jpg: the picture is written as .png"),
+        ({"path": Path("p.png"), "overlay": Path("p.png")}, "p.png: is the image itself"),
+        (
+            {"path": Path("p.png"), "out": Path("m.png"), "overlay": Path("./m.png")},
+            "where the mask is written",
+        ),
+    ],
+)
+def test_nothing_takes_the_place_of_the_image_or_the_mask(
+    model, tmp_path: Path, monkeypatch, options: dict, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nibabel.save(nibabel.Nifti1Image(np.arange(2880.0).reshape(24, 20, 6), np.eye(4)), "ct.nii")
+    Path("link.nii").symlink_to("ct.nii")
+    cv2.imwrite("p.png", np.zeros((64, 64), np.uint8))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    given = {"path": Path("ct.nii"), "slice_index": 1, "axis": "z", "intensity": "minmax"}
+    if "path" in options:
+        given = {}
+    with pytest.raises(ConfigError, match=message):
+        predict(Options(**{"checkpoint": "x", "boxes": ((0, 0, 9, 9),), **given, **options}))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_a_volume_gives_nifti_on_its_own_grid(
@@ -290,6 +331,25 @@ def test_a_dicom_series_is_a_volume(model, tmp_path: Path) -> None:
     assert dice(np.asarray(mask.dataobj)[:, :, 2].T > 0, block((20, 24), 2, 3, 10, 13)) > 0.8
 
 
+def test_dicom_files_may_be_named_by_their_uids(model, tmp_path: Path, monkeypatch) -> None:
+    """Which end in a number. The folder that one is in has no name of its own in "."."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    written(folder, series(np.random.default_rng(0).integers(0, 900, (24, 20, 5)).astype(np.uint16)))
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"1.2.840.10008.{number}")
+    (folder / "notes.txt").write_text("no plane")
+    monkeypatch.chdir(folder)
+    given = {"checkpoint": "x", "intensity": "minmax", "boxes": ((2, 3, 9, 12),)}
+    assert predict(Options(path=Path(), slice_index=2, **given)).written == (Path("series-mask.nii.gz"),)
+    alone = predict(Options(path=Path("1.2.840.10008.3"), axis="z", **given))  # its only slice
+    assert alone.written == (Path("1.2.840.10008.3-mask.nii.gz"),)
+    assert nibabel.load(alone.written[0]).shape == (24, 20, 1)
+    Path("README").write_text("may be a plane, by its name")
+    with pytest.raises(ConfigError, match="README: is no DICOM file"):
+        predict(Options(path=Path(), slice_index=2, **given))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -306,11 +366,15 @@ def test_a_dicom_series_is_a_volume(model, tmp_path: Path) -> None:
         ({"boxes": ((0, 0, 9, 9),), "slice_index": 1, "axis": "q"}, '--axis "q"'),
         ({"boxes": ((0, 0, 9, 9),), "slice_index": 1, "intensity": ""}, "give --intensity"),
         ({"path": Path("absent.nii"), "boxes": ((0, 0, 9, 9),)}, "no such file"),
+        ({"path": Path("frames.nii"), "boxes": ((0, 0, 9, 9),)}, "2 values a voxel, frames or channels"),
     ],
 )
 def test_mistakes_are_said(model, tmp_path: Path, options: dict, message: str) -> None:
     nibabel.save(nibabel.Nifti1Image(np.arange(2880.0).reshape(24, 20, 6), np.eye(4)), tmp_path / "ct.nii")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6, 2)), np.eye(4)), tmp_path / "frames.nii")
     given = {"path": tmp_path / "ct.nii", "checkpoint": "x", "intensity": "minmax", "axis": "z"}
+    if "path" in options:
+        options["path"] = tmp_path / options["path"]
     with pytest.raises(ConfigError, match=message):
         predict(Options(**{**given, **options}))
 
@@ -356,6 +420,18 @@ def test_the_rule_is_the_stated_one_or_that_of_the_training_data() -> None:
         choose_rule("", "", {"ct": RULES["ct"]}, picture=False)
     with pytest.raises(ConfigError, match="give --intensity"):
         choose_rule("", "ct", {}, picture=False)
+
+
+def test_a_modality_that_is_none_takes_no_grey_of_others(model, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((64, 64), np.uint8))
+    args = ["predict", str(tmp_path / "image.png"), "--checkpoint", "x", "-o", str(tmp_path / "m.png")]
+    for given, right in (("CT", False), ("ultrasonic", False), ("ct", True)):
+        result = CliRunner().invoke(app, [*args, "--box", "8,8,40,40", "--modality", given])
+        assert (result.exit_code == 0) is right
+        if not right:
+            assert f'--modality "{given}" is unknown; known: ct, ' in str(result.exception)
+    with pytest.raises(ConfigError, match='none for "us"'):
+        choose_rule("", "us", {"ct": RULES["ct"]}, picture=False)
 
 
 def test_prediction_uses_no_more_cores_than_it_was_given(model, tmp_path, monkeypatch) -> None:

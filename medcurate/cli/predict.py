@@ -84,7 +84,7 @@ def predict(
             path=image, checkpoint=checkpoint, recipe=recipe, out=out, overlay=overlay, slice_index=slice_, axis=axis,
             boxes=tuple(_numbers("--box", text, (4,)) for text in box or ()),
             points=tuple(_numbers("--point", text, (2, 3)) for text in point or ()),
-            one_slice=one_slice, margin_px=margin, stop_iou=stop_iou, intensity=intensity, modality=modality,
+            one_slice=one_slice, margin_px=margin, stop_iou=stop_iou, intensity=intensity, modality=_modality(modality),
             device=device,
         )
     )  # fmt: skip
@@ -92,6 +92,16 @@ def predict(
         typer.echo(f"object {number}: {pixels:,} pixels, predicted IoU {iou:.2f}")
     for path in done.written:
         typer.echo(f"written: {path}", err=True)
+
+
+def _modality(text: str) -> str:
+    """``text``, which a rule may exist for: a wrong name would take the default's grey unnoticed."""
+    from medcurate.library import ontology
+
+    known = ontology().modalities
+    if text and text not in known:
+        raise ConfigError(f'--modality "{text}" is unknown; known: {", ".join(sorted(known))}')
+    return text
 
 
 def _numbers(option: str, text: str, counts: tuple[int, ...]) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medcurate.config.recipe import Rgb
 from medcurate.errors import CaseRejected, ConfigError
 from medcurate.inspection.survey import reader_of
 from medcurate.prediction.intensity import choose_rule
@@ -22,6 +23,7 @@ from medcurate.stages.planes import Axis, place_back, planes, resolve_axes
 from medcurate.types import Volume
 
 VOLUME_BYTES = 4 << 30  # of one decoded array
+_DICOM_MARK, _DICOM_MARK_AT = b"DICM", 128  # DICOM PS3.10 7.1
 _OPTIONS = {"dicom": {"instance_numbers": "any"}}  # a part of a series may be asked about
 AXES: tuple[Axis, ...] = ("x", "y", "z")
 
@@ -60,6 +62,11 @@ def read_subject(
         rule = choose_rule(
             intensity, modality, of_training, picture=picture and volume.voxels.dtype == np.uint8
         )
+        if not picture and volume.voxels.ndim > 3 and not isinstance(rule, Rgb):
+            count = volume.voxels.shape[3]
+            raise ConfigError(
+                f"{path}: {count} values a voxel, frames or channels; give a file of one of them."
+            )
         pixels = scaled(volume, rule).voxels
     except CaseRejected as error:
         raise ConfigError(f"{path}: {error.detail} ({error.reason}).") from error
@@ -89,14 +96,11 @@ def _axis(text: str) -> Axis | None:
 def _read(path: Path) -> Volume:
     """The whole image. Raises CaseRejected, ConfigError."""
     if path.is_dir():
-        kind, root = "dicom", path
-        paths = [Path(found.name) for found in sorted(path.iterdir()) if _is_dicom(found)]
-        if not paths:
-            raise ConfigError(f"{path}: no DICOM file in this folder; give the folder of one series.")
+        kind, root, paths = "dicom", path, _series(path)
     else:
-        kind, root, paths = reader_of(path.name), path.parent, [Path(path.name)]
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
+        kind, root, paths = _reader_of(path), path.parent, [Path(path.name)]
     if not kind:
         raise ConfigError(
             f"{path}: no reader knows this ending; give NIfTI, NRRD, MetaImage, DICOM or a picture."
@@ -107,5 +111,26 @@ def _read(path: Path) -> Volume:
     return volume
 
 
-def _is_dicom(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and reader_of(path.name) == "dicom"
+def _series(folder: Path) -> list[Path]:
+    """Names of the DICOM files in ``folder``. Raises ConfigError where one is none, or there is none."""
+    visible = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    found = [path for path in visible if _reader_of(path) == "dicom"]
+    if not found:
+        raise ConfigError(f"{folder}: no DICOM file in this folder; give the folder of one series.")
+    for path in found:
+        if not _is_marked(path):
+            raise ConfigError(
+                f"{path}: is no DICOM file, or damaged; leave nothing but one series in the folder."
+            )
+    return [Path(path.name) for path in found]
+
+
+def _reader_of(path: Path) -> str:
+    """The reader of a file, "" where none is known. DICOM files are often named by numbers with dots."""
+    return reader_of(path.name) or ("dicom" if _is_marked(path) else "")
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(_DICOM_MARK_AT)
+        return stream.read(len(_DICOM_MARK)) == _DICOM_MARK

@@ -56,8 +56,9 @@ def choose_rule(stated: str, modality: str, of_training: Mapping[str, Any], *, p
             "for CT as MedSAM clips it, or percentiles:0.5:99.5"
         )
     if modality not in rules and "default" not in rules:
+        given = f'none for "{modality}"' if modality else "no default"
         raise ConfigError(
-            f"the training data has an intensity rule for each modality and no default: give --modality, one of "
+            f"the training data has an intensity rule for each modality and {given}: give --modality, one of "
             f"{', '.join(sorted(rules))}, or --intensity"
         )
     return rule_for(modality, rules)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from medcurate.commit import committed, committed_path
 from medcurate.errors import ConfigError
 from medcurate.format import png
+from medcurate.inspection.survey import READER_OF, extension
 from medcurate.prediction.inputs import Subject
 from medcurate.train.prediction.overlay import colours, overlaid
 
@@ -21,25 +22,32 @@ _OVERLAY_PX = 768  # a smaller image is enlarged to about this
 
 def default_name(path: Path, subject: Subject) -> str:
     """``<name>-mask.png``, or .nii.gz for volumes."""
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0] if not path.is_dir() else path.name
+    name = path.resolve().name if path.is_dir() else path.name
+    ending = extension(name)
+    stem = name.removesuffix(ending) if ending.lower() in READER_OF else name
     return f"{stem}-mask{'.png' if subject.axis is None else '.nii.gz'}"
 
 
-def check_name(path: Path, subject: Subject) -> None:
-    """Raise ConfigError unless the ending fits what will be written."""
+def check_names(image: Path, out: Path, overlay: Path | None, subject: Subject) -> None:
+    """Raise ConfigError unless the endings fit what will be written, and every file has a place of its own."""
     endings = (".png",) if subject.axis is None else NIFTI
-    if not path.name.lower().endswith(endings):
-        raise ConfigError(f"{path}: the mask of this input is written as {' or '.join(endings)}")
+    if not out.name.lower().endswith(endings):
+        raise ConfigError(f"{out}: the mask of this input is written as {' or '.join(endings)}")
+    if overlay and overlay.suffix.lower() != ".png":
+        raise ConfigError(f"--overlay {overlay}: the picture is written as .png")
+    if overlay and overlay.resolve() == out.resolve():
+        raise ConfigError(f"--overlay {overlay}: is where the mask is written; give another name.")
+    for path in (out, overlay):
+        if path and path.exists() and path.samefile(image):
+            raise ConfigError(f"{path}: is the image itself, and is not overwritten; give another name.")
 
 
-def write_labels(path: Path, labels: npt.NDArray[np.uint8], subject: Subject) -> None:
-    """Commit labels (n, H, W) of ``subject``: 0 background, 1, 2, … objects; a picture's one object is 255."""
+def write_labels(path: Path, labels: npt.NDArray[np.uint8], subject: Subject, objects: int) -> None:
+    """Commit labels (n, H, W) of ``subject``: 0 background, 1, 2, … ``objects``; the only one of a picture is 255."""
     own = subject.as_stored(labels)
     if subject.affine is None:
         with committed(path) as stream:
-            stream.write(
-                png.encode(np.ascontiguousarray(own * np.uint8(255) if own.max(initial=0) == 1 else own))
-            )
+            stream.write(png.encode(np.ascontiguousarray(own * np.uint8(255 if objects == 1 else 1))))
         return
     image = nibabel.Nifti1Image(own, subject.affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]

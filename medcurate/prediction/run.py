@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from medcurate.errors import ConfigError
 from medcurate.prediction.inputs import Subject, read_subject
-from medcurate.prediction.outputs import check_name, default_name, write_labels, write_overlay
+from medcurate.prediction.outputs import check_names, default_name, write_labels, write_overlay
 from medcurate.progress import progress
 from medcurate.train.loop.world import leave_cores
 from medcurate.train.prediction.predictor import Predictor
@@ -65,7 +65,7 @@ def predict(options: Options) -> Outcome:
         of_training=predictor.trained.intensity,
     )
     out = options.out or Path(default_name(options.path, subject))
-    check_name(out, subject)
+    check_names(options.path, out, options.overlay, subject)
     index = _slice(options, subject)
     height, width = subject.stack.shape[1:3]
     _check_inside(options, height, width)
@@ -75,7 +75,7 @@ def predict(options: Options) -> Outcome:
     labels = np.zeros((len(subject.stack), height, width), np.uint8)
     for number, volume in enumerate(_followed(predictor, options, index, masks), 1):
         labels[volume] = number
-    write_labels(out, labels, subject)
+    write_labels(out, labels, subject, len(masks))
     if options.overlay:
         write_overlay(options.overlay, np.ascontiguousarray(subject.stack[index]), labels[index])
     written = (out, options.overlay) if options.overlay else (out,)
@@ -119,6 +119,8 @@ def _slice(options: Options, subject: Subject) -> int:
     if subject.axis is None:
         if options.slice_index is not None:
             raise ConfigError(f"{options.path}: a picture has no slices; leave --slice out")
+        return 0
+    if options.slice_index is None and count == 1:
         return 0
     if options.slice_index is None:
         raise ConfigError(
