@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import lab
 import pyarrow.parquet as pq
 import pytest
+from pack_kit import inline, pack
+from typer.testing import CliRunner
+
+from medcurate.cli.main import app
+from medcurate.verify.run import verify_dataset
 
 
 @pytest.fixture
@@ -159,3 +165,15 @@ def test_an_erratum_that_names_no_case_is_told_and_recorded(tmp_path: Path) -> N
     facts = json.loads((tmp_path / "out" / "dataset.json").read_bytes())["sources"]["lab-a"]
     assert facts["idle_errata"] == ["errata[1] (p1-scan)"]
     assert facts["refused"] == {"ERRATUM": 1}
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "it's [1] *"
+    recipe = lab.lab(folder, sources=1, cases=1)
+    out = folder / "[a] b"
+    done = lab.build(recipe, out)
+    assert f"medcurate verify {shlex.quote(str(out))}" in done.stdout
+    status = CliRunner().invoke(app, ["status", str(out)], catch_exceptions=False).stdout
+    assert f"{out}: finished" in status
+    packed = pack(out, folder / "[b]", where="area_px > 0")
+    assert not verify_dataset(packed, engine=inline).count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -148,7 +149,7 @@ def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
     if masks:
         console.print("next:")
         for verb in ("stats {}", "preview {} -o sheet.png", "verify {}", "train quickstart --data {}"):
-            console.print(f"  medcurate {verb.format(out)}")
+            console.print(f"  medcurate {verb.format(shlex.quote(str(out)))}")
 
 
 def _show_refused(out: Path, quarantined: int) -> None:
@@ -165,7 +166,7 @@ def _show_refused(out: Path, quarantined: int) -> None:
     console.print(f"\nrefused cases: {quarantined:,}")
     for row in run(str(out), sql).to_pylist():
         console.print(f"  {row['source']} {row['case']}: {row['reason']}, {row['detail']}")
-    console.print(f'all of them: medcurate query {out} "SELECT * FROM rejects"')
+    console.print(f'all of them: medcurate query {shlex.quote(str(out))} "SELECT * FROM rejects"')
     if (names := work_folder(out) / NAMES_FILE).is_file():
         console.print(f"the files' own names: {names}")
 
@@ -189,7 +190,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)  # a folder may be called "[1]"
     console.print(f"{dataset}: {found.state}")
     if found.sources:
         console.print(status_table(found))

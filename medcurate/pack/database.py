@@ -30,8 +30,8 @@ def database(work: Path, files: Iterable[Path]) -> Iterator[duckdb.DuckDBPyConne
     spill.mkdir(parents=True, exist_ok=True)
     connection = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
     try:
-        connection.execute(f"SET allowed_directories = [{literal(str(work))}]")
-        connection.execute(f"SET allowed_paths = [{', '.join(literal(str(path)) for path in files)}]")
+        connection.execute(f"SET allowed_directories = [{_allowed([work])}]")
+        connection.execute(f"SET allowed_paths = [{_allowed(files)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
@@ -66,6 +66,12 @@ def names(columns: Sequence[Column], table: str = "") -> str:
 def literal(text: str) -> str:
     """An SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _allowed(paths: Iterable[Path]) -> str:
+    """A list of paths; as patterns too, for DuckDB checks a pattern before the file that it finds."""
+    written = {text for path in paths for text in (str(path), glob.escape(str(path)))}
+    return ", ".join(literal(text) for text in sorted(written))
 
 
 def _output_error(error: duckdb.Error, work: Path) -> OutputError:
