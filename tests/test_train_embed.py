@@ -27,7 +27,7 @@ from medcurate.train.embed import write
 from medcurate.train.embed.__main__ import embed
 from medcurate.train.embed.store import SCHEMA, EmbeddingStore, default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
-from medcurate.train.geometry import frame_of, place_image
+from medcurate.train.geometry import PADDING, frame_of, place_image
 from medcurate.train.loop.run import train
 from medcurate.train.loop.start import Options
 from medcurate.train.model.build import build_sam
@@ -93,7 +93,7 @@ def square(dataset: Path, index: Index, at: int) -> torch.Tensor:
     blob = (dataset / index.shards[int(index.shard[at])]).read_bytes()[start : start + int(index.size[at])]
     image = decode(blob).image
     out = np.zeros((3, SIDE, SIDE), np.uint8)
-    place_image(image, frame_of(*image.shape[:2], SIDE, "pad"), "linear", out)
+    place_image(image, frame_of(*image.shape[:2], SIDE, "pad"), "linear", out, PADDING["rgb"])
     return torch.from_numpy(out)
 
 

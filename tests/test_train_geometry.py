@@ -25,7 +25,7 @@ FITS = st.sampled_from(["resize", "pad", "sam-med2d"])
 
 def placed(image: np.ndarray, frame: Frame, interpolation: str = "nearest") -> np.ndarray:
     out = np.zeros((3, frame.side, frame.side), np.uint8)
-    place_image(image, frame, interpolation, out)
+    place_image(image, frame, interpolation, out, (0, 0, 0))
     return out
 
 

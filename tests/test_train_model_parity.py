@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam_kit import SMALL, images_of, prompts_of, randomised, small_sam, their_names, twin_decode, twin_of
+from transformers import SamImageProcessor
 
 from medcurate.train.config.model import KINDS, ModelTable
+from medcurate.train.geometry import PADDING, frame_of, place_image
 from medcurate.train.model.build import build_sam
-from medcurate.train.model.sam import Sam
+from medcurate.train.model.sam import PIXEL_STD, Sam
 
 TOLERANCE = 1e-4  # of float32, on values of about 1
 PROMPTS = ("p", "b", "m", "pb", "pm", "bm", "pbm")
@@ -30,6 +33,19 @@ def test_the_encoder_equals_at_any_grid_and_window(grid: int, window: int, batch
     with torch.no_grad():
         theirs = twin_of(sam, dims).vision_encoder(sam.normalised(images)).last_hidden_state
         assert distance(sam.encode(images), theirs) < 1e-10
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_images_that_do_not_fill_the_square_are_what_sam_s_own_processor_makes_of_them(order: str) -> None:
+    sam = small_sam(64, channel_order=order)
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    square = np.empty((3, 64, 64), np.uint8)
+    place_image(image, frame_of(40, 64, 64, "pad"), "linear", square, PADDING[order])
+    processor = SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    seen = image if order == "rgb" else image[:, :, ::-1].copy()
+    theirs = processor(seen, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
+    half_a_grey_value = 0.5 / min(PIXEL_STD)
+    assert distance(sam.normalised(torch.from_numpy(square)[None]), theirs) < half_a_grey_value
 
 
 @pytest.mark.parametrize("kinds", PROMPTS)

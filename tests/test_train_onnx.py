@@ -123,7 +123,8 @@ def test_onnx_files_equal_the_model(run: tuple[Path, Sam], tmp_path: Path) -> No
     assert_exports_equal(sam, tmp_path / "out", (1, 3), 2e-5)
     assert json.loads((tmp_path / "out/model.json").read_text()) == {
         "checkpoint": "run/step-00000007", "image_side": 64, "fit": "pad", "interpolation": "linear",
-        "box_end": "after", "multimask": False, "feedback": "logits", "intensity": INTENSITY,
+        "padding": [124, 116, 104], "box_end": "after", "multimask": False, "feedback": "logits",
+        "intensity": INTENSITY,
     }  # fmt: skip
 
 

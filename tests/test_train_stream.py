@@ -36,6 +36,7 @@ from stream_kit import (
 from medcurate.errors import ConfigError
 from medcurate.format import sample as sample_format
 from medcurate.train.config.data import DataTable, Weights
+from medcurate.train.geometry import PADDING
 from medcurate.train.stream.pool import WorkerError
 from medcurate.train.stream.reading import BadSampleError
 from medcurate.train.stream.state import StreamState
@@ -191,8 +192,9 @@ def test_rgb_stays_rgb_and_sizes_may_differ(tmp_path, cache):
         made.append(Piece(f"demo--case{number:03d}--z0000", image, masks, "train"))
     folder = write_dataset(tmp_path / "rgb", made)
     by_key = {piece.key: piece for piece in made}
-    for fit in ("pad", "sam-med2d"):
-        for batch in taken(stream(folder, cache, DataTable(masks_per_image=2, fit=fit), side=64), 2):
+    for fit, order in (("pad", "rgb"), ("sam-med2d", "bgr")):
+        table = DataTable(masks_per_image=2, fit=fit)
+        for batch in taken(stream(folder, cache, table, side=64, channel_order=order), 2):
             for row, key in enumerate(batch.keys):
                 frame, piece = batch.frames[row], by_key[key]
                 inside = np.s_[
@@ -200,7 +202,8 @@ def test_rgb_stays_rgb_and_sizes_may_differ(tmp_path, cache):
                 ]
                 outside = np.ones((64, 64), bool)
                 outside[inside] = False
-                assert not batch.images[row].numpy()[:, outside].any()
+                colour = np.array(PADDING[order])[:, None]
+                assert (batch.images[row].numpy()[:, outside] == colour).all()
                 assert not batch.masks[row].numpy()[:, outside].any()
                 if piece.image.shape[:2] == (frame.scaled_height, frame.scaled_width):
                     shown = batch.images[row].numpy()[(slice(None), *inside)]

@@ -178,7 +178,7 @@ def test_a_lane_has_one_worker_and_all_work(batch_images, world, workers, number
 def rules(masks_per_image: int, masks: str = "every") -> Rules:
     return Rules(
         side=8, masks_per_image=masks_per_image, masks=masks, repeat_masks=True, fit="resize",
-        interpolation="linear", images=True, seed=1,
+        interpolation="linear", padding=(0, 0, 0), images=True, seed=1,
     )  # fmt: skip
 
 

@@ -4,11 +4,13 @@ Images, masks, prompts and predictions all go through a ``Frame``, so they canno
 coordinates count from the outer corner of the first pixel, so that the centre of pixel (row, column) is at
 (x, y) = (column + 0.5, row + 0.5), and scaling moves x to x * scaled_width / width + left.
 Source of "pad": segment-anything, utils/transforms.py (``ResizeLongestSide``) and ``Sam.preprocess``; of
-"sam-med2d": its published data loader, which centres small images among zeros.
+"sam-med2d": its published data loader, which centres small images among zeros. Both put these zeros around an
+image that is normalised already: what stands around our pixels is the colour that becomes zero.
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 Fit = Literal["resize", "pad", "sam-med2d"]
 Interpolation = Literal["linear", "nearest"]
 Floats = npt.NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+PADDING: MappingProxyType[str, Colour] = MappingProxyType({"rgb": (124, 116, 104), "bgr": (104, 116, 124)})
+"""What stands around an image, RGB, by the model's channel order: within half a grey value of zero once normalised."""
 
 
 def frame_of(height: int, width: int, side: int, fit: Fit) -> Frame:
     """How an image of ``height`` x ``width`` pixels fills a square of ``side``.
 
-    "resize": both sides become ``side``. "pad": the long side becomes ``side``, zeros stand right and below.
+    "resize": both sides become ``side``. "pad": the long side becomes ``side``, padding stands right and below.
     "sam-med2d": images smaller than the square on both sides are not scaled but centred, others as "resize".
     """
     if fit == "pad":
@@ -46,15 +52,21 @@ def is_scaled(frame: Frame) -> bool:
 
 
 def place_image(
-    image: npt.NDArray[np.uint8], frame: Frame, interpolation: Interpolation, out: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8],
+    frame: Frame,
+    interpolation: Interpolation,
+    out: npt.NDArray[np.uint8],
+    padding: Colour,
 ) -> None:
-    """Write ``image``, uint8 (H, W) grey or (H, W, 3) RGB, into ``out``, uint8 (3, S, S) that holds zeros.
+    """Write ``image``, uint8 (H, W) grey or (H, W, 3) RGB, into ``out``, uint8 (3, S, S), and ``padding`` around it.
 
     "linear": a side that shrinks is averaged over each target pixel's footprint, a side that grows is
     interpolated. "nearest": the pixel under the target pixel's centre.
     """
     scaled = _scaled(image, frame, interpolation) if is_scaled(frame) else image
     bottom, right = frame.top + frame.scaled_height, frame.left + frame.scaled_width
+    if (frame.scaled_height, frame.scaled_width) != (frame.side, frame.side):
+        out[...] = np.array(padding, np.uint8)[:, None, None]
     place = out[:, frame.top : bottom, frame.left : right]
     place[...] = scaled if image.ndim == 2 else scaled.transpose(2, 0, 1)
 

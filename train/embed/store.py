@@ -28,7 +28,7 @@ from medcurate.train.config.model import PATCH
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.model.sam import Sam
 
-VERSION = 1
+VERSION = 2
 IDENTITY_FILE = "embeddings.json"
 INDEX_FILE = "index.parquet"
 SHARD_FOLDER = "shards"

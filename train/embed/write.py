@@ -23,7 +23,7 @@ from medcurate.format import png
 from medcurate.format.sample import BLOCK_BYTES, END_OF_TAR, digest, member, split_members
 from medcurate.progress import progress
 from medcurate.train.embed.store import IDENTITY_FILE, INDEX_FILE, SCHEMA, SHARD_FOLDER, Identity
-from medcurate.train.geometry import frame_of, place_image
+from medcurate.train.geometry import PADDING, frame_of, place_image
 from medcurate.train.model.sam import Sam
 from medcurate.train.stream.index import Index
 from medcurate.train.stream.reading import Reader
@@ -150,12 +150,13 @@ class Embedding:
     def _images(self, samples: Sequence[int]) -> Images:
         """uint8 (n, 3, S, S), in the model's square. Raises BadSampleError."""
         side = self._identity.image_side
-        out = np.zeros((len(samples), 3, side, side), np.uint8)
+        out = np.empty((len(samples), 3, side, side), np.uint8)
+        padding = PADDING[self._identity.channel_order]
         for row, wanted in zip(out, self._reader.ask(np.asarray(samples, np.int64)), strict=True):
             _, content, _ = split_members(bytes(wanted()))
             image = png.decode(content)
             frame = frame_of(image.shape[0], image.shape[1], side, self._identity.fit)  # type: ignore[arg-type]
-            place_image(image, frame, self._identity.interpolation, row)  # type: ignore[arg-type]
+            place_image(image, frame, self._identity.interpolation, row, padding)  # type: ignore[arg-type]
         return out
 
     def _finish(self) -> None:

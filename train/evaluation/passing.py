@@ -22,7 +22,7 @@ from medcurate.train.evaluation.scoring import (
     spacing_of,
     visible,
 )
-from medcurate.train.geometry import frame_of, place_image, place_masks
+from medcurate.train.geometry import PADDING, frame_of, place_image, place_masks
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.prompts.record import PromptRecord
 from medcurate.train.types import Frame
@@ -135,12 +135,13 @@ class _Squared:
     def __init__(self, trained: Trained, group: list[Scored]) -> None:
         self._trained, self._group = trained, group
         side, data = trained.sam.side, trained.recipe.data
-        self._images = np.zeros((len(group), 3, side, side), np.uint8)
+        self._images = np.empty((len(group), 3, side, side), np.uint8)
+        padding = PADDING[trained.recipe.model.channel_order]
         self.frames: list[Frame] = []
         squares = []
         for number, one in enumerate(group):
             frame = frame_of(one.image.shape[0], one.image.shape[1], side, data.fit)
-            place_image(one.image, frame, data.interpolation, self._images[number])
+            place_image(one.image, frame, data.interpolation, self._images[number], padding)
             squares.append(visible(one.masks, place_masks(one.masks, frame), frame))
             self.frames.append(frame)
         self._truth = torch.from_numpy(np.concatenate(squares)).to(self._device)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from medcurate.commit import committed_folder, write_json
 from medcurate.errors import ConfigError
+from medcurate.train.geometry import PADDING
 from medcurate.train.model.checkpoint import save_original
 from medcurate.train.prediction.loading import Trained, load_trained
 
@@ -97,6 +98,7 @@ def _about(trained: Trained) -> dict[str, Any]:
         "image_side": trained.sam.side,
         "fit": data.fit,
         "interpolation": data.interpolation,
+        "padding": PADDING[trained.recipe.model.channel_order],
         "box_end": prompts.box.end,
         "multimask": trained.recipe.steps.multimask,
         "feedback": trained.recipe.steps.feedback,

@@ -83,6 +83,7 @@ def opened_stream(session: Session, options: Options) -> Stream:
         world=world.size,
         workers=options.workers,
         start=StreamState.from_dict(done) if done else StreamState(seed=recipe.run.seed),
+        channel_order=recipe.model.channel_order,
         embeddings=_embeddings(session, options),
     )
 

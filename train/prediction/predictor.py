@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medcurate.train.geometry import frame_of, place_image, restore_logits, to_square
+from medcurate.train.geometry import PADDING, frame_of, place_image, restore_logits, to_square
 from medcurate.train.prediction.loading import Trained, load_trained
 from medcurate.train.steps.player import fed_back
 from medcurate.train.types import Frame, Prompts
@@ -48,8 +48,9 @@ class Predictor:
             raise ValueError(f"an image is uint8 (H, W) or (H, W, 3), not {image.dtype} {image.shape}")
         side, data = self._sam.side, self.trained.recipe.data
         frame = frame_of(image.shape[0], image.shape[1], side, data.fit)
-        square = np.zeros((3, side, side), np.uint8)
-        place_image(np.ascontiguousarray(image), frame, data.interpolation, square)
+        square = np.empty((3, side, side), np.uint8)
+        padding = PADDING[self.trained.recipe.model.channel_order]
+        place_image(np.ascontiguousarray(image), frame, data.interpolation, square, padding)
         self._embedding = self._sam.encode(torch.from_numpy(square)[None].to(self._device))
         self._frame = frame
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from medcurate.format import png, rle
 from medcurate.format.sample import BLOCK_BYTES, SampleError
-from medcurate.train.geometry import Fit, Interpolation, frame_of, place_columns, place_image
+from medcurate.train.geometry import Colour, Fit, Interpolation, frame_of, place_columns, place_image
 from medcurate.train.stream.mixing import below, mixed
 from medcurate.train.types import Frame
 
@@ -30,6 +30,7 @@ class Rules:
     repeat_masks: bool
     fit: Fit
     interpolation: Interpolation
+    padding: Colour  # around images
     images: bool  # false: only masks are wanted
     seed: int
 
@@ -124,7 +125,7 @@ def _fill_image(image_png: bytes, frame: Frame, rules: Rules, row: Row) -> None:
     image = png.decode(image_png)
     if image.shape[:2] != (frame.height, frame.width):
         raise ValueError(f"its image is {image.shape[:2]}, where its JSON says {(frame.height, frame.width)}")
-    place_image(image, frame, rules.interpolation, row.image)
+    place_image(image, frame, rules.interpolation, row.image, rules.padding)
 
 
 def _paint_equal(samples: Sequence[Opened], rules: Rules) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from medcurate.errors import ConfigError
 from medcurate.places import cache_folder
 from medcurate.storage import Location, locate
 from medcurate.train.config.data import DataTable
+from medcurate.train.geometry import PADDING, Colour
 from medcurate.train.stream.decode import Rules
 from medcurate.train.stream.index import Index
 from medcurate.train.stream.making import Reading, Task
@@ -40,6 +42,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
     start: StreamState | None = None,
     cache: Path | None = None,
     start_method: StartMethod = "fork",
+    channel_order: Literal["rgb", "bgr"] = "rgb",
     embeddings: Embeddings | None = None,
 ) -> Stream:
     """Batches of ``dataset`` (folder or URL) as ``data`` says, for rank ``rank`` of ``world``.
@@ -47,6 +50,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
     ``side``: of the model's square, pixels. ``batch_images``: images of a global batch, on all ranks.
     ``workers``: processes of this rank; 0 makes batches in this one. ``start``: a state to go on from, by any
     ``world``, ``workers`` and ``batch_images``; its seed counts, and it must be of the same selection.
+    ``channel_order``: the model's, which decides what stands around images that do not fill the square.
     ``cache``: folder of indexes and of the local copy of remote shards (default: the user's cache folder).
     ``embeddings``: where ``data.embeddings`` says so, what batches bring in place of images.
     Raises ConfigError (no dataset, nothing selected, another dataset than the state's), StorageError.
@@ -69,7 +73,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
         dataset=where,
         index=index,
         temper=data.weights.temper if data.weights.by else 1.0,
-        rules=_rules(data, side, state.seed),
+        rules=_rules(data, side, state.seed, PADDING[channel_order]),
         share=share,
         state=state,
         on_bad_sample=data.on_bad_sample,
@@ -80,7 +84,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
     )
 
 
-def _rules(data: DataTable, side: int, seed: int) -> Rules:
+def _rules(data: DataTable, side: int, seed: int, padding: Colour) -> Rules:
     return Rules(
         side=side,
         masks_per_image=data.masks_per_image,
@@ -88,6 +92,7 @@ def _rules(data: DataTable, side: int, seed: int) -> Rules:
         repeat_masks=data.repeat_masks,
         fit=data.fit,
         interpolation=data.interpolation,
+        padding=padding,
         images=not data.embeddings,
         seed=seed,
     )
