@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,8 @@ from hypothesis.extra import numpy as hnp
 from medcurate.decoders import DECODERS, colour_map, index, instance, mask_per_class, threshold, value_map
 from medcurate.decoders.values import BLOCK_VOXELS, blocks, distinct, refuse_undeclared, stored
 from medcurate.errors import CaseRejected, Reason
+from medcurate.readers import nifti
+from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
 from medcurate.types import LabelFile, Volume
 
@@ -118,6 +123,28 @@ def test_index_refuses_fractions_made_by_a_slope():
     )
     assert found.measures == {"measure": 0.5, "count": 1}
     refusal(index.decode, files(volume(np.zeros((1, 1, 1), np.uint8), slope=np.nan)), BRATS, index.Options())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
+@pytest.mark.parametrize("most", [1, 3, 4, 20])
+def test_index_reads_floats_that_nibabel_saved_as_integers(tmp_path, dtype, most):
+    drawn = np.random.default_rng(0).integers(0, most + 1, (5, 6, 7))
+    image = nibabel.Nifti1Image(drawn.astype(np.float64), np.eye(4))
+    image.header.set_data_dtype(dtype)
+    nibabel.save(image, tmp_path / "label.nii")
+    read = nifti.read(CaseFiles(tmp_path, 1 << 20), [Path("label.nii")], nifti.Options())
+    assert read.slope != 1
+    labels = {str(value): f"term-{value}" for value in range(1, most + 1)}
+    (layer,) = index.decode(files(read), labels, index.Options())
+    assert np.array_equal(named(layer) == "", drawn == 0)
+    assert all(
+        np.array_equal(named(layer) == f"term-{value}", drawn == value) for value in range(1, most + 1)
+    )
+
+
+def test_index_refuses_a_probability_map():
+    found = np.arange(256, dtype=np.uint8).reshape(8, 8, 4)
+    refusal(index.decode, files(volume(found, slope=1 / 255)), BRATS, index.Options())
 
 
 def test_index_reads_other_byte_orders_grey_pictures_and_booleans():

@@ -46,7 +46,7 @@ def decode(files: LabelFiles, labels: Mapping[str, str], options: Options) -> tu
 
 
 def _terms(content: Stored, labels: Mapping[int, str]) -> dict[int, str]:
-    numbers = {content.number(value): term for value, term in labels.items()}
+    numbers = {content.label(value): term for value, term in labels.items()}
     return {int(number): term for number, term in numbers.items() if number.denominator == 1}
 
 

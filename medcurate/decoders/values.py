@@ -19,6 +19,7 @@ from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, Volume
 
 BLOCK_VOXELS = 1 << 20
+_ROUNDING = Fraction(1, 20)  # how far from a label its nearest stored number may lie
 FEW_MISSING = 2  # values that are searched one by one; more cost more than finding all runs
 
 
@@ -66,6 +67,16 @@ class Stored:
     def number(self, physical: float) -> Fraction:
         """The stored number (perhaps no integer) that stands for ``physical``, without rounding."""
         return (Fraction(physical) - self.intercept) / self.slope
+
+    def label(self, value: float) -> Fraction:
+        """The stored number for a label: the nearest whole one where a slope only rounded the label.
+
+        What saves floats as integers (nibabel, SPM) spreads them over the type's range: of labels 0, 1, 2 as uint8,
+        1 comes back as 1.004.
+        """
+        exact = self.number(value)
+        nearest = Fraction(round(exact))
+        return nearest if abs(nearest - exact) * abs(self.slope) <= _ROUNDING else exact
 
 
 def stored(volume: Volume) -> Stored:
@@ -116,7 +127,7 @@ def refuse_undeclared(content: Stored, declared: Sequence[float]) -> None:
 
 def _stored_values(content: Stored, declared: Sequence[float]) -> Array:
     """The stored values of ``declared`` that can occur, sorted, in a type that holds them exactly."""
-    numbers = [content.number(value) for value in declared]
+    numbers = [content.label(value) for value in declared]
     if content.voxels.dtype.kind == "f":
         return np.unique(np.array([float(number) for number in numbers], np.float64))
     return stored_integers(content.voxels.dtype, numbers)
