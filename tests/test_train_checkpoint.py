@@ -136,11 +136,24 @@ def test_positions_of_another_size_are_interpolated_and_windows_are_not(tmp_path
     )
 
 
-def test_heads_are_kept_unless_the_published_quirk_is_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wished", [False, True])
+def test_heads_that_were_trained_for_this_very_model_are_always_kept(tmp_path: Path, wished: bool) -> None:
+    """The published loader loses them only where it starts from SAM, of another size or without adapters."""
+    sam, other = small_sam(adapter="sam-med2d"), blank(adapter="sam-med2d")
+    save_original(sam, tmp_path / "sam-med2d.pth")
+    report = load_checkpoint(other, tmp_path / "sam-med2d.pth", reinitialise_heads=wished)
+    assert not report.reinitialised
+    assert equal(other, sam)
+
+
+@pytest.mark.parametrize("changed", [{"side": 32}, {"adapter": "sam-med2d"}], ids=["size", "adapters"])
+def test_heads_of_sam_are_kept_unless_the_published_quirk_is_asked_for(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
     sam = small_sam()
     save_original(sam, tmp_path / "sam.pth")
     for wished in (False, True):
-        other = blank()
+        other = blank(**changed)  # type: ignore[arg-type]
         report = load_checkpoint(other, tmp_path / "sam.pth", reinitialise_heads=wished)
         kept = other.mask_decoder.mask_tokens.weight
         assert torch.equal(kept, sam.mask_decoder.mask_tokens.weight) is not wished

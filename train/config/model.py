@@ -69,7 +69,9 @@ class ModelTable(Strict):
     trainable: Annotated[tuple[Part, ...], Field(min_length=1)]
     channel_order: Literal["rgb", "bgr"] = "rgb"  # in which order channels meet SAM's statistics of RGB
     train_point_embeddings: bool = True  # those of "inside", "outside" and "no point"
-    reinitialise_heads: bool = False  # mask tokens, hypernetworks and IoU head of the checkpoint are left out
+    reinitialise_heads: bool = (
+        False  # leave out mask tokens, hypernetworks and IoU head of SAM's own checkpoints
+    )
 
     @property
     def numbers(self) -> Dims:

@@ -60,16 +60,19 @@ def load_checkpoint(sam: Sam, path: str | Path, *, reinitialise_heads: bool = Fa
 
     A plain state dict or one under ``model``, with or without ``module.`` before the names. Position embeddings of
     another image size are interpolated bilinearly, the relative positions of global blocks linearly, as published.
-    Adapters may be missing; with ``reinitialise_heads`` mask tokens, hypernetworks and IoU head keep their random
-    values, as in the published SAM-Med2D. Raises ConfigError where the file cannot be read, nothing or not all of the
-    rest matches, or a shape differs; ``sam`` is then unchanged.
+    Adapters may be missing. With ``reinitialise_heads`` mask tokens, hypernetworks and IoU head keep their random
+    values as in the published SAM-Med2D, which does so where a file does not fit as it is: SAM's own, of another image
+    size and without adapters, and not those that it has trained itself. Raises ConfigError where the file cannot be
+    read, nothing or not all of the rest matches, or a shape differs; ``sam`` is then unchanged.
     """
     path = Path(path)
     found = read_state(path)
     own = sam.state_dict()
+    fits = all(name in found and found[name].shape == value.shape for name, value in own.items())
+    left_out = HEADS if reinitialise_heads and not fits else ()
     fitted, interpolated = {}, []
     for name, value in found.items():
-        if name not in own or (reinitialise_heads and name.startswith(HEADS)):
+        if name not in own or name.startswith(left_out):
             continue
         fitted[name] = _fitted(sam, name, value, own[name])
         if fitted[name] is not value:
@@ -77,7 +80,7 @@ def load_checkpoint(sam: Sam, path: str | Path, *, reinitialise_heads: bool = Fa
         if fitted[name].shape != own[name].shape:
             raise ConfigError(_mismatch(path, name, value, own[name]))
     absent = tuple(name for name in own if name not in fitted)
-    wished = tuple(name for name in absent if reinitialise_heads and name.startswith(HEADS))
+    wished = tuple(name for name in absent if name.startswith(left_out))
     report = LoadReport(
         matched=tuple(fitted),
         interpolated=tuple(interpolated),
