@@ -42,8 +42,12 @@ def tool_versions() -> dict[str, str]:
 
 
 def work_folder(out: Path) -> Path:
-    """Where an output's parts, plan and lock are kept unless another folder is given."""
+    """Where an output's parts, plan and lock are kept unless another folder is given. Raises ConfigError for "/"."""
     out = out.resolve()
+    if not out.name:
+        raise ConfigError(
+            f"{out}: its work folder would lie beside it, and nothing does. Give a folder below it."
+        )
     return out.with_name(f"{out.name}.work")
 
 
@@ -59,7 +63,9 @@ def claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
 
 
 def check_claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
-    """Raise ConfigError, with what differs, when ``out`` is or is being made from something else."""
+    """Raise ConfigError, with what differs, when ``out`` is or is being made from something else, or is a file."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file. Give a new folder.")
     existing = _existing(out, work)
     if existing is None:
         stray = (

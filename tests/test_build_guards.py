@@ -15,6 +15,7 @@ from pack_kit import inline, pack
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
+from medcurate.errors import ConfigError
 from medcurate.verify.run import verify_dataset
 
 
@@ -177,3 +178,36 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     assert f"{out}: finished" in status
     packed = pack(out, folder / "[b]", where="area_px > 0")
     assert not verify_dataset(packed, engine=inline).count
+
+
+def test_damaged_notes_of_the_work_folder_are_made_again(recipe: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "out", tmp_path / "out.work"
+    lab.build(recipe, out)
+    before = lab.digests(out)
+    (out / "dataset.json").unlink()
+    for path in (work / "plan.json", *(work / "pack").glob("*.json")):
+        path.write_text("{")
+    status = CliRunner().invoke(app, ["status", str(out)], catch_exceptions=False).stdout
+    assert "stopped; run the same build command again" in status
+    lab.build(recipe, out)
+    assert lab.digests(out) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--out", "/"), "Give a folder below it"),
+        (("--out", "recipe.toml"), "is a file"),
+        (("--out", "out", "--work", "out/work"), "must lie outside of the output"),
+    ],
+)
+def test_a_folder_that_cannot_be_one_is_an_error_of_one_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(ConfigError, match=says):
+        CliRunner().invoke(
+            app, ["build", "--recipe", str(recipe), "--data", ".", *words], catch_exceptions=False
+        )
+    assert not (tmp_path / "out").exists()

@@ -74,6 +74,8 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     Raises ConfigError and OutputError; after either, the same call continues where it stopped.
     """
     started = time.perf_counter()
+    if options.work.resolve().is_relative_to(options.out.resolve()):
+        raise ConfigError(f"--work {options.work}: must lie outside of the output {options.out}.")
     resolved = resolve(recipe, options.use)
     _tell(resolved)
     accepted = accept(resolved.sources, options.accepted, options.data)

@@ -45,15 +45,24 @@ def read_status(out: Path, work: Path) -> Status:
     finished = (out / DATASET_FILE).is_file()
     running = holder(work_folder(out))
     path = work_folder(out) / PLAN_FILE
-    if not path.is_file():
-        if not finished and running is None:
+    facts = _planned(path)
+    if facts is None:
+        if not finished and running is None and not path.exists():
             raise ConfigError(
                 f"{out}: no build here ({DATASET_FILE} and {path} are missing). Give a build's output folder."
             )
         return Status(state=_state(out, finished, running), sources=())
-    facts = json.loads(path.read_bytes())["sources"]
     sources = tuple(_source(name, entry, work / "parts") for name, entry in facts.items())
     return Status(state=_state(out, finished, running), sources=sources)
+
+
+def _planned(path: Path) -> dict[str, Any] | None:
+    """By source what a build plans to do; None where none has told, or what it told is damaged."""
+    try:
+        sources: dict[str, Any] = json.loads(path.read_bytes())["sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the next build tells it again
+    return sources
 
 
 def _state(out: Path, finished: bool, running: str | None) -> str:

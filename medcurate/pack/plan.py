@@ -113,11 +113,11 @@ def _digest(inputs: PackInput, rules: PackRules) -> str:
 def _stored(work: Path, digest: str) -> Plan | None:
     try:
         value: dict[str, Any] = json.loads((work / _PLAN_RECORD).read_bytes())
-    except FileNotFoundError:
-        return None
-    if value["digest"] != digest or not (work / _PLAN_FILE).is_file():
-        return None
-    return Plan(digest, work / _PLAN_FILE, tuple(ShardPlan(**shard) for shard in value["shards"]))
+        shards = tuple(ShardPlan(**shard) for shard in value["shards"])
+        known = value["digest"] == digest and (work / _PLAN_FILE).is_file()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # none, or a damaged one: the plan is made again
+    return Plan(digest, work / _PLAN_FILE, shards) if known else None
 
 
 def _sort(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: PackRules, work: Path) -> None:

@@ -91,8 +91,8 @@ def stands(job: ShardJob) -> ShardRecord | None:
     """
     try:
         record = ShardRecord(**json.loads(job.record_path.read_bytes()))
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError, TypeError):
+        return None  # none, or a damaged one: the shard is made again
     tar = job.out / job.name
     if record.plan_digest != job.plan_digest or not tar.is_file() or tar.stat().st_size != record.size_bytes:
         return None
