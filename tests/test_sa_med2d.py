@@ -18,6 +18,7 @@ from layouts.release_shapes import with_classes
 from sa_med2d_kit import PICTURES, mask_of, release, source, write_png, zipped
 
 from medcurate.build.run import BuildOptions, build
+from medcurate.check.run import check as check_source
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import resolve
 from medcurate.pairings import sa_med2d, sa_med2d_demo
@@ -197,6 +198,18 @@ def test_classes_are_what_the_release_calls_them_and_the_rest_keeps_its_name(tmp
     told = lab.command(folder / "recipe.toml", folder / "again")
     said = subprocess.run(told, capture_output=True, text=True, timeout=120).stderr
     assert "classes: source all, named 5, unmapped 2, note lv, myo" in said
+
+
+def test_classes_of_other_modalities_are_neither_told_nor_missed(tmp_path, capfd):
+    """The map of the release names those of all modalities and says of none which it is of."""
+    folder = tmp_path / "lab"
+    (folder / "mr").mkdir(parents=True)
+    release(folder / "mr")
+    options = {"modalities": ["mr_cmr", "mr_t1"], "leave_out": ["ACDC/#3", "Brain_PTM"]}
+    source(folder, "mr", options, {"whole_tumor": "brain-tumor"}, label=BY_NAME)
+    checked = check_source(str(folder / "mr.toml"), folder, sample=0)
+    assert "classes: source mr, named 6, unmapped 3, note lv, myo, rv" in capfd.readouterr().err
+    assert [finding.text for finding in checked.findings] == ["no case shows unmapped:lv"]
 
 
 def test_the_packaged_recipe_takes_the_release_as_it_is(tmp_path):

@@ -37,6 +37,7 @@ _MASK = re.compile(r"(\d+)_(\d+)\.png")
 _SUFFIX = ".png"
 _MAP_BYTES = 1 << 26
 _SHOWN = 12
+_LAST = chr(0x10FFFF)  # sorts behind whatever else follows a prefix
 
 
 class Patients(Strict):
@@ -105,15 +106,29 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
 def class_names(root: Path, options: Options) -> Iterator[tuple[str, str]]:
     """("dataset/class name", class name) of all classes of the release's map that may be chosen, in its order.
 
-    Raises ConfigError, DataMissing.
+    The map does not say of which modality a dataset is: its pictures do. Raises ConfigError, DataMissing.
     """
     class_map = _class_map(root / options.folder / options.classes)
     meaning = _Meaning(class_map, options, frozenset())
+    images = names_in(root / options.folder / IMAGES) if options.modalities else ()
+    pictured = {dataset for modality in options.modalities for dataset in _datasets(images, modality)}
     for dataset, classes in class_map.items():
-        chosen = not options.datasets or dataset in options.datasets
+        chosen = (not options.datasets or dataset in options.datasets) and (
+            not options.modalities or dataset in pictured
+        )
         for number, name in classes.items() if chosen and not meaning.leaves_out(dataset) else ():
             if not meaning.leaves_out(f"{dataset}/{name}", f"{dataset}/#{number}"):
                 yield f"{dataset}/{name}", name
+
+
+def _datasets(images: Sequence[str], modality: str) -> Iterator[str]:
+    """The datasets that have pictures of ``modality``, found from one to the next by bisection."""
+    prefix = modality + _JOINT
+    number = bisect_left(images, prefix)
+    while number < len(images) and images[number].startswith(prefix):
+        dataset = images[number].split(_JOINT)[1]
+        yield dataset
+        number = bisect_left(images, f"{prefix}{dataset}{_JOINT}{_LAST}")
 
 
 def _class_map(path: Path) -> Mapping[str, Mapping[int, str]]:
@@ -219,7 +234,7 @@ class _Search:
     def _spans(self, names: Sequence[str]) -> Iterator[tuple[int, int]]:
         """Stretches of ``names`` of the chosen modalities, and of datasets where both are named."""
         for prefix in self._prefixes:
-            yield bisect_left(names, prefix), bisect_left(names, prefix + chr(0x10FFFF))
+            yield bisect_left(names, prefix), bisect_left(names, prefix + _LAST)
 
     @cached_property
     def _prefixes(self) -> list[str]:
