@@ -82,6 +82,16 @@ def test_spaces(path, space, signs):
     assert np.array_equal(np.diag(volume.affine)[:3], np.multiply(signs, [0.7, 0.8, 5]))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_list_axis_of_one_element_is_dropped(path, first):
+    steps = "(0.7,0,0) (0,0.8,0) (0,0,5)"
+    content = nrrd_bytes(
+        dimension=4, sizes="1 5 6 7" if first else "5 6 7 1",
+        space_directions=f"none {steps}" if first else f"{steps} none",
+    )  # fmt: skip
+    assert np.array_equal(write_and_read(nrrd, path, content).voxels, VOXELS)
+
+
 def test_list_axis_moves_to_the_end(path):
     data = np.arange(2 * 5 * 6 * 7, dtype=np.int16).reshape((2, 5, 6, 7), order="F")
     content = nrrd_bytes(

@@ -2,7 +2,7 @@
 
 The header is pynrrd's to parse; the data are read here, because the size must be judged before allocation
 and pynrrd verifies no checksum. A list axis (kinds ``list``, ``vector``, ``RGB-color``, …; space direction
-``none``) moves to the end. A file must end where its voxels end.
+``none``) moves to the end, and is dropped where it has one element. A file must end where its voxels end.
 Source: "Definition of NRRD File Format" (Teem), sections 3 (data file), 4 (space), 5 and 6 (fields).
 """
 
@@ -85,7 +85,9 @@ def read(files: CaseFiles, paths: Sequence[Path], options: Options) -> Volume:
     if name is not None:
         content, start = files.read(files.sibling(paths[0], _single(name))), 0
     array = _data(files, memoryview(content)[start:], header, shape, dtype)
-    return Volume(voxels=np.moveaxis(array, extra, -1) if extra is not None else array, affine=affine)
+    if extra is not None:
+        array = np.moveaxis(array, extra, -1) if shape[extra] > 1 else array.squeeze(extra)
+    return Volume(voxels=array, affine=affine)
 
 
 def _parse(content: bytes) -> tuple[Mapping[str, Any], int]:
