@@ -358,6 +358,26 @@ def test_wrong_prompts_are_refused(text: str) -> None:
         parse_prompts(text)
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "message"),
+    [
+        (["--tolerance", "inf"], {}, "--tolerance inf: give a number of millimetres"),
+        ([], {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "run it without torchrun"),
+    ],
+)
+def test_mistakes_of_the_command_are_said(
+    dataset, tmp_path, monkeypatch, words: list[str], environment: dict, message: str
+) -> None:
+    run = str(write_run(tmp_path / "run"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "scores"
+    done = CliRunner().invoke(app, ["evaluate", str(dataset), "--checkpoint", run, "--out", str(out), *words])
+    assert isinstance(done.exception, ConfigError)
+    assert message in str(done.exception)
+    assert not out.exists()
+
+
 def test_prompts_are_parsed() -> None:
     assert parse_prompts("5, 1,box") == Asked(True, (1, 5))
     assert parse_prompts("box,1,3").names == ("box", "1 point", "3 points")

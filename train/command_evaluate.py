@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,8 +75,12 @@ def evaluate(
 
     Killed, the same command goes on where it was.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1":
+        raise ConfigError("evaluate starts processes of its own: run it without torchrun (--processes)")
     configure(log_format)
     run = _module()
+    if not math.isfinite(tolerance):
+        raise ConfigError(f"--tolerance {tolerance}: give a number of millimetres")
     if split not in {"train", "val", "test", "all"}:
         raise ConfigError(f'--split "{split}" is unknown; known: train, val, test, all')
     folder = out or Path("scores") / split
