@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medcurate.config.recipe import Masks, Recipe, Slices
-from medcurate.errors import Reason
+from medcurate.errors import CaseRejected, Reason
 from medcurate.job.grid import Grid
 from medcurate.job.labels import AxisMasks, masks_by_axis
 from medcurate.stages.orient import orientation
@@ -71,3 +71,19 @@ def test_2d_components_of_one_label_are_numbered_on(layers):
     found = masks(layers, components="2d")
     in_both = [row for row, plane in enumerate(found.table.plane) if plane == 2]
     assert [found.table.instance[row] for row in in_both] == [1, 2]
+
+
+def test_more_masks_or_pixels_than_a_row_can_say_are_refused_by_name():
+    """Columns of the manifest have 16 bits."""
+    picture = Grid((513, 513), None, None, None)
+    dots = np.zeros((513, 513), np.uint8)
+    dots[::2, ::2] = 1
+    recipe = Recipe(name="r", title="r", sources=("s",), intensity={}, masks=Masks(components="2d"))
+    with pytest.raises(CaseRejected, match="a slice of 66049 masks; a dataset holds 65536 a slice"):
+        list(masks_by_axis(picture, [LabelLayer(labels=dots, terms={1: "liver"})], recipe))
+    dots[::2, 512] = dots[512] = 0
+    (found,) = masks_by_axis(picture, [LabelLayer(labels=dots, terms={1: "liver"})], recipe)
+    assert len(found.table) == 65_536
+    wide = LabelLayer(labels=np.ones((1, 65_536), np.uint8), terms={1: "liver"})
+    with pytest.raises(CaseRejected, match="planes of 1 x 65536 pixels; a dataset holds 65535 a side"):
+        list(masks_by_axis(Grid((1, 65_536), None, None, None), [wide], recipe))

@@ -34,6 +34,10 @@ from medcurate.types import Case, LabelFile, LabelLayer, Reject, Volume
 
 AXES: tuple[Axis, Axis, Axis] = ("x", "y", "z")
 
+# What the manifest's columns of 16 bits hold.
+_MOST_PIXELS_A_SIDE = 65_535
+_MOST_MASKS_A_SLICE = 65_536
+
 
 @dataclass(slots=True, kw_only=True)
 class AxisMasks:
@@ -136,6 +140,7 @@ def masks_by_axis(
 ) -> Iterator[AxisMasks]:
     """Cut the labels along the recipe's axes, find masks and judge them.
 
+    Raises CaseRejected for planes that no row can describe (HEADER_SIZE: their sides, BAD_LABEL: their many masks).
     ``frames``: the stored axis along which pictures, and not planes of one body, follow each other.
     """
     if frames:
@@ -143,6 +148,7 @@ def masks_by_axis(
     for axis in _axes(grid, recipe, frames):
         views = [grid.planes(layer.labels, axis) for layer in layers]
         count, height, width = views[0].shape[:3]
+        _check_sides(height, width)
         ratio = aspect(height, width)
         refused = ratio < recipe.slices.min_aspect
         rule = recipe.masks.model_copy(update={"components": "none"}) if refused else recipe.masks
@@ -167,6 +173,25 @@ def masks_by_axis(
         else:
             _judge(found, recipe)
         yield found
+
+
+def _check_sides(height: int, width: int) -> None:
+    if max(height, width) > _MOST_PIXELS_A_SIDE:
+        raise CaseRejected(
+            Reason.HEADER_SIZE,
+            f"planes of {height} x {width} pixels; a dataset holds {_MOST_PIXELS_A_SIDE} a side",
+            {"measure": max(height, width), "bound": _MOST_PIXELS_A_SIDE},
+        )
+
+
+def _check_number(found: AxisMasks) -> None:
+    most = int(np.bincount(found.table.plane[found.kept]).max(initial=0))
+    if most > _MOST_MASKS_A_SLICE:
+        raise CaseRejected(
+            Reason.BAD_LABEL,
+            f"a slice of {most} masks; a dataset holds {_MOST_MASKS_A_SLICE} a slice",
+            {"measure": most, "bound": _MOST_MASKS_A_SLICE},
+        )
 
 
 def _one_table(tables: Iterator[MaskTable], components: str, *, instances: bool) -> MaskTable:
@@ -214,6 +239,7 @@ def _judge(found: AxisMasks, recipe: Recipe) -> None:
     # A picture has no volume to be judged by.
     rule = recipe.masks if found.axis else recipe.masks.model_copy(update={"min_voxels": 0})
     found.kept, refusals = judge(found.table, rule, found.height, found.width)
+    _check_number(found)
     found.rejects = [_mask_reject(found, refusal) for refusal in refusals]
     bare = np.setdiff1d(found.table.plane, found.table.plane[found.kept])
     found.rejects += [
