@@ -140,6 +140,8 @@ def test_index_reads_floats_that_nibabel_saved_as_integers(tmp_path, dtype, most
     assert all(
         np.array_equal(named(layer) == f"term-{value}", drawn == value) for value in range(1, most + 1)
     )
+    (mapped,) = value_map.decode(files(read), labels, value_map.Options())
+    assert np.array_equal(named(mapped), named(layer))
 
 
 def test_index_refuses_a_probability_map():

@@ -109,7 +109,7 @@ def _classes(volume: Volume, table: _Table) -> Array:
 
 
 def _classify(values: Array, content: Stored, table: _Table) -> npt.NDArray[np.uint16]:
-    physical = values * float(content.slope) + float(content.intercept)
+    physical = content.labels(values)
     place = np.searchsorted(table.lows, physical, side="right") - 1
     known = (place >= 0) & (physical <= table.highs[place])
     return np.where(known, table.classes[place], np.uint16(UNDECLARED))

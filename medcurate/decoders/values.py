@@ -78,6 +78,15 @@ class Stored:
         nearest = Fraction(round(exact))
         return nearest if abs(nearest - exact) * abs(self.slope) <= _ROUNDING else exact
 
+    def labels(self, values: Array) -> npt.NDArray[np.float64]:
+        """Physical values of stored ones; whole where ``label`` has the stored value stand for a whole number."""
+        physical: npt.NDArray[np.float64] = values * float(self.slope) + float(self.intercept)
+        if self.slope == 1:
+            return physical
+        nearest = np.rint(physical)
+        rounded = np.abs(physical - nearest) <= float(min(abs(self.slope) / 2, _ROUNDING))
+        return np.where(rounded, nearest, physical)
+
 
 def stored(volume: Volume) -> Stored:
     """The voxels of a label file for exact comparison; slope and intercept are never applied to integers.
