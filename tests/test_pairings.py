@@ -355,6 +355,22 @@ def test_wildcard_inside_a_case_must_match_once(tmp_path):
 # -- what is offered -----------------------------------------------------------------------------------
 
 
+def test_upper_for_lower_case_loses_no_file_in_silence(tmp_path):
+    """As cameras and Windows write names: HRF has .jpg and .JPG in one folder."""
+    grow(tmp_path, "i/a.png", "l/a.png", "i/b.PNG", "l/b.PNG", "i/c.PNG", "l/c.png", "i/a.PNG", "i/Thumbs.db")
+    grow(tmp_path, "i/x_OLD.png", "l/x_old.PNG")
+    suffixes = {"image_suffix": ".png", "label_suffix": ".png", "ignore": ["x_OLD.png", "x_old.PNG"]}
+    found = shown(find(tmp_path, "paired-folders", images="i", labels="l", **suffixes))
+    other = ([], [], "its name differs from what is declared only in upper and lower case")
+    assert found == {
+        "a": (["=i/a.png"], ["=l/a.png"], ""),
+        "c": ([], ["=l/c.png"], "label without image"),
+        "i/b.PNG": other,
+        "i/c.PNG": other,
+        "l/b.PNG": other,
+    }
+
+
 def test_fifos_are_never_offered_and_links_are(tmp_path):
     root, store = tmp_path / "root", tmp_path / "store"
     grow(store, "abc")

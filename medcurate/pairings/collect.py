@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.errors import DataMissing
@@ -32,21 +32,25 @@ class _Place:
 def collect(root: Path, search: Search, names: Names) -> Iterator[Found]:
     """All cases below ``root``, sorted by name. Raises DataMissing where no folder matches a template.
 
-    A file that could be an image and a label is what its longer ending says.
+    A file that could be an image and a label is what its longer ending says. One that is neither only because
+    letters have a case is a case with a problem, called by its path.
     """
     places = _places(root, search)
     shared = _shares_wildcards(search)
     cases: dict[tuple[tuple[str, ...], str], Candidates] = {}
     shown: dict[tuple[str, ...], str] = {}
+    found: list[Found] = []
     for path in sorted(places, key=lambda path: path.parts):
         place = places[path]
         key = place.folder.wildcards if shared else ()
         if shared and (place.images or key not in shown):
             shown[key] = place.folder.name
-        for stem, token, paths, is_label in _files(root, place, search.ignore):
+        others: list[str] = []
+        for stem, token, paths, is_label in _files(root, place, search.ignore, others):
             files = cases.setdefault((key, stem), Candidates())
             (files.labels if is_label else files.images).setdefault(token, []).append(paths)
-    found = [
+        found += _other_case(place, others)
+    found += [
         judged(root, _name(shown.get(key, ""), stem), files, names, several_labels=search.several_labels)
         for (key, stem), files in cases.items()
     ]
@@ -77,11 +81,16 @@ def _shares_wildcards(search: Search) -> bool:
 
 
 def _files(
-    root: Path, place: _Place, ignore: Sequence[str]
+    root: Path, place: _Place, ignore: Sequence[str], others: list[str]
 ) -> Iterator[tuple[str, str, tuple[Path, ...], bool]]:
-    """(stem, token, paths, is label) of every file, or folder of a series, that a rule explains."""
+    """(stem, token, paths, is label) of every file, or folder of a series, that a rule explains.
+
+    ``others`` is filled with the names that none does, but for those that only the case of their letters keeps
+    apart from one beside them.
+    """
     images, labels = Matcher(place.images), Matcher(place.labels)
     ignored = [wildcard_pattern(pattern) for pattern in ignore]
+    rest, explained = [], set()
     for name in _offered(root, place):
         if any(pattern.fullmatch(name.rstrip("/")) for pattern in ignored):
             continue
@@ -89,11 +98,25 @@ def _files(
         is_label = label is not None and (image is None or len(label.stem) < len(image.stem))
         hit = label if is_label else image
         if hit is None:
+            rest.append(name)
             continue
+        explained.add(name.lower())
         path = place.folder.path / name
         paths = files_below(root, path) if name.endswith("/") else (path,)
         if paths:
             yield hit.stem, hit.rule.token, paths, is_label
+    others += [name for name in rest if name.lower() not in explained]
+
+
+def _other_case(place: _Place, names: Sequence[str]) -> Iterator[Found]:
+    """Those of ``names`` that a rule would explain if letters had no case: as likely meant as not."""
+    rules = (*place.images, *place.labels)
+    lower = [replace(rule, prefix=rule.prefix.lower(), suffix=rule.suffix.lower()) for rule in rules]
+    matcher = Matcher(lower if names else ())
+    for name in names:
+        if matcher.match(name.lower()):
+            problem = "its name differs from what is declared only in upper and lower case"
+            yield Found((place.folder.path / name).as_posix(), (), (), problem)
 
 
 def _offered(root: Path, place: _Place) -> list[str]:
