@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -327,7 +328,30 @@ def test_records_of_several_turns_are_not_one_turn() -> None:
         to_turn([*both[0], *both[1]])
 
 
-@pytest.mark.parametrize("text", ['{"key": "a"}\n', "no json", "[]\n"])
+def record_of(**facts: object) -> str:
+    plain = {
+        "key": "a",
+        "annotation": 0,
+        "slot": 0,
+        "turn": 0,
+        "kind": "box",
+        "box": [],
+        "points": [],
+        "labels": [],
+    }
+    return json.dumps(plain | facts) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"key": "a"}\n',
+        "no json",
+        "[]\n",
+        record_of(box=[1, 2, 3]),
+        record_of(kind="point", points=[[1, 2], [3, 4]], labels=[1]),
+    ],
+)
 def test_other_files_are_not_records(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(text, encoding="utf-8")

@@ -125,7 +125,12 @@ def _record(row: dict[str, Any]) -> PromptRecord:
         "points": tuple((x, y) for x, y in row["points"]),
         "labels": tuple(row["labels"]),
     }
-    return PromptRecord(**{**row, **lists})
+    record = PromptRecord(**{**row, **lists})
+    if len(record.box) not in {0, 4} or len(record.points) != len(record.labels):
+        raise ValueError(
+            f"a box of {len(record.box)} numbers, or {len(record.points)} points with {len(record.labels)} labels"
+        )
+    return record
 
 
 SCHEMA = pa.schema([
