@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -215,3 +216,12 @@ def test_listing_loads_nothing_heavy(verb):
         "print(sorted(heavy & set(sys.modules)))"
     )
     assert call(code).stdout.strip() == "[]"
+
+
+def test_a_terminal_without_unicode_shows_the_whole_table():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"}
+    done = subprocess.run(
+        [sys.executable, "-m", "medcurate", "sources"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(source_ids())} sources".encode() in done.stdout

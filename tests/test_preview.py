@@ -201,3 +201,11 @@ def test_labels_have_different_colours(count):
     colours = label_colours(count)
     assert len(set(colours)) == len(colours) == count
     assert all(max(colour) > 150 for colour in colours)
+
+
+def test_a_picture_of_another_format_is_refused_before_anything_is_read(tmp_path):
+    for arguments in (["preview", "nowhere", "-o"], ["stats", "nowhere", "--png"]):
+        result = CliRunner().invoke(app, [*arguments, str(tmp_path / "sheet.jpg")])
+        assert isinstance(result.exception, ConfigError)
+        assert "end the name in .png" in str(result.exception)
+    assert not list(tmp_path.iterdir())

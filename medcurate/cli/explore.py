@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from medcurate.errors import ConfigError
+
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="Folder or URL (https, s3) of a dataset, or a Parquet file.")
 ]
@@ -32,7 +34,14 @@ def register(app: typer.Typer) -> None:
 
 def query(
     dataset: DatasetArgument,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over `manifest` and `rejects`.")],
+    sql: Annotated[
+        str,
+        typer.Argument(
+            metavar="SQL",
+            help="One SELECT over `manifest` and `rejects`; of an evaluation over `scores`, `volumes`, "
+            "`predictions` and `prompts`.",
+        ),
+    ],
     format_: Annotated[
         Format | None,
         typer.Option(
@@ -71,6 +80,8 @@ def stats(
     from medcurate.explore import rows
     from medcurate.explore.stats import compute
 
+    if png:
+        _check_picture("--png", png)
     found = compute(dataset, name or ())
     if html or png:
         from medcurate.explore import page
@@ -104,7 +115,9 @@ def _show_lineage(dataset: str) -> None:
 
 
 def preview(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Folder or URL (https, s3) of a dataset.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture (PNG) to write.")],
     where: Annotated[
         str, typer.Option(help="SQL condition on the manifest, such as \"organ = 'liver'\".")
@@ -117,10 +130,17 @@ def preview(
     from medcurate.commit import committed
     from medcurate.explore.preview import sheet
 
+    _check_picture("--out", out)
     picture = sheet(dataset, where=where, count=count, columns=columns, seed=seed)
     with committed(out) as stream:
         stream.write(picture)
     typer.echo(f"written: {out}", err=True)
+
+
+def _check_picture(option: str, path: Path) -> None:
+    """Refuse a name that other programs would take for another format, before anything is computed."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{option} {path}: pictures are written as PNG; end the name in .png")
 
 
 def _format_of(out: Path | None) -> Format:

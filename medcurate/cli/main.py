@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from importlib import import_module
@@ -59,6 +60,10 @@ for _group in GROUPS:
 
 def run() -> None:
     """Entry point. Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases, 130 interrupted."""
+    # What the terminal's encoding lacks is written as an escape, instead of ending a table with a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A scheduler's SIGTERM ends a build as Ctrl-C does: workers first, then a message.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
