@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: quickstart test test-slow check format bench clean
+.PHONY: quickstart test test-slow check format clean
 
 quickstart: $(VENV)/installed
 	$(BIN)/medcurate build --recipe quickstart
