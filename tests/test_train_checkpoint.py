@@ -202,6 +202,10 @@ REFUSED = {
     other_window: "blocks.0.attn.rel_pos_h has shape (7, 16), the model's has (5, 16)",
     code: "holds Python objects beside tensors",
     cut_off: "is damaged or no checkpoint",
+    lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"): (
+        'is no checkpoint; it begins with "version https://git-lfs.github.com/spec/v1 oid sha256:1". Fetch it again.'
+    ),
+    Path.mkdir: "is a folder, and weights are one file (.pth or .safetensors): of a run, the model.safetensors",
     lambda path: path.write_bytes(b""): "is damaged or no checkpoint",
     lambda path: torch.save([1, 2], path): "holds no state dict",
     lambda path: None: "no such checkpoint",

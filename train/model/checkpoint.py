@@ -29,6 +29,8 @@ HEADS = (
 )
 """What the published SAM-Med2D leaves at random when it starts from SAM."""
 _SHOWN = 3
+_TEXT_BYTES = 60
+_ZIP = b"PK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such checkpoint") from error
+    except IsADirectoryError as error:
+        raise ConfigError(
+            f"{path}: is a folder, and weights are one file (.pth or .safetensors): of a run, the model.safetensors "
+            "of one of its checkpoints."
+        ) from error
     except pickle.UnpicklingError as error:
+        if start := _text_in_place_of(path):
+            raise ConfigError(
+                f'{path}: is no checkpoint; it begins with "{start}". Fetch it again.'
+            ) from error
         raise ConfigError(
             f"{path}: holds Python objects beside tensors, which are not loaded because they could run anything. "
             "Save its state dict alone, as .safetensors or .pth, where it was made."
@@ -142,6 +153,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def _text_in_place_of(path: Path) -> str:
+    """The start of a text that was saved as weights: the page of a login, a pointer of git-lfs; else empty."""
+    with open(path, "rb") as stream:
+        start = stream.read(_TEXT_BYTES)
+    return " ".join(start.decode().split()) if start.isascii() and not start.startswith(_ZIP) else ""
 
 
 def _first_line(error: BaseException) -> str:
