@@ -69,4 +69,5 @@ def _show(found: Checked) -> None:
         console.print(table)
     for entry in found.findings:
         console.print(Text(f"{entry.about}: {entry.text}"), soft_wrap=True)
-    console.print(f"{len(found.findings)} findings" if found.findings else "all is as declared")
+    count = len(found.findings)
+    console.print(f"{count:,} finding{'s' * (count > 1)}" if count else "all is as declared")
