@@ -80,6 +80,7 @@ def test_both_tables_and_single_files(dataset):
 
 @pytest.mark.parametrize("sql", [
     "DESCRIBE manifest", "SUMMARIZE manifest", "EXPLAIN SELECT 1", "SHOW TABLES", "FROM manifest",
+    "EXPLAIN (ANALYZE, FORMAT json) SELECT 1",
     "WITH a AS (SELECT 1) FROM a", "/* note */ SELECT 1 -- end",
 ])  # fmt: skip
 def test_reading_statements_are_allowed(dataset, sql):
@@ -89,15 +90,18 @@ def test_reading_statements_are_allowed(dataset, sql):
 @pytest.mark.parametrize("sql", [
     "INSERT INTO manifest SELECT 1", "CREATE TABLE t AS SELECT 1", "DROP VIEW manifest",
     "DELETE FROM manifest", "UPDATE manifest SET split = 'train'", "COPY (SELECT 1) TO '{out}'",
-    "EXPORT DATABASE '{out}'",
+    "EXPORT DATABASE '{out}'", "EXPLAIN ANALYZE COPY (SELECT 1) TO '{table}' (FORMAT parquet, USE_TMP_FILE false)",
+    "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{table}' (USE_TMP_FILE false)", "EXPLAIN DROP VIEW manifest",
     "ATTACH '{out}'", "INSTALL httpfs", "LOAD httpfs", "PRAGMA threads=1", "SET threads = 1", "RESET threads",
     "SET VARIABLE x = 1", "CALL pragma_version()", "CREATE SECRET (TYPE s3)", "CHECKPOINT",
     "SELECT 1; SELECT 2", "",
 ])  # fmt: skip
 def test_everything_else_is_refused(dataset, tmp_path, sql):
+    table = str(dataset / "manifest.parquet").replace("'", "''")
     with pytest.raises(ConfigError, match=r"not allowed: a dataset is read-only|one statement is wanted"):
-        run(dataset, sql.format(out=tmp_path / "out"))
+        run(dataset, sql.format(out=tmp_path / "out", table=table))
     assert list(tmp_path.iterdir()) == []
+    assert run(dataset, "FROM manifest").num_rows > 0
 
 
 @pytest.mark.parametrize("sql", [

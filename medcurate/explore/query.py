@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEMORY_LIMIT = "1500MB"  # of DuckDB; larger intermediate results spill to the temporary folder
-READING = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+_EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE\b|\s*\([^()]*\))?", re.IGNORECASE)
 _RESERVED = ("case", "group", "offset")  # columns that are words of SQL
 _REMOTE = "dataset"  # protocol under which DuckDB sees remote tables
 
@@ -199,8 +199,13 @@ def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise ConfigError(f"query: one statement is wanted, not {len(statements)}.")
-    if statements[0].type not in READING:
-        word = sql.split(maxsplit=1)[0].upper()
+    kind, word = statements[0].type, sql.split(maxsplit=1)[0].upper()
+    if (
+        kind == duckdb.StatementType.EXPLAIN
+    ):  # ANALYZE runs what it explains, and COPY could replace the table
+        explained = connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
+        kind, word = explained[0].type if explained else kind, "EXPLAIN of what does not read"
+    if kind != duckdb.StatementType.SELECT:
         raise ConfigError(
             f"query: {word} is not allowed: a dataset is read-only. "
             "Use SELECT, WITH, DESCRIBE, SUMMARIZE or EXPLAIN."
