@@ -269,11 +269,11 @@ def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, datase
         assert (run / "failed-batch" / "rank-1.json").is_file()
 
 
-def test_where_one_process_cannot_write_each_says_one_line(tmp_path, dataset):
+def test_a_folder_that_cannot_be_written_ends_all_without_a_traceback(tmp_path, dataset):
     (tmp_path / "run").touch()
-    options = ("--workers", "0", "--processes", "2", "--restarts", "0")
-    error = finish(start(write_recipe(tmp_path), dataset, tmp_path / "run", *options), 1)
-    assert error.count("error: cannot write") == 1
+    options = ("--workers", "0", "--processes", "2", "--restarts", "3")
+    error = finish(start(write_recipe(tmp_path), dataset, tmp_path / "run", *options), COMES_AGAIN)
+    assert error.count("error: --out") == 1
     assert "Traceback" not in error
 
 

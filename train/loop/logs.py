@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from medcurate.commit import output_error
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, DiskFull, OutputError
 from medcurate.progress import emit
 
 LOG_FILE = "log.jsonl"
@@ -25,16 +25,21 @@ Sink = Callable[[int, Mapping[str, float]], None]
 class Logs:
     """Writes one line every so often; only the leading process has one.
 
-    ``tools``: "tensorboard", "wandb". Raises ConfigError where a tool is not installed or unknown, and OutputError
-    where ``run`` cannot be written.
+    ``tools``: "tensorboard", "wandb". Raises ConfigError where a tool is not installed or unknown or nothing can be
+    written into ``run``, and OutputError where the disk is full.
     """
 
     def __init__(self, run: Path, tools: tuple[str, ...], facts: Mapping[str, Any]) -> None:
         self._stack = ExitStack()
         self._path = run / LOG_FILE
-        with _written(self._path):
-            run.mkdir(parents=True, exist_ok=True)
-            self._lines = self._stack.enter_context(self._path.open("a", encoding="utf-8"))
+        try:
+            with _written(self._path):
+                run.mkdir(parents=True, exist_ok=True)
+                self._lines = self._stack.enter_context(self._path.open("a", encoding="utf-8"))
+        except DiskFull:
+            raise
+        except OutputError as error:  # a path that is wrong stays wrong
+            raise ConfigError(f"--out {run}: {error}") from error
         self._sinks: list[Sink] = [self._open(tool, run, facts) for tool in tools]
 
     def __enter__(self) -> Logs:
