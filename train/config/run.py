@@ -64,5 +64,7 @@ class RunTable(Strict):
     @model_validator(mode="after")
     def _length(self) -> RunTable:
         if bool(self.epochs) == bool(self.batches):
-            raise ValueError(f"exactly one of epochs and batches; given: {self.epochs} and {self.batches}")
+            raise ValueError(
+                f"exactly one of epochs and batches, the other 0; given: {self.epochs} and {self.batches}"
+            )
         return self
