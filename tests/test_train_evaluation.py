@@ -361,6 +361,7 @@ def test_wrong_prompts_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "environment", "message"),
     [
+        (["--picture", "scores"], {}, "--picture scores: the picture is written as .png"),
         (["--tolerance", "inf"], {}, "--tolerance inf: give a number of millimetres"),
         ([], {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "run it without torchrun"),
     ],

@@ -83,6 +83,8 @@ def evaluate(
         raise ConfigError(f"--tolerance {tolerance}: give a number of millimetres")
     if split not in {"train", "val", "test", "all"}:
         raise ConfigError(f'--split "{split}" is unknown; known: train, val, test, all')
+    if picture and picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture {picture}: the picture is written as .png")
     folder = out or Path("scores") / split
     found = run.evaluate(
         run.Options(
