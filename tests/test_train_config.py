@@ -154,7 +154,11 @@ def test_the_published_preset_changes_nothing_but_quirks() -> None:
             '"decoder-only"\nrounds = 3',
             "here: steps.rounds: unknown key; known: method, multi",
         ),
-        ("[run]", "[run]\nbatches = 3", "here: run: exactly one of epochs and batches, the other 0; given: 1 and 3"),
+        (
+            "[run]",
+            "[run]\nbatches = 3",
+            "here: run: exactly one of epochs and batches, the other 0; given: 1 and 3",
+        ),
         ("[run]", "[data]\nembeddings = true\n[run]", "here: data.embeddings = true goes with steps.method"),
         (
             "[run]",
