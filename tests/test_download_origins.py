@@ -145,6 +145,12 @@ def bucket(server, monkeypatch):
     return server
 
 
+class Quiet:
+    """Who hears nothing of a download."""
+
+    expect = advance = record = staticmethod(lambda _: None)
+
+
 def s3(**facts):
     return {"path": "a.zip", "origin": {"url": "s3://bucket/deep/a.zip"}, **facts}
 
@@ -172,6 +178,16 @@ def test_an_object_that_is_replaced_between_blocks_is_not_mixed(tmp_path, bucket
 
 def test_a_missing_object_is_told(tmp_path, bucket):
     assert "s3://bucket: no such object" in error_of(tmp_path, s3())
+
+
+def test_a_folder_of_a_bucket_is_no_empty_file(tmp_path):
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/deep/a.zip", CONTENT)
+    wanted = Wanted(source="lab", target=tmp_path / "a.zip")
+    transfer = Transfer(wanted, FAST, Hosts(FAST), Quiet())
+    with pytest.raises(DownloadError, match="it is a folder, not a file"):
+        transfer.run([ObjectFile(lambda: store, "memory://bucket/deep")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mirror_in_a_bucket_gives_what_the_first_place_lacks(tmp_path, bucket):
@@ -204,10 +220,6 @@ def test_another_file_system_serves_as_well(tmp_path):
     store = fsspec.filesystem("memory")
     store.pipe("/bucket/a.zip", CONTENT)
     wanted = Wanted(source="lab", target=tmp_path / "a.zip", sha256=SHA)
-
-    class Quiet:
-        expect = advance = record = staticmethod(lambda _: None)
-
     Transfer(wanted, FAST, Hosts(FAST), Quiet()).run([ObjectFile(lambda: store, "memory://bucket/a.zip")])
     assert wanted.target.read_bytes() == CONTENT
 

@@ -83,6 +83,8 @@ class ObjectFile:
     def _identity(self, filesystem: Any) -> Identity:
         with _blamed():
             facts = filesystem.info(self.url, refresh=True)
+        if facts.get("type") == "directory":  # of no bytes, which would pass for an empty file
+            raise RefusedError("it is a folder, not a file; write the whole path of the object")
         return Identity(
             etag=str(facts.get("ETag") or ""),
             last_modified=str(facts.get("LastModified") or ""),
