@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -154,6 +158,27 @@ def test_the_command_ends_with_1_and_one_line(dataset):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "modality" in done.stderr
+
+
+def _processor_seconds(pid: int) -> float:
+    """Of all threads, in user mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+
+
+def test_ctrl_c_ends_a_query_that_would_take_for_ever(dataset):
+    sql = "SELECT count(*) FROM manifest a, range(100000000) b, range(100000000) c WHERE a.area_px + b.range = c.range"
+    command = [sys.executable, "-m", "medcurate", "query", str(dataset), sql]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while _processor_seconds(process.pid) < 2:  # importing and planning take less
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        killer = threading.Timer(20, process.kill)
+        killer.start()
+        told = process.stderr.read()
+        killer.cancel()
+        assert process.wait() == 130
+        assert "Traceback" not in told
 
 
 def test_a_folder_without_a_dataset_says_so(tmp_path):

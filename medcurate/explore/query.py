@@ -13,10 +13,11 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import duckdb
 from fsspec import AbstractFileSystem
@@ -30,6 +31,8 @@ from medcurate.storage import Location, RangeFile, StorageError, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 MEMORY_LIMIT = "1500MB"  # of DuckDB; larger intermediate results spill to the temporary folder
 _EXPLAIN = re.compile(r"\s*EXPLAIN(\s+ANALYZE\b|\s*\([^()]*\))?", re.IGNORECASE)
@@ -79,10 +82,23 @@ def stream(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRea
     """
     try:
         _check_reading(connection, sql)
-        reader = connection.sql(sql).to_arrow_reader()
+        reader = _interruptibly(connection, lambda: connection.sql(sql).to_arrow_reader())
     except duckdb.Error as error:
         raise _mistake(error, sql) from error
-    return _checked(reader, sql)
+    return _checked(connection, reader, sql)
+
+
+def _interruptibly(connection: duckdb.DuckDBPyConnection, call: Callable[[], T]) -> T:
+    """``call()`` in a thread of its own: while DuckDB computes in this one, Python sees no Ctrl-C."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # an interrupt that comes before the query has begun is lost
+                connection.interrupt()
+                wait([future], timeout=0.1)
+            raise
 
 
 def one_line(error: BaseException) -> str:
@@ -235,7 +251,9 @@ def _hint(error: Exception, text: str, sql: str) -> str:
     return ""
 
 
-def _checked(reader: pa.RecordBatchReader, sql: str) -> pa.RecordBatchReader:
+def _checked(
+    connection: duckdb.DuckDBPyConnection, reader: pa.RecordBatchReader, sql: str
+) -> pa.RecordBatchReader:
     """The same rows with readable errors, and with int64 for HUGEINT.
 
     HUGEINT arrives as decimal128(38, 0), which few tools read as a number; sums of counts fit int64.
@@ -247,7 +265,7 @@ def _checked(reader: pa.RecordBatchReader, sql: str) -> pa.RecordBatchReader:
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for batch in reader:
+            while (batch := _interruptibly(connection, lambda: next(reader, None))) is not None:
                 yield batch.cast(target)
         except pa.ArrowInvalid as error:
             raise ConfigError(

@@ -37,6 +37,10 @@ def database(work: Path, files: Iterable[Path]) -> Iterator[duckdb.DuckDBPyConne
         yield connection
     except duckdb.Error as error:
         raise _output_error(error, work) from error
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C while it computes
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
