@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sam_kit import SMALL, images_of, small_sam
 from torch.nn import functional
 
 from medcurate.errors import ConfigError
-from medcurate.train.model.checkpoint import load_checkpoint, original_state, save_original
+from medcurate.train.model.checkpoint import load_checkpoint, original_state, read_state, save_original
 from medcurate.train.model.sam import Sam
 
 
@@ -205,6 +206,7 @@ REFUSED = {
     lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"): (
         'is no checkpoint; it begins with "version https://git-lfs.github.com/spec/v1 oid sha256:1". Fetch it again.'
     ),
+    lambda path: path.write_text("junk\n"): 'is no checkpoint; it begins with "junk". Fetch it again.',
     Path.mkdir: "is a folder, and weights are one file (.pth or .safetensors): of a run, the model.safetensors",
     lambda path: path.write_bytes(b""): "is damaged or no checkpoint",
     lambda path: torch.save([1, 2], path): "holds no state dict",
@@ -224,6 +226,26 @@ def test_what_cannot_be_used_is_refused_and_nothing_changes(
     assert str(path) in str(caught.value)
     assert equal(sam, blank())
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_changed_bytes_is_loaded_or_refused(tmp_path: Path, zipped: bool) -> None:
+    """Whatever torch's unpickler meets there (KeyError, IndexError, struct.error, …) is one sentence."""
+    path, chance, refused = tmp_path / "file.pth", random.Random(0), []
+    torch.save({"a.b": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for _ in range(250):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[chance.randrange(len(whole))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_state(path)
+        except ConfigError as error:
+            refused.append(str(error))
+    assert len(refused) > 30
+    assert not any("\n" in message for message in refused)
 
 
 def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,18 @@ HEADS = (
 _SHOWN = 3
 _TEXT_BYTES = 60
 _ZIP = b"PK"
+_DAMAGED = (
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch's and safetensors' readers raise of files that are cut, changed or something else altogether: torch's
+unpickler looks up what is not there, pops from an empty stack, and takes bytes for numbers and names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,18 +145,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "of one of its checkpoints."
         ) from error
     except pickle.UnpicklingError as error:
-        if start := _text_in_place_of(path):
-            raise ConfigError(
-                f'{path}: is no checkpoint; it begins with "{start}". Fetch it again.'
-            ) from error
         raise ConfigError(
-            f"{path}: holds Python objects beside tensors, which are not loaded because they could run anything. "
+            _told_text(path)
+            or f"{path}: holds Python objects beside tensors, which are not loaded because they could run anything. "
             "Save its state dict alone, as .safetensors or .pth, where it was made."
         ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        raise ConfigError(
-            f"{path}: is damaged or no checkpoint ({_first_line(error)}). Fetch it again."
-        ) from error
+    except OSError as error:
+        raise ConfigError(_told_damage(path, error)) from error
+    except _DAMAGED as error:
+        raise ConfigError(_told_text(path) or _told_damage(path, error)) from error
     state = content.get("model", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
         raise ConfigError(
@@ -160,6 +170,16 @@ def _text_in_place_of(path: Path) -> str:
     with open(path, "rb") as stream:
         start = stream.read(_TEXT_BYTES)
     return " ".join(start.decode().split()) if start.isascii() and not start.startswith(_ZIP) else ""
+
+
+def _told_text(path: Path) -> str:
+    """The message for a text that was saved as weights; empty where the file is none."""
+    start = _text_in_place_of(path)
+    return f'{path}: is no checkpoint; it begins with "{start}". Fetch it again.' if start else ""
+
+
+def _told_damage(path: Path, error: BaseException) -> str:
+    return f"{path}: is damaged or no checkpoint ({_first_line(error)}). Fetch it again."
 
 
 def _first_line(error: BaseException) -> str:
