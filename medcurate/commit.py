@@ -38,7 +38,10 @@ def committed(path: Path, mode: int = 0o644, *, scratch: bool = False) -> Iterat
 @contextmanager
 def committed_path(path: Path, mode: int = 0o644, *, scratch: bool = False) -> Iterator[Path]:
     """``committed`` for libraries that write files by name: gives the temporary name, which the body creates."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, path) from error
     temporary = _beside(path)
     try:
         yield temporary
@@ -90,13 +93,36 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}-{path.name}")
 
 
+def require_place(path: Path) -> None:
+    """Raise OutputError where no file can be committed at ``path``: for before the work that the file is about.
+
+    Nothing is made or touched; a disk that is full by then is met when the file is written.
+    """
+    above = _nearest(path.parent)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: is a folder. Give the name of a file.")
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise output_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
+
+
+def _nearest(folder: Path) -> Path:
+    """What exists of ``folder``: itself, or the nearest of those that it lies in."""
+    return next((one for one in (folder, *folder.parents) if os.path.exists(one)), Path())
+
+
 def output_error(error: OSError, path: Path) -> OutputError:
     """The message for a failed write to ``path``; states the bytes left when the disk is full."""
+    above = _nearest(path.parent)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(above).free
         return DiskFull(
             f"disk full while writing {path}: {free:,} bytes are free there. "
             "Free some space and run the same command again: it continues where it stopped."
+        )
+    if not above.is_dir():
+        return OutputError(
+            f"cannot write {path}: {above} is a file, where a folder is needed. Give another place, or move that file "
+            "and run the same command again."
         )
     return OutputError(
         f"cannot write {path}: {error.strerror or error}. Mend this and run the same command again."

@@ -18,7 +18,7 @@ from surface_distance import compute_surface_dice_at_tolerance, compute_surface_
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, OutputError
 from medcurate.explore.query import run as query
 from medcurate.format.sample import decode
 from medcurate.format.shards import read_sample
@@ -377,6 +377,14 @@ def test_mistakes_of_the_command_are_said(
     assert isinstance(done.exception, ConfigError)
     assert message in str(done.exception)
     assert not out.exists()
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_anything_is_scored(dataset, tmp_path) -> None:
+    run, picture = str(write_run(tmp_path / "run")), tmp_path / "sheet.png"
+    picture.mkdir()
+    with pytest.raises(OutputError, match=r"sheet\.png: is a folder"):
+        evaluate(Options(data=str(dataset), checkpoint=run, out=tmp_path / "scores", picture=picture))
+    assert not (tmp_path / "scores").exists()
 
 
 def test_prompts_are_parsed() -> None:

@@ -151,7 +151,9 @@ def test_a_tool_that_is_not_there_is_said(
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"^--out .*: cannot write .*file/run/log.jsonl: Not a directory"):
+    with pytest.raises(
+        ConfigError, match=r"^--out .*: cannot write .*file/run/log.jsonl: .*file is a file, where"
+    ):
         Logs(tmp_path / "file" / "run", (), {})
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from medcurate.cli.main import app
 from medcurate.config.recipe import Clip, Percentiles, Rgb, Window
-from medcurate.errors import ConfigError
+from medcurate.errors import ConfigError, OutputError
 from medcurate.format import png
 from medcurate.prediction import run as running
 from medcurate.prediction.inputs import read_subject
@@ -270,6 +270,30 @@ def test_nothing_takes_the_place_of_the_image_or_the_mask(
     with pytest.raises(ConfigError, match=message):
         predict(Options(**{"checkpoint": "x", "boxes": ((0, 0, 9, 9),), **given, **options}))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("which", ["out", "overlay"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("full/m.png", "full is a file, where a folder is needed"),
+        ("folder.png", "is a folder"),
+        ("locked/new/m.png", "Permission denied"),
+    ],
+)
+def test_a_place_that_takes_no_file_is_told_before_the_work(
+    model, tmp_path: Path, monkeypatch, which: str, place: str, message: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), np.zeros((64, 64), np.uint8))
+    (tmp_path / "full").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "locked").mkdir()
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
+    monkeypatch.setattr(running.Predictor, "set_volume", lambda *_: pytest.fail("worked"))
+    given = {"out": tmp_path / "free.png", which: tmp_path / place}
+    with pytest.raises(OutputError, match=f"{place}: .*{message}"):
+        predict(Options(path=tmp_path / "p.png", checkpoint="x", boxes=((0, 0, 9, 9),), **given))
 
 
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, -1, 1), (-1, 1, -1)])

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from medcurate.commit import committed, committed_path
+from medcurate.commit import committed, committed_path, require_place
 from medcurate.errors import ConfigError
 from medcurate.format import png
 from medcurate.inspection.survey import READER_OF, extension
@@ -29,7 +29,10 @@ def default_name(path: Path, subject: Subject) -> str:
 
 
 def check_names(image: Path, out: Path, overlay: Path | None, subject: Subject) -> None:
-    """Raise ConfigError unless the endings fit what will be written, and every file has a place of its own."""
+    """Raise ConfigError unless the endings fit what will be written, and every file has a place of its own.
+
+    Raises OutputError where nothing can be written there.
+    """
     endings = (".png",) if subject.axis is None else NIFTI
     if not out.name.lower().endswith(endings):
         raise ConfigError(f"{out}: the mask of this input is written as {' or '.join(endings)}")
@@ -40,6 +43,8 @@ def check_names(image: Path, out: Path, overlay: Path | None, subject: Subject) 
     for path in (out, overlay):
         if path and path.exists() and path.samefile(image):
             raise ConfigError(f"{path}: is the image itself, and is not overwritten; give another name.")
+        if path:
+            require_place(path)
 
 
 def write_labels(path: Path, labels: npt.NDArray[np.uint8], subject: Subject, objects: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from medcurate.commit import remove_temporaries
+from medcurate.commit import remove_temporaries, require_place
 from medcurate.errors import ConfigError
 from medcurate.lock import locked
 from medcurate.places import cache_folder
@@ -46,6 +46,8 @@ def evaluate(options: Options) -> Evaluation:
         raise ConfigError(
             f'--against {FILLED_BOX} goes with a box among --prompts; given: "{options.prompts}"'
         )
+    if options.picture:
+        require_place(options.picture)
     chosen = _select(options)
     replay = Replayed.at(options.replay) if options.replay else None
     candidates = find_candidates(options, chosen.facts["group"])
