@@ -62,10 +62,15 @@ def claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
         write_json(out / CLAIM_FILE, made_by)
 
 
-def check_claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
-    """Raise ConfigError, with what differs, when ``out`` is or is being made from something else, or is a file."""
+def check_no_file(out: Path) -> None:
+    """Raise ConfigError where ``out`` cannot become a folder."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file. Give a new folder.")
+
+
+def check_claim(out: Path, made_by: Mapping[str, Any], work: Path) -> None:
+    """Raise ConfigError, with what differs, when ``out`` is or is being made from something else, or is a file."""
+    check_no_file(out)
     existing = _existing(out, work)
     if existing is None:
         stray = (

@@ -1,4 +1,4 @@
-"""Sizes as people write them."""
+"""Sizes and counts as people write them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def parse_size(text: str) -> int:
             f'"{text}" is not a size; give bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB.'
         )
     return round(float(match.group(1)) * _UNITS[unit])
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 file", "2,000 files"; ``what``: the singular of a noun that takes an s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

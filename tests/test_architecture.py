@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "acceptance": BASE | {"choice", "commit", "config"},
     "library": BASE | {"checks", "choice", "config", "lineage", "tables"},
     "forecast": BASE
-    | {"build", "choice", "config", "download", "library", "lineage", "pairings", "unpack", "zips"},
+    | {"build", "choice", "config", "download", "library", "lineage", "pairings", "units", "unpack", "zips"},
     "job": BASE
     | {"commit", "config", "decoders", "engines", "format", "ledger", "readers", "registry", "stages", "types"},
     "pack": BASE | {"claim", "commit", "condition", "engines", "format", "ledger", "lock", "types"},

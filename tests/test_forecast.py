@@ -243,12 +243,37 @@ def test_lines_name_overlaps_winners_terms_and_manual_steps(tmp_path: Path) -> N
     text = "\n".join(lines(found))
     assert "overlap: kits23 contains kits19 (patients are joined by their ids; kits23 wins)" in text
     assert "terms to accept with --accept-licence: kits19" in text
-    assert "by hand: kits19: 1 files (registration)" in text
+    assert "by hand: kits19: 1 file (registration)" in text
+    assert "to write: about 0 images and 0 masks, without 2 sources of unknown" in text
     by_id = {source["id"]: source for source in facts(found)["sources"]}
     assert by_id["kits19"]["beaten_by"] == ("kits23",)
     dropped = told(write(tmp_path, *sources, lineage="drop"), tmp_path)
     assert "left out: kits19: kits23 contains kits19" in "\n".join(lines(dropped))
     assert [row.source.id for row in dropped.sources] == ["kits23"]
+
+
+def test_what_is_packaged_is_foretold_whole_as_a_newcomer_asks_first(tmp_path: Path) -> None:
+    words = ["plan", "--recipe", "quickstart", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert "?" not in told
+    assert "unknown" not in told
+    assert "to write: about 901 images" in told
+
+
+def test_one_of_a_thing_is_told_in_the_singular(tmp_path: Path) -> None:
+    found = told(write(tmp_path, {"files": [file("a.zip")]}), tmp_path, workers=1)
+    text = "\n".join(lines(found))
+    assert "to fetch: 1 file; not counting 1 file of unknown size" in text
+    assert "without 1 source of unknown case count; 0 s on 1 core" in text
+
+
+def test_an_output_that_is_a_file_is_refused_as_by_a_build(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    out.touch()
+    words = ["plan", "--recipe", "quickstart", "--data", str(tmp_path), "--out", str(out)]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == f"{out}: is a file. Give a new folder."
 
 
 def test_json_is_whole_and_the_licence_filters(tmp_path: Path) -> None:
@@ -297,7 +322,7 @@ def test_bytes_of_an_archive_that_two_sources_name_count_once(tmp_path: Path) ->
     assert found.disks[0].needed_bytes == 3000
     text = "\n".join(lines(found))
     assert "shared: set-1: a.zip of set-0, counted there" in text
-    assert "to fetch: 1 files, 1.0 kB" in text
+    assert "to fetch: 1 file, 1.0 kB" in text
     (tmp_path / "data/set-2").mkdir(parents=True)
     (tmp_path / "data/set-2/a.zip").write_bytes(b"")
     assert told(recipe, tmp_path).sources[2].inputs.there == 1

@@ -53,11 +53,13 @@ def _show(found: Checked) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from medcurate.units import counted
+
     console = Console(highlight=False, markup=False)
     declared = "" if found.declared_cases is None else f" ({found.declared_cases:,} declared)"
     console.print(
-        f"{found.source}: {found.discovered:,} cases found{declared}, {found.usable:,} usable, "
-        f"{found.patients:,} patients, {found.read:,} read whole",
+        f"{found.source}: {counted(found.discovered, 'case')} found{declared}, {found.usable:,} usable, "
+        f"{counted(found.patients, 'patient')}, {found.read:,} read whole",
         soft_wrap=True,
     )
     if found.shown:
@@ -70,4 +72,4 @@ def _show(found: Checked) -> None:
     for entry in found.findings:
         console.print(Text(f"{entry.about}: {entry.text}"), soft_wrap=True)
     count = len(found.findings)
-    console.print(f"{count:,} finding{'s' * (count > 1)}" if count else "all is as declared")
+    console.print(counted(count, "finding") if count else "all is as declared")

@@ -38,12 +38,14 @@ def plan(
     Counts are estimates from the sources' case counts and measured rates. Exit codes: 0 done, 1 disk or
     inodes are short, or a mistake.
     """
+    from medcurate.claim import check_no_file
     from medcurate.engines.allotted import allotted_cpus
     from medcurate.forecast.plan import forecast
     from medcurate.library import resolve
 
     resolved = resolve(recipe, licence.value)
     target = out or Path(resolved.recipe.name)
+    check_no_file(target)
     found = forecast(resolved, data_folder(data), target, workers or allotted_cpus())
     other = _against(resolved, against)
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medcurate.forecast.against import Against
 from medcurate.forecast.plan import Forecast, SourceForecast, beaten_by
 from medcurate.lineage import Overlap
+from medcurate.units import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,17 +94,17 @@ def lines(found: Forecast, against: Against | None = None) -> Iterator[str]:
     fetch = sum(row.inputs.fetch_bytes for row in rows)
     known = f", {size_text(fetch)}, {time_text(found.download_seconds)} at {_rate(found)}" if fetch else ""
     yield (
-        f"to fetch: {sum(len(row.inputs.fetch) for row in rows)} files{known}"
-        + (f"; not counting {unknown} files of unknown size" if unknown else "")
+        f"to fetch: {counted(sum(len(row.inputs.fetch) for row in rows), 'file')}{known}"
+        + (f"; not counting {counted(unknown, 'file')} of unknown size" if unknown else "")
     )
-    counted = [row for row in rows if row.outputs.cases is not None]
-    rest = len(rows) - len(counted)
-    images = sum(row.outputs.images or 0 for row in counted)
-    masks = sum(row.outputs.masks or 0 for row in counted)
+    foretold = [row for row in rows if row.outputs.cases is not None]
+    rest = len(rows) - len(foretold)
+    images = sum(row.outputs.images or 0 for row in foretold)
+    masks = sum(row.outputs.masks or 0 for row in foretold)
     yield (
-        f"to write: about {images:,} images and {masks:,} masks"
-        + (f", without {rest} sources of unknown case count" if rest else "")
-        + f"; {time_text(found.build_seconds)} on {found.workers} cores by measured rates (docs/scale.md)"
+        f"to write: about {counted(images, 'image')} and {counted(masks, 'mask')}"
+        + (f", without {counted(rest, 'source')} of unknown case count" if rest else "")
+        + f"; {time_text(found.build_seconds)} on {counted(found.workers, 'core')} by measured rates (docs/scale.md)"
     )
     for disk in found.disks:
         inodes = (
@@ -149,7 +150,7 @@ def _hands(found: Forecast) -> Iterator[str]:
             yield f"not there: {row.own.problem}"
         if row.inputs.by_hand:
             yield (
-                f"by hand: {row.source.id}: {len(row.inputs.by_hand)} files "
+                f"by hand: {row.source.id}: {counted(len(row.inputs.by_hand), 'file')} "
                 f"({row.source.access}); what to do: medcurate download --source {row.source.id}"
             )
 
