@@ -62,14 +62,19 @@ def accept(sources: Sequence[Source], named: Sequence[str], data: Path) -> dict[
 
 
 def _question(missing: Sequence[Source]) -> str:
+    sources = "1 source has" if len(missing) == 1 else f"{len(missing)} sources have"
     lines = [
-        f"{len(missing)} sources are not simply open. Read their terms, then say that you accept them with "
+        f"{sources} terms to accept. Read them, then say that you accept them with "
         f"--accept-licence ID for each, or --accept-licence {ALL}:"
     ]
     for source in missing:
         terms = source.licence.url or source.homepage or "ask its owner"
-        lines.append(f"  {source.id}: {source.licence.id}, access by {source.access}; {terms}")
+        lines.append(f"  {source.id}: {source.licence.id}, {_access(source)}; {terms}")
     return "\n".join(lines)
+
+
+def _access(source: Source) -> str:
+    return f"access {'' if source.access in {'open', 'unknown'} else 'by '}{source.access}"
 
 
 def _read(path: Path) -> Mapping[str, Acceptance]:

@@ -46,6 +46,21 @@ def test_terms_are_asked_for_once_and_kept_with_the_date(tmp_path: Path) -> None
     assert set(json.loads((tmp_path / FILE).read_bytes())) == {"agreed"}
 
 
+def test_terms_that_nobody_looked_up_are_asked_for_in_other_words_than_those_of_closed_access(
+    tmp_path: Path,
+) -> None:
+    unresolved = source(
+        "open", licence=Licence(id="unresolved", commercial="unknown"), homepage="https://a.org"
+    )
+    with pytest.raises(ConfigError) as caught:
+        accept([unresolved], (), tmp_path)
+    first, row = str(caught.value).splitlines()
+    assert first.startswith("1 source has terms to accept. Read them")
+    assert row == "  open: unresolved, access open; https://a.org"
+    with pytest.raises(ConfigError, match=r"^2 sources have terms"):
+        accept([unresolved, source("other", access="kaggle")], (), tmp_path)
+
+
 def test_another_licence_is_asked_for_again(tmp_path: Path) -> None:
     accept([source("agreed", access="agreement")], ("all",), tmp_path)
     changed = source("agreed", access="agreement", licence=Licence(id="LicenseRef-New", commercial="no"))

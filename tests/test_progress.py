@@ -173,6 +173,15 @@ def test_everything_is_told_in_the_chosen_form_on_stderr(capsys, tmp_path):
     assert last["event"], (last["done"], last["total"]) == ("progress", (2, 2))
 
 
+def test_a_note_is_told_as_a_sentence(capsys):
+    telling.emit("overlap", note="a contains b")
+    telling.emit("licence", source="a", note="unresolved")
+    assert capsys.readouterr().err == "overlap: a contains b\nlicence: source a, unresolved\n"
+    telling.configure("json")
+    telling.emit("overlap", note="a contains b")
+    assert json.loads(capsys.readouterr().err) == {"event": "overlap", "note": "a contains b"}
+
+
 def test_the_last_state_is_told_when_the_body_fails(capsys):
     def body():
         with telling.progress("build", 9, "cases") as state:
