@@ -30,6 +30,7 @@ title = "Seconds"
 image_side = 64
 adapter = "sam-med2d"
 trainable = ["adapters", "prompt-encoder", "mask-decoder"]
+frozen_random = true
 [model.dims]
 width = 32
 depth = 2

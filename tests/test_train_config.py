@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from medcurate.train.config.prompts import (
 )
 from medcurate.train.config.recipe import TrainRecipe, digest
 from medcurate.train.config.run import OptimiserTable, RunTable, ScheduleTable
+from medcurate.train.model.build import require_weights
 
 SMALL = """
 name = "mine"
@@ -245,6 +247,17 @@ def test_every_kind_has_numbers_and_own_numbers_win() -> None:
     own = KINDS["tiny"].model_copy(update={"depth": 6}).model_dump()
     table = check_model({"kind": "vit-b", "dims": own, "trainable": ["mask-decoder"]}, ModelTable, "x")
     assert table.numbers.depth == 6
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_packaged_recipes_but_the_quickstart_ask_for_weights(name: str) -> None:
+    table = load_recipe(name).model
+    with (
+        nullcontext() if name == "quickstart" else pytest.raises(ConfigError, match=r"leaves out .*image-enc")
+    ):
+        require_weights(table)
+    for word in ({"checkpoint": "sam.pth"}, {"frozen_random": True}):
+        require_weights(table.model_copy(update=word))
 
 
 def test_drawing_with_replacement_must_say_that_masks_repeat() -> None:

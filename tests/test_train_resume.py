@@ -102,6 +102,15 @@ def test_a_copied_checkpoint_goes_on_in_a_new_place(tmp_path, dataset, half, who
     assert (tmp_path / "moved" / "groups.json").read_bytes() == (whole / "groups.json").read_bytes()
 
 
+def test_a_part_that_never_learns_needs_weights_or_a_word_when_a_run_begins(tmp_path, dataset, half, whole):
+    silent = write_recipe(tmp_path, RECIPE.replace("frozen_random = true\n", ""))
+    with pytest.raises(ConfigError, match=r"leaves out image-encoder, which would keep random.*--checkpoint"):
+        train_here(silent, dataset, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    train_here(silent, dataset, half)
+    _assert_same(half, whole)
+
+
 def test_what_does_not_decide_the_weights_may_change(tmp_path, dataset, half, whole):
     text = RECIPE.replace("checkpoint_every = 3", "checkpoint_every = 4\nkeep = 1\nstop_above = 99.0")
     text = text.replace("log_every = 1", "log_every = 2").replace('"Seconds"', '"Otherwise"')

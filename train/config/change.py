@@ -12,6 +12,7 @@ FREE = frozenset({
     "title",
     "extends",
     "model.checkpoint",  # all weights are in the run's own checkpoint; the loop compares contents, not paths
+    "model.frozen_random",  # says what is meant, and is asked for at the beginning only
     "data.on_bad_sample",
     "data.prefetch",
     "data.cache_bytes",

@@ -65,6 +65,7 @@ class ModelTable(Strict):
     image_side: Annotated[int, Field(ge=PATCH, multiple_of=PATCH)] = 256  # pixels
     checkpoint: str = ""  # path of .pth or .safetensors; empty: random weights
     adapter: Literal["none", "sam-med2d", "lora"] = "none"
+    frozen_random: bool = False  # parts that do not learn may keep random weights
     lora_rank: Count = 4
     trainable: Annotated[tuple[Part, ...], Field(min_length=1)]
     channel_order: Literal["rgb", "bgr"] = "rgb"  # in which order channels meet SAM's statistics of RGB

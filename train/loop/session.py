@@ -23,7 +23,7 @@ from medcurate.train.loop.continuing import require_continuable
 from medcurate.train.loop.optimiser import clip, lr_factor, make_optimiser, set_lr
 from medcurate.train.loop.reducer import GradientReducer
 from medcurate.train.loop.world import World
-from medcurate.train.model.build import Trainable, build_sam, set_trainable
+from medcurate.train.model.build import Trainable, build_sam, require_weights, set_trainable
 from medcurate.train.model.checkpoint import load_checkpoint
 from medcurate.train.model.sam import Sam
 from medcurate.train.steps.iterations import iterations
@@ -49,12 +49,14 @@ class Session:
     """A run in memory. ``state`` is true after the last finished batch.
 
     ``found``: the checkpoint that it goes on from, which holds all weights; else those of the recipe are loaded. Raises
-    ConfigError where they do not fit, or the recipe does not go on with what the checkpoint has begun.
+    ConfigError where they do not fit or are wanting, or the recipe does not go on with what the checkpoint has begun.
     """
 
     def __init__(self, recipe: TrainRecipe, world: World, found: Path | None = None) -> None:
         if found:
             require_continuable(found, recipe)
+        else:
+            require_weights(recipe.model)
         torch.manual_seed(recipe.run.seed)  # the same random weights on every rank
         self.recipe = recipe
         self.world = world

@@ -44,6 +44,21 @@ class Trainable:
         return f"{self.learning:,} of {self.total:,} parameters learn ({groups})"
 
 
+def require_weights(table: ModelTable) -> None:
+    """Raise ConfigError where ``table`` names no checkpoint and a part that never learns would stay random.
+
+    What learns beside it would learn to read noise. Adapters are no such part: published weights lack them.
+    """
+    frozen = [part for part in GROUPS if part != "adapters" and part not in table.trainable]
+    if table.checkpoint or table.frozen_random or not frozen:
+        return
+    raise ConfigError(
+        f"model.trainable leaves out {', '.join(frozen)}, which would keep random weights: no checkpoint is given. "
+        "Give one by --checkpoint or model.checkpoint, such as sam_vit_b_01ec64.pth of SAM's authors for vit-b "
+        "(medcurate downloads none); or state model.frozen_random = true if that is what you want."
+    )
+
+
 def build_sam(table: ModelTable) -> Sam:
     """The model of ``table`` with random weights (torch's generator decides them) and its parts marked as trainable.
 
