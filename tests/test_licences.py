@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import build_kit
@@ -153,7 +154,24 @@ def test_conditions_of_licences(use: str, condition: str) -> None:
     sources = {"it's": {"licence": alike}, "a": {"licence": OPEN}, "c": {"licence": CLOSED}, "d": {}}
     assert licence_condition(sources, use) == condition
     assert licence_condition({"a": {"licence": OPEN}}, use) == ""
-    assert licence_condition({"c": {"licence": CLOSED}}, "commercial") == "false"
+
+
+def test_a_licence_that_no_source_has_is_named_with_those_of_the_sources(
+    dataset: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    words = ["pack", str(copy), str(tmp_path / "out"), "--licence", "commercial"]
+    record = json.loads((copy / "dataset.json").read_bytes())
+    record["sources"]["open-set"]["licence"]["commercial"] = "unknown"
+    (copy / "dataset.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError) as caught:
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert str(caught.value).splitlines() == [
+        "--licence commercial: the licence of no source of this dataset says yes; nothing was packed:",
+        "  closed-set: LicenseRef-DUA; commercial use: no",
+        "  open-set: CC-BY-4.0; commercial use: unknown",
+    ]
+    assert not (tmp_path / "out").exists()
 
 
 def test_pack_keeps_rows_whose_licence_allows_it(dataset: Path, tmp_path: Path) -> None:
@@ -220,6 +238,11 @@ def test_a_licence_without_facts_is_not_published(tmp_path: Path) -> None:
     """Records of other tools may hold a name where the facts belong."""
     with pytest.raises(ConfigError, match=r"demo: CC0-1\.0; passing copies on: unknown"):
         publish(kit.write_dataset(tmp_path / "in", kit.pieces(8)), tmp_path / "out")
+
+
+def test_a_citation_of_several_lines_stays_one_item() -> None:
+    facts = {"citation": "@article{a,\n  title = {A},\n\n  year = 2020\n}\n"}
+    assert citations_text({"a": facts}).splitlines()[2:] == ["- `a`: @article{a, title = {A}, year = 2020 }"]
 
 
 def test_texts_hold_notices_whole() -> None:

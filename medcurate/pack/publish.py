@@ -18,26 +18,34 @@ TEXTS = (LICENCES_FILE, CITATIONS_FILE)
 Sources = Mapping[str, Mapping[str, Any]]  # as in dataset.json
 
 _ASKED = {"commercial": "commercial", "share-alike": "redistribute"}
+_WORDS = {"commercial": "commercial use", "redistribute": "passing copies on"}
 
 
 def licence_condition(sources: Sources, use: str) -> str:
     """The SQL condition of rows whose source's licence allows ``use`` ("commercial", "share-alike", "any").
 
-    "" where all rows do; a condition that no row fits where none does. Unknown is no.
+    "" where all rows do. Unknown is no. Raises ConfigError where no source allows it.
     """
     if use == "any":
         return ""
-    allowed = sorted(name for name in sources if _answer(sources[name], _ASKED[use]) == "yes")
+    answers = {name: _answer(sources[name], _ASKED[use]) for name in sorted(sources)}
+    allowed = [name for name, answer in answers.items() if answer == "yes"]
     if len(allowed) == len(sources):
         return ""
-    return f"source IN ({', '.join(_literal(name) for name in allowed)})" if allowed else "false"
+    if not allowed:
+        words = _WORDS[_ASKED[use]]
+        raise ConfigError(
+            f"--licence {use}: the licence of no source of this dataset says yes; nothing was packed:\n"
+            + "\n".join(_stated(name, sources[name], words, answer) for name, answer in answers.items())
+        )
+    return f"source IN ({', '.join(_literal(name) for name in allowed)})"
 
 
 def check_publishable(sources: Sources, used: Collection[str]) -> None:
     """Raise ConfigError unless everything of the sources ``used`` may be passed on."""
     closed = {name: _answer(sources[name], "redistribute") for name in sorted(used)}
     lines = [
-        f"  {name}: {_licence(sources[name]).get('id', 'unknown')}; passing copies on: {answer}"
+        _stated(name, sources[name], _WORDS["redistribute"], answer)
         for name, answer in closed.items()
         if answer != "yes"
     ]
@@ -84,9 +92,8 @@ def citations_text(sources: Sources) -> str:
     """Markdown: how the authors of every source want to be cited."""
     lines = ["# Citations", ""]
     for name, facts in sorted(sources.items()):
-        lines.append(
-            f"- `{name}`: {facts.get('citation') or 'its authors do not say how; name its title and page'}"
-        )
+        citation = " ".join(str(facts.get("citation") or "").split())  # a line break would end the item
+        lines.append(f"- `{name}`: {citation or 'its authors do not say how; name its title and page'}")
     return "\n".join([*lines, ""])
 
 
@@ -96,6 +103,11 @@ def _notice(notice: str) -> str:
         return notice
     packaged = files("medcurate.manifests").joinpath(notice)
     return packaged.read_text(encoding="utf-8") if packaged.is_file() else notice
+
+
+def _stated(name: str, facts: Mapping[str, Any], what: str, answer: str) -> str:
+    """A line of an error: the source, its licence and what that says of ``what``."""
+    return f"  {name}: {_licence(facts).get('id', 'unknown')}; {what}: {answer}"
 
 
 def _answer(facts: Mapping[str, Any], key: str) -> str:
