@@ -182,13 +182,15 @@ def _options(scheme: str) -> dict[str, Any]:
 def reads_anonymously() -> bool:
     """Whether botocore finds no credentials: what is open to everybody is then read without; asked once.
 
-    Raises ConfigError where AWS's settings are wrong, ImportError where botocore is not installed.
+    Raises ConfigError where AWS's or a proxy's settings are wrong, ImportError where botocore is not installed.
     """
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError, ProxyConnectionError  # type: ignore[import-untyped]
     from botocore.session import get_session  # type: ignore[import-untyped]
 
     try:
         return get_session().get_credentials() is None
+    except ProxyConnectionError as error:  # a machine of AWS is asked for credentials of its own
+        raise ConfigError(f"s3://: {error}. Mend HTTP_PROXY, or unset it where there is no proxy.") from error
     except BotoCoreError as error:
         raise ConfigError(
             f"s3://: {error}. Mend AWS_PROFILE, or the profiles in AWS's own settings."

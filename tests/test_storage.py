@@ -92,6 +92,26 @@ def test_a_profile_that_does_not_exist_is_named(monkeypatch):
         locate("s3://bucket/corpus")
 
 
+def test_a_proxy_that_is_not_there_is_named_and_no_profile(monkeypatch, tmp_path):
+    storage.reads_anonymously.cache_clear()
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_EC2_METADATA_DISABLED",
+        "NO_PROXY",
+        "no_proxy",
+        "http_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("HTTP_PROXY", "http://name:hidden@127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"proxy URL: .*127\.0\.0\.1:9.* Mend HTTP_PROXY") as caught:
+        locate("s3://bucket/corpus")
+    assert "AWS_PROFILE" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
 def test_only_local_locations_have_a_path(folder):
     assert locate(folder).path == folder
     with pytest.raises(ConfigError, match="local folder"):

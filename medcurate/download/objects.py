@@ -19,7 +19,8 @@ _CLIENTS = frozenset({"aiohttp", "aiobotocore", "botocore", "fsspec", "s3fs"})  
 def s3_filesystem(connect_s: float, stall_s: float) -> Any:
     """The file system of s3:// URLs: with the credentials that botocore finds, else as an anonymous reader.
 
-    Raises RefusedError where s3fs is not installed, or AWS's settings are wrong: another place may have the file.
+    Raises RefusedError where s3fs is not installed, or AWS's or a proxy's settings are wrong: another place may
+    have the file.
     """
     import fsspec
 
