@@ -72,6 +72,21 @@ def test_absent_and_changed_files_are_told(folder: Path) -> None:
     assert "0" * 64 in texts(changed, "files")[0]
 
 
+def test_the_option_that_moves_the_folder_is_named_where_files_are_absent(
+    folder: Path, tmp_path: Path
+) -> None:
+    (text,) = texts(check(str(folder / "lab-a.toml"), tmp_path / "data", 0), "files")
+    assert text.startswith(f"{folder}: no folder matches")
+    assert text.endswith(
+        f"there is no folder {tmp_path}/data/lab-a; name the folder above lab-a with --data."
+    )
+    (folder / "lab-a").rename(folder / "moved")
+    (folder / "lab-a").mkdir()
+    (text,) = texts(check(str(folder / "lab-a.toml"), folder, 0), "files")
+    assert "no folder matches" in text
+    assert "--data" not in text
+
+
 def test_a_pattern_that_misses_is_told(folder: Path) -> None:
     found = checked(folder, case={"pattern": r"(?P<group>q\d+)"})
     assert "does not match 3 of 3" in texts(found, "files")[0]

@@ -14,7 +14,7 @@ from medcurate.check.findings import SHOWN, Checked
 from medcurate.checks import source_problems
 from medcurate.config.source import Source
 from medcurate.decoders.values import blocks
-from medcurate.errors import CaseRejected, MedcurateError, Reason
+from medcurate.errors import CaseRejected, DataMissing, MedcurateError, Reason
 from medcurate.format.keys import pseudonym
 from medcurate.job.grid import Grid, check_grid, grid_of, laid_like
 from medcurate.job.labels import read_labels
@@ -40,11 +40,15 @@ def check(name: str, data: Path, sample: int, told: Told = lambda done: None) ->
         found.add("declaration", line)
     if found.findings:
         return found
+    home = source_path(name).parent
     try:
-        (root,) = ensure([source], data, {source.id: source_path(name).parent}, OFFLINE)
+        (root,) = ensure([source], data, {source.id: home}, OFFLINE)
         found.folder = str(root)
         source = with_class_names(source, root, ontology())
         discovery = discover(source, root, lineage())
+    except DataMissing as error:
+        found.add("files", f"{error}{_where_else(found, data, home)}")
+        return found
     except MedcurateError as error:
         found.add("files", str(error))
         return found
@@ -63,6 +67,16 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
         return list(cases)
     places = np.linspace(0, len(cases) - 1, count).round().astype(int)
     return [cases[place] for place in dict.fromkeys(places.tolist())]
+
+
+def _where_else(found: Checked, data: Path, home: Path) -> str:
+    """The option that moves the folder, where it is only that of the source's own file."""
+    if found.folder != str(home):
+        return ""
+    return (
+        f" Files were looked for beside the source's own, as there is no folder {data / found.source}; "
+        f"name the folder above {found.source} with --data."
+    )
 
 
 def _pairs(source: Source, discovery: Discovery, found: Checked) -> None:
