@@ -149,6 +149,14 @@ def test_a_tool_that_is_not_there_is_said(
         Logs(tmp_path, (tool,), {})
 
 
+def test_the_user_is_told_four_digits_and_the_log_keeps_all(tmp_path: Path, capsys) -> None:
+    with Logs(tmp_path, (), {}) as logs:
+        logs.event("stopped", batches=1_234_567, loss=1.4923348426818848)
+    assert "stopped: batches 1234567, loss 1.492\n" in capsys.readouterr().err
+    (line,) = (tmp_path / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["loss"] == 1.4923348426818848
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(

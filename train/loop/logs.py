@@ -52,8 +52,8 @@ class Logs:
             self._stack.close()
 
     def event(self, event: str, **fields: Any) -> None:
-        """Tell one thing that happened, to the user and the log."""
-        emit(event, **fields)
+        """Tell one thing that happened, to the user with four digits of every number, and to the log with all."""
+        emit(event, **{name: _short(value) for name, value in fields.items()})
         self._line({"event": event, **fields})
 
     def figures(self, batches: int, figures: Mapping[str, float]) -> None:
@@ -75,6 +75,10 @@ class Logs:
             return opener(import_module(module), self._stack, run, facts)
         except ImportError as error:
             raise ConfigError(f'--log: "{tool}" is not installed: pip install {tool}') from error
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 @contextmanager
