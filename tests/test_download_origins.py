@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from download_kit import CONTENT, FAST, OTHER, fetch, lab, names, sha256
+from download_kit import CONTENT, FAST, OTHER, behind, fetch, lab, names, sha256
 from fault_server import OK, Fault, fault_server
 
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
@@ -127,6 +127,26 @@ def test_a_token_goes_to_its_own_host_only(tmp_path, server):
             assert b"".join(answer.chunks) == CONTENT[5:]
         assert server.objects["/a"].requests[0]["authorization"] == "Bearer secret"
         assert "authorization" not in served.requests[0]
+
+
+def test_a_password_in_an_address_is_sent_to_its_host_and_neither_recorded_nor_told(tmp_path, server):
+    with fault_server() as other:
+        secret = server.url.replace("//", "//us%40er:p%3Ass@")
+        first = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), OK])
+        gone = server.serve("/b.zip", b"", [Fault(status=302, location=f"{other.url}/b")])
+        elsewhere = other.serve("/b", b"", [Fault(status=401)])
+        fetch(tmp_path, behind(f"{secret}/a.zip")).check()
+        refused = error_of(tmp_path, behind(f"{secret}/b.zip", path="b.zip"), kind=NeedsRegistrationError)
+    assert {each["authorization"] for each in (*first.requests, *gone.requests)} == {"Basic dXNAZXI6cDpzcw=="}
+    assert "authorization" not in elsewhere.requests[0]
+    recorded = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
+    assert f"{server.url}/a.zip".encode() in recorded
+    assert b"p%3Ass" not in recorded
+    assert "p%3Ass" not in refused
+    declared = lab(behind(f"{secret}/a.zip")).files[0]
+    assert f"from: {server.url}/a.zip" in "\n".join(instructions.file_lines(declared, tmp_path))
+    with pytest.raises(ConfigError, match=r"^ftp://a\.org/x: only https"):
+        fetch(tmp_path, behind("ftp://us:p%3Ass@a.org/x"))
 
 
 # --- S3 --------------------------------------------------------------------------------------------

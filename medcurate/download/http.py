@@ -5,6 +5,7 @@ HTTP semantics: RFC 9110 (conditional ranges 13.1.5, Range 14.2, Content-Range 1
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import ssl
@@ -26,6 +27,7 @@ from medcurate.download.types import (
     Policy,
     RefusedError,
     TransientError,
+    without_secrets,
 )
 from medcurate.errors import ConfigError
 
@@ -50,12 +52,13 @@ def make_client(policy: Policy) -> httpx.Client:
 
 def check_url(url: str) -> None:
     """Raises ConfigError unless ``url`` is https, or http to this machine itself."""
+    shown = without_secrets(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigError(f"{url}: not a URL: {error}") from error
+        raise ConfigError(f"{shown}: not a URL: {error}") from error
     if not parsed.host or not _allowed(parsed, loopback=_is_loopback(parsed)):
-        raise ConfigError(f"{url}: only https:// and s3:// are downloaded from")
+        raise ConfigError(f"{shown}: only https:// and s3:// are downloaded from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,16 @@ class HttpFile:
             raise RefusedError("it answers with a web page instead of the file", login=True)
 
 
+def file_behind(client: httpx.Client, url: str, *, page: bool = False) -> HttpFile:
+    """The file behind ``url``, whose name and password, if it has any, become a header (RFC 7617)."""
+    parsed = httpx.URL(url)
+    headers = {}
+    if parsed.userinfo:
+        words = base64.b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
+        headers["Authorization"] = f"Basic {words}"
+    return HttpFile(client=client, url=without_secrets(url), headers=headers, page=page)
+
+
 def get_json(client: httpx.Client, url: str) -> Any:
     """What ``url`` answers as JSON, None for an empty body.
 
@@ -117,7 +130,7 @@ def get_json(client: httpx.Client, url: str) -> Any:
     """
     check_url(url)
     content = bytearray()
-    with HttpFile(client=client, url=url).open(0, None) as answer:
+    with file_behind(client, url).open(0, None) as answer:
         for chunk in answer.chunks:
             content += chunk
             if len(content) > _LIST_BYTES:

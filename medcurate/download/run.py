@@ -17,7 +17,7 @@ import httpx
 from medcurate.config.source import Source, SourceFile
 from medcurate.download.clients import arguments, client_of, run_client
 from medcurate.download.hosts import Hosts, StoppedError
-from medcurate.download.http import HttpFile, check_url, make_client
+from medcurate.download.http import check_url, file_behind, make_client
 from medcurate.download.hub import HubFile
 from medcurate.download.instructions import origin_text
 from medcurate.download.lockfile import LockFile
@@ -233,7 +233,7 @@ def _remotes(file: SourceFile, wanted: Wanted, crew: _Crew) -> list[Remote]:
 def _remote(url: str, wanted: Wanted, crew: _Crew) -> Remote:
     if url.startswith(S3):
         return ObjectFile(partial(s3_filesystem, crew.policy.connect_s, crew.policy.stall_s), url)
-    return HttpFile(client=crew.client, url=url, page=wanted.page)
+    return file_behind(crew.client, url, page=wanted.page)
 
 
 def _through_client(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener) -> Fetched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from medcurate.errors import MedcurateError
+
+_USER = re.compile(r"(?<=://)[^/?#]*@")
 
 
 class DownloadError(MedcurateError):
@@ -21,6 +24,11 @@ class SourceChangedError(DownloadError):
 
 class NeedsRegistrationError(DownloadError):
     """A server wants a person to log in or to agree first; the text says what to put where."""
+
+
+def without_secrets(url: str) -> str:
+    """``url`` without a name and a password before its host: what may be shown and recorded."""
+    return _USER.sub("", url)
 
 
 def raise_all(errors: Sequence[MedcurateError]) -> None:
