@@ -281,6 +281,17 @@ def test_parquet_needs_a_file_and_keeps_types(dataset, tmp_path):
     assert pq.read_table(out).equals(run(dataset, "FROM manifest"))
 
 
+def test_the_ending_says_the_format_and_an_unknown_one_is_refused(dataset, tmp_path):
+    words = ["query", str(dataset), "SELECT 1 AS a", "-o"]
+    result = cli.invoke(app, [*words, str(tmp_path / "rows.xlsx")])
+    assert isinstance(result.exception, ConfigError)
+    assert "end the name in .csv, .json, .parquet, or give --format" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+    assert cli.invoke(app, [*words, str(tmp_path / "rows.txt"), "--format", "csv"]).exit_code == 0
+    assert cli.invoke(app, [*words, str(tmp_path / "rows.JSON")]).exit_code == 0
+    assert json.loads((tmp_path / "rows.JSON").read_text()) == [{"a": 1}]
+
+
 def test_a_failed_query_leaves_no_file(dataset, tmp_path):
     out = tmp_path / "rows.csv"
     sql = "SELECT CASE WHEN i = 900000 THEN error('late') ELSE i END FROM range(1000000) t(i)"

@@ -144,7 +144,14 @@ def _check_picture(option: str, path: Path) -> None:
 
 
 def _format_of(out: Path | None) -> Format:
-    suffix = out.suffix.lstrip(".") if out else ""
-    if suffix in {Format.csv, Format.json, Format.parquet}:
+    """What the ending of ``out`` says. Raises ConfigError for one that says nothing, before anything is computed."""
+    suffix = out.suffix.lower().lstrip(".") if out else ""
+    files = (Format.csv, Format.json, Format.parquet)
+    if suffix in files:
         return Format(suffix)
+    if suffix:
+        known = ", ".join(f".{name}" for name in files)
+        raise ConfigError(
+            f"--out {out}: .{suffix} is no format of rows; end the name in {known}, or give --format"
+        )
     return Format.table if out is None and sys.stdout.isatty() else Format.csv
