@@ -109,6 +109,13 @@ def test_a_damaged_sample_is_named_and_nothing_is_written(dataset, tmp_path):
     assert not (tmp_path / "sheet.png").exists()
 
 
+def test_a_table_in_the_place_of_a_dataset_gives_one_line(dataset):
+    with pytest.raises(
+        ConfigError, match=r"manifest\.parquet: is a table, .* name the folder of the dataset$"
+    ):
+        sheet(dataset / "manifest.parquet")
+
+
 def test_a_remote_dataset_gives_the_same_sheet(dataset):
     with served(dataset) as server:
         assert sheet(server.url, count=4) == sheet(dataset, count=4)

@@ -332,6 +332,14 @@ def test_a_wrong_name_lists_the_known_ones(dataset):
         stats.compute(dataset, ["organs"])
 
 
+def test_a_query_without_rows_is_told_in_a_line_instead_of_an_empty_table():
+    query = stats.named_queries()["rejects"]
+    found = stats.Statistics("set", {}, [stats.Answer(query, ("reason", "stage", "refused"), [])], [])
+    console = Console(file=io.StringIO(), width=100)
+    rows.show_statistics(found, whole=False, console=console)
+    assert console.file.getvalue().splitlines()[2:] == ["Refused, by reason and stage: none"]
+
+
 def test_the_terminal_shows_thousands_and_says_what_it_leaves_out():
     query = replace(stats.named_queries()["modality"], name="mine")
     many = [{"modality": f"[b]{i}", "masks": 1_234_567 - i} for i in range(20)]

@@ -50,9 +50,14 @@ def sheet(dataset: str | Path, *, where: str = "", count: int = 24, columns: int
     """The contact sheet of up to ``count`` samples as PNG bytes; equal arguments give equal bytes.
 
     ``where``: SQL condition on the manifest; only masks that fulfil it are outlined. ``seed`` chooses other
-    samples. Raises ConfigError for a wrong condition or when nothing fulfils it, SampleError for a damaged
-    sample, StorageError when a shard cannot be read.
+    samples. Raises ConfigError for a table in a dataset's place, a wrong condition or when nothing fulfils it,
+    SampleError for a damaged sample, StorageError when a shard cannot be read.
     """
+    folder = locate(dataset)
+    if folder.url.endswith(".parquet"):
+        raise ConfigError(
+            f"{dataset}: is a table, and pictures are in shards; name the folder of the dataset"
+        )
     with connect(dataset) as connection:
         chosen = choose(connection, where, count, seed)
     if not chosen:
@@ -61,7 +66,7 @@ def sheet(dataset: str | Path, *, where: str = "", count: int = 24, columns: int
         )
     names = sorted({label for one in chosen for label in one.labels.values()})
     colours = dict(zip(names, label_colours(len(names)), strict=True))
-    tiles = [_tile(locate(dataset), one, colours) for one in chosen]
+    tiles = [_tile(folder, one, colours) for one in chosen]
     stream_out = io.BytesIO()
     _arranged(tiles, columns).save(stream_out, "PNG")
     return stream_out.getvalue()

@@ -86,9 +86,12 @@ def statistics_json(statistics: Statistics) -> str:
 
 
 def _print_answer(console: Console, answer: Answer, limit: int) -> None:
+    if not answer.rows:
+        console.print(Text.assemble((answer.query.title, "bold"), ": none"))
+        return
     rows = answer.rows[:limit]
     cells = [[readable(row[name]) for name in answer.columns] for row in rows]
-    numeric = [bool(rows) and isinstance(rows[0][name], int | float) for name in answer.columns]
+    numeric = [isinstance(rows[0][name], int | float) for name in answer.columns]
     table = _table([name.replace("_", " ") for name in answer.columns], cells, numeric)
     table.title = answer.query.title
     table.title_justify = "left"
