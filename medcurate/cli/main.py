@@ -74,6 +74,8 @@ def run() -> None:
     except OSError as error:
         typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:  # typer was still putting the command together: nothing had begun
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             typer.echo("interrupted; run the same command again to continue", err=True)
