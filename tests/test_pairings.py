@@ -371,6 +371,36 @@ def test_upper_for_lower_case_loses_no_file_in_silence(tmp_path):
     }
 
 
+def test_a_class_whose_mask_is_written_in_other_letters_is_told(tmp_path):
+    """The case would be built without the class, as if it had none of it."""
+    grow(
+        tmp_path,
+        "a/ct.nii",
+        "a/liver.nii",
+        "a/Spleen.nii",
+        "b/ct.nii",
+        "b/CT.nii",
+        "b/spleen.nii",
+        "b/Notes.txt",
+    )
+    found = shown(
+        find(
+            tmp_path,
+            "case-folder",
+            names=Names(labels=("liver", "spleen")),
+            image="ct.nii",
+            label="{label}.nii",
+        )
+    )
+    assert found.pop("a/Spleen.nii") == (
+        [],
+        [],
+        "its name differs from what is declared only in upper and lower case",
+    )
+    assert set(found) == {"a", "b"}
+    assert not any(problem for *_, problem in found.values())
+
+
 def test_fifos_are_never_offered_and_links_are(tmp_path):
     root, store = tmp_path / "root", tmp_path / "store"
     grow(store, "abc")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, Paths, judged
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, Paths, judged
 from medcurate.pairings.names import CHANNEL, LABEL, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
 from medcurate.pairings.tree import (
@@ -48,7 +48,11 @@ def check(options: Options, names: Names) -> None:
 
 
 def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
-    """The cases below ``root``, sorted by name. Raises ConfigError, DataMissing."""
+    """The cases below ``root``, sorted by name. Raises ConfigError, DataMissing.
+
+    A file that is neither image nor label only because letters have a case is a case with a problem, called by
+    its path: a class's mask that is passed over would be a class that the case does not show.
+    """
     try:
         check(options, names)
     except ValueError as error:
@@ -59,21 +63,26 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             f'{root}: no folder matches "{options.cases}". '
             "Put the files of the source there, or mend cases in its [[pairings]] options."
         )
-    found = []
+    found: list[Found] = []
     for folder in cases:
+        others: list[Path] = []
         files = Candidates(
-            images=_matches(root, folder.path, options.image, CHANNEL, names.channels),
-            labels=_matches(root, folder.path, options.label, LABEL, names.labels),
+            images=_matches(root, folder.path, options.image, CHANNEL, names.channels, others),
+            labels=_matches(root, folder.path, options.label, LABEL, names.labels, others),
         )
+        found += [Found(path.as_posix(), (), (), OTHER_CASE) for path in dict.fromkeys(others)]
         name = folder.name or folder.path.name
         found.append(judged(root, name, files, names, several_labels=options.several_labels))
     return iter(sorted(found, key=lambda entry: entry.name))
 
 
 def _matches(
-    root: Path, case: Path, template: str, placeholder: str, tokens: Sequence[str]
+    root: Path, case: Path, template: str, placeholder: str, tokens: Sequence[str], others: list[Path]
 ) -> dict[str, list[Paths]]:
-    """Files of ``case`` by token; tokens without a file are absent."""
+    """Files of ``case`` by token; tokens without a file are absent.
+
+    ``others`` is filled with those that only the case of their letters keeps apart from what is declared.
+    """
     template = template.replace(CASE, case.name)
     filled = (
         {token: template.replace(placeholder, token) for token in tokens}
@@ -81,13 +90,39 @@ def _matches(
         else {"": template}
     )
     listed: dict[str, list[_Listing]] = {}
+    declared: dict[str, list[str]] = {}
     found = {}
     for token, text in filled.items():
         parent, _, last = text.rstrip("/").rpartition("/")
         if parent not in listed:
             listed[parent] = _listings(root, case, parent)
+        declared.setdefault(parent, []).append(last)
         found[token] = _files(root, listed[parent], last, series=text.endswith("/"))
+    for parent, lasts in declared.items():
+        others += _other_case(listed[parent], lasts, series=template.endswith("/"))
     return {token: paths for token, paths in found.items() if paths}
+
+
+def _other_case(listings: Sequence[_Listing], lasts: Sequence[str], *, series: bool) -> Iterator[Path]:
+    """What the ``lasts`` would mean if letters had no case, but for twins of what they do mean."""
+    exact, lower = _Lasts(lasts), _Lasts([last.lower() for last in lasts])
+    for listing in listings:
+        offered = listing.below if series else listing.files
+        meant = {name.lower() for name in offered if exact.mean(name)}
+        for name in sorted(offered):
+            if lower.mean(name.lower()) and name.lower() not in meant:
+                yield listing.folder / name
+
+
+class _Lasts:
+    """Last parts of templates, of which a folder of one file a class has hundreds."""
+
+    def __init__(self, lasts: Sequence[str]) -> None:
+        self._names = frozenset(last for last in lasts if "*" not in last)
+        self._patterns = [wildcard_pattern(last) for last in lasts if "*" in last]
+
+    def mean(self, name: str) -> bool:
+        return name in self._names or any(pattern.fullmatch(name) for pattern in self._patterns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.errors import DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, judged
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
 from medcurate.pairings.names import Matcher, Rule
 from medcurate.pairings.tree import Folder, entries, files_below, folders, wildcard_count, wildcard_pattern
 
@@ -115,8 +115,7 @@ def _other_case(place: _Place, names: Sequence[str]) -> Iterator[Found]:
     matcher = Matcher(lower if names else ())
     for name in names:
         if matcher.match(name.lower()):
-            problem = "its name differs from what is declared only in upper and lower case"
-            yield Found((place.folder.path / name).as_posix(), (), (), problem)
+            yield Found((place.folder.path / name).as_posix(), (), (), OTHER_CASE)
 
 
 def _offered(root: Path, place: _Place) -> list[str]:

@@ -10,6 +10,7 @@ from medcurate.types import ImageFile, LabelFile
 from medcurate.zips import inside
 
 Paths = tuple[Path, ...]
+OTHER_CASE = "its name differs from what is declared only in upper and lower case"
 
 
 @dataclass(frozen=True, slots=True)
