@@ -105,6 +105,18 @@ def test_feta_names_give_back_their_entities(tmp_path_factory, scans):
     assert not any(entry.problem for entry in found)
 
 
+def test_bids_names_in_other_letters_are_told(tmp_path):
+    grow(tmp_path, "sub-1/sub-1_T2w.nii.gz", "sub-1/sub-1_dseg.nii.gz", "sub-1/sub-1_DSEG.nii.gz")
+    grow(tmp_path, "sub-2/sub-2_T2W.nii.gz", "sub-2/sub-2_dseg.NII.GZ", "sub-2/sub-2_T1w.nii.gz")
+    found = find(tmp_path, "bids-derivatives", labels=".", image_suffix="T2w", label_suffix="dseg")
+    other = "its name differs from what is declared only in upper and lower case"
+    assert [(entry.name, entry.problem) for entry in found] == [
+        ("sub-1", ""),
+        ("sub-2/sub-2_T2W.nii.gz", other),
+        ("sub-2/sub-2_dseg.NII.GZ", other),
+    ]
+
+
 def test_bids_sides_must_differ_and_exist(tmp_path):
     with pytest.raises(ValueError, match="told apart"):
         find(tmp_path, "bids-derivatives", labels=".", image_suffix="x", label_suffix="x")

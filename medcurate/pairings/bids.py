@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, judged
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
 from medcurate.pairings.names import CHANNEL, LABEL, Suffixes, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
 from medcurate.pairings.tree import files_below, folders
@@ -62,7 +62,11 @@ def check(options: Options, names: Names) -> None:
 
 
 def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
-    """The cases below ``root``, sorted by name. Raises ConfigError, DataMissing."""
+    """The cases below ``root``, sorted by name. Raises ConfigError, DataMissing.
+
+    A file that is neither image nor label only because letters have a case is a case with a problem, called by
+    its path, after the others.
+    """
     try:
         check(options, names)
     except ValueError as error:
@@ -70,14 +74,17 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     image = _Side(options, options.image_suffix, options.image_entities, CHANNEL, names.channels)
     label = _Side(options, options.label_suffix, options.label_entities, LABEL, names.labels)
     cases: dict[Key, Candidates] = {}
-    for key, token, path in _files(root, options.images, image, options):
+    others: list[Path] = []
+    for key, token, path in _files(root, options.images, image, options, others):
         cases.setdefault(key, Candidates()).images.setdefault(token, []).append((path,))
-    for key, token, path in _files(root, options.labels, label, options):
+    for key, token, path in _files(root, options.labels, label, options, others):
         cases.setdefault(key, Candidates()).labels.setdefault(token, []).append((path,))
     for key in sorted(cases):
         name = "_".join(f"{entity}-{value}" for entity, value in key)
         found = judged(root, name, cases[key], names, several_labels=False)
         yield replace(found, group=f"{SUBJECT}-{dict(key)[SUBJECT]}")
+    for path in sorted(set(others)):
+        yield Found(path.as_posix(), (), (), OTHER_CASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +127,45 @@ class _Side:
                 ), token
         return None
 
+    def resembles(self, file: _File) -> bool:
+        """Whether ``file``, whose name is in small letters, would match if letters had no case."""
+        return any(
+            file.suffix == suffix.lower()
+            and all(file.entities.get(name.lower()) == value.lower() for name, value in wanted.items())
+            for _, suffix, wanted in self._forms
+        )
 
-def _files(root: Path, template: str, side: _Side, options: Options) -> Iterator[tuple[Key, str, Path]]:
+
+def _files(
+    root: Path, template: str, side: _Side, options: Options, others: list[Path]
+) -> Iterator[tuple[Key, str, Path]]:
+    """Case, token and path of every file of ``side``.
+
+    ``others`` is filled with those that only the case of their letters keeps apart from that, but for twins of
+    files that it does not.
+    """
     subjects = folders(root, f"{template}/{SUBJECT}-*")
     if not subjects:
         raise DataMissing(
             f'{root}: no folder matches "{template}/{SUBJECT}-*". '
             "Put the files of the source there, or mend the folder in its [[pairings]] options."
         )
+    small = [extension.lower() for extension in options.extension]
+    rest, explained = [], set()
     for subject in subjects:
         for path in files_below(root, subject.path):
             file = _parsed(path.name, options.extension)
             hit = side.match(file) if file and SUBJECT in file.entities else None
             if hit:
+                explained.add(path.as_posix().lower())
                 yield *hit, path
+            else:
+                rest.append(path)
+    for path in rest:
+        file = _parsed(path.name.lower(), small)
+        meant = file and SUBJECT in file.entities and side.resembles(file)
+        if meant and path.as_posix().lower() not in explained:
+            others.append(path)
 
 
 def _parsed(name: str, extensions: Sequence[str]) -> _File | None:
