@@ -100,6 +100,29 @@ def test_unpaired_files_errata_without_case_and_counts_are_told(folder: Path) ->
     assert texts(found, "counts") == ["cases = 9 is declared, 3 were found"]
 
 
+def test_a_mask_in_other_letters_is_told_and_its_case_stays(tmp_path: Path) -> None:
+    (tmp_path / "lab-a" / "p1").mkdir(parents=True)
+    lab.write_source(tmp_path, "lab-a", cases=1)
+    for number, name in enumerate(("ct.nii.gz", "liver.nii.gz", "Spleen.nii.gz")):
+        image = np.full((4, 4, 4), min(number, 1), np.uint8)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "lab-a/p1" / name)
+    found = checked(
+        tmp_path,
+        pairings=[
+            {
+                "kind": "case-folder",
+                "options": {"cases": "p*", "image": "ct.nii.gz", "label": "{label}.nii.gz"},
+            }
+        ],
+        label={"reader": "nifti", "decoder": "mask-per-class"},
+        labels={"liver": "liver", "spleen": "spleen"},
+        case={"pattern": "(?P<case>p[0-9])", "identifiers": "keep"},
+    )
+    assert (found.discovered, found.usable, found.read) == (2, 1, 1)
+    (text,) = texts(found, "pairs")
+    assert text.startswith("p1/Spleen.nii.gz: UNPAIRED, its name differs")
+
+
 def test_an_erratum_is_no_finding_where_its_case_is_there(folder: Path) -> None:
     assert not checked(folder, errata=[{"case": "p1_scan", "reason": "bad"}]).findings
 

@@ -15,7 +15,7 @@ from medcurate.config.source import Source
 from medcurate.errors import ConfigError, DataMissing, Reason
 from medcurate.format.keys import pseudonym
 from medcurate.lineage import shared_patient
-from medcurate.pairings.found import Found
+from medcurate.pairings.found import OTHER_CASE, Found
 from medcurate.types import Case, Reject
 from medcurate.unpack.record import Refused
 from medcurate.zips import inside
@@ -102,7 +102,8 @@ def _ids(source: Source, tables: Tables, entry: Found) -> tuple[str, str]:
     """(case, patient): as the pattern reads them, else the table, else the layout, else the name itself."""
     match = re.search(source.case.pattern, entry.name) if source.case.pattern else None
     groups = {key: text for key, text in (match.groupdict() if match else {}).items() if text}
-    case = groups.get("case", entry.name)
+    # A file that was passed over beside a case is not that case, which would be refused as one of two.
+    case = entry.name if entry.problem == OTHER_CASE else groups.get("case", entry.name)
     return case, groups.get("group") or tables.patient(case) or entry.group or case
 
 
