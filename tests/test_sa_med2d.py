@@ -197,7 +197,7 @@ def test_classes_are_what_the_release_calls_them_and_the_rest_keeps_its_name(tmp
     }
     told = lab.command(folder / "recipe.toml", folder / "again")
     said = subprocess.run(told, capture_output=True, text=True, timeout=120).stderr
-    assert "classes: source all, named 5, unmapped 2, note lv, myo" in said
+    assert "classes: source all, named 5, unmapped 2, lv, myo" in said
 
 
 def test_classes_of_other_modalities_are_neither_told_nor_missed(tmp_path, capfd):
@@ -208,7 +208,7 @@ def test_classes_of_other_modalities_are_neither_told_nor_missed(tmp_path, capfd
     options = {"modalities": ["mr_cmr", "mr_t1"], "leave_out": ["ACDC/#3", "Brain_PTM"]}
     source(folder, "mr", options, {"whole_tumor": "brain-tumor"}, label=BY_NAME)
     checked = check_source(str(folder / "mr.toml"), folder, sample=0)
-    assert "classes: source mr, named 6, unmapped 3, note lv, myo, rv" in capfd.readouterr().err
+    assert "classes: source mr, named 6, unmapped 3, lv, myo, rv" in capfd.readouterr().err
     assert [finding.text for finding in checked.findings] == ["no case shows unmapped:lv"]
 
 
