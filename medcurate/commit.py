@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from medcurate.errors import DiskFull, OutputError
+from medcurate.errors import ConfigError, DiskFull, OutputError
 
 TEMP_PREFIX = ".tmp-"
 
@@ -103,6 +103,12 @@ def require_place(path: Path) -> None:
         raise OutputError(f"cannot write {path}: is a folder. Give the name of a file.")
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise output_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
+
+
+def require_picture_name(option: str, path: Path) -> None:
+    """Raise ConfigError for a name that other programs would take for another format than PNG: before the work, too."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{option} {path}: the picture is written as .png; end the name in .png")
 
 
 def _nearest(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcurate.commit import require_picture_name
 from medcurate.errors import ConfigError
 from medcurate.progress import configure
 
@@ -83,8 +84,8 @@ def evaluate(
         raise ConfigError(f"--tolerance {tolerance}: give a number of millimetres")
     if split not in {"train", "val", "test", "all"}:
         raise ConfigError(f'--split "{split}" is unknown; known: train, val, test, all')
-    if picture and picture.suffix.lower() != ".png":
-        raise ConfigError(f"--picture {picture}: the picture is written as .png")
+    if picture:
+        require_picture_name("--picture", picture)
     folder = out or Path("scores") / split
     found = run.evaluate(
         run.Options(

@@ -76,12 +76,12 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
 ) -> None:
     """Count what a dataset holds: modalities, organs, sizes, sources, splits, licences, refusals."""
-    from medcurate.commit import committed
+    from medcurate.commit import committed, require_picture_name
     from medcurate.explore import rows
     from medcurate.explore.stats import compute
 
     if png:
-        _check_picture("--png", png)
+        require_picture_name("--png", png)
     found = compute(dataset, name or ())
     if html or png:
         from medcurate.explore import page
@@ -127,20 +127,14 @@ def preview(
     seed: Annotated[int, typer.Option(help="Another seed shows other samples.")] = 0,
 ) -> None:
     """Draw a contact sheet: samples of every modality and organ with their masks outlined."""
-    from medcurate.commit import committed
+    from medcurate.commit import committed, require_picture_name
     from medcurate.explore.preview import sheet
 
-    _check_picture("--out", out)
+    require_picture_name("--out", out)
     picture = sheet(dataset, where=where, count=count, columns=columns, seed=seed)
     with committed(out) as stream:
         stream.write(picture)
     typer.echo(f"written: {out}", err=True)
-
-
-def _check_picture(option: str, path: Path) -> None:
-    """Refuse a name that other programs would take for another format, before anything is computed."""
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"{option} {path}: pictures are written as PNG; end the name in .png")
 
 
 def _format_of(out: Path | None) -> Format:

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from medcurate.commit import committed, committed_path, require_place
+from medcurate.commit import committed, committed_path, require_picture_name, require_place
 from medcurate.errors import ConfigError
 from medcurate.format import png
 from medcurate.inspection.survey import READER_OF, extension
@@ -36,8 +36,8 @@ def check_names(image: Path, out: Path, overlay: Path | None, subject: Subject) 
     endings = (".png",) if subject.axis is None else NIFTI
     if not out.name.lower().endswith(endings):
         raise ConfigError(f"{out}: the mask of this input is written as {' or '.join(endings)}")
-    if overlay and overlay.suffix.lower() != ".png":
-        raise ConfigError(f"--overlay {overlay}: the picture is written as .png")
+    if overlay:
+        require_picture_name("--overlay", overlay)
     if overlay and overlay.resolve() == out.resolve():
         raise ConfigError(f"--overlay {overlay}: is where the mask is written; give another name.")
     for path in (out, overlay):
