@@ -250,6 +250,19 @@ def test_nothing_between_the_bounds_is_refused(values, word):
         bounds(np.array([values], np.int16), 1.0, 0.0, Clip(rule="clip", low=-500, high=1000))
 
 
+@pytest.mark.parametrize("slope", [1.0, -2.0])
+def test_one_voxel_of_a_large_volume_makes_it_readable_and_its_want_is_seen(slope):
+    rule = Clip(rule="clip", low=-500, high=1000)
+    voxels = np.full((64, 48, 80), 40 if slope > 0 else -20, np.int16)
+    with pytest.raises(CaseRejected, match="all voxels are equal"):
+        bounds(voxels, slope, 0.0, rule)
+    voxels[63, 47, 79] = 0
+    assert bounds(voxels, slope, 0.0, rule) == (-500, 1000)
+    above = (voxels * slope + 1000) * np.sign(slope)  # as stored, everything lies above the window
+    with pytest.raises(CaseRejected, match="below the upper bound"):
+        bounds(above.astype(np.int16), np.sign(slope), 0.0, rule)
+
+
 def test_scaled_gives_grey_and_its_bounds():
     volume = Volume(voxels=np.array([[[-1000, 0, 1000]]], np.int16), affine=np.eye(4))
     result = scaled(volume, Clip(rule="clip", low=-500, high=1000))

@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from medcurate.config.recipe import Clip, Intensity, MinMax, Percentiles, Rgb, Window
+from medcurate.config.recipe import Clip, Intensity, Percentiles, Rgb, Window
 from medcurate.errors import CaseRejected, ConfigError, Reason
 from medcurate.stages.voxels import Distribution, paired_blocks
 from medcurate.types import Array, Volume
 
 _FALLBACK = "default"
+_SAMPLES_A_SIDE = 16  # voxels along an axis: a fraction of a millisecond, where all of them take one or more
 _CACHED_VOXELS = 1 << 14  # float64 temporaries of this many voxels stay in the second-level cache
 # OpenCV looks up 16-bit indices since version 5; numpy gives the same bytes in seven times the time.
 _CV_LOOKS_UP_16_BIT = int(cv2.__version__.split(".")[0]) >= 5
@@ -79,17 +80,15 @@ def bounds(volume_voxels: Array, slope: float, intercept: float, rule: Intensity
     if isinstance(rule, Rgb):
         _require_picture(volume_voxels, slope, intercept)
         return 0.0, 255.0
+    given = _given_bounds(rule)
+    if given and _samples_show_contrast(volume_voxels, slope, intercept, *given):
+        return given
     stored = Distribution(volume_voxels, counted=isinstance(rule, Percentiles))
     least, most = _physical_extremes(stored, slope, intercept)
-    match rule:
-        case Clip():
-            low, high = rule.low, rule.high
-        case Window():
-            low, high = rule.level - rule.width / 2, rule.level + rule.width / 2
-        case Percentiles():
-            low, high = _percentiles(stored, volume_voxels.size, slope, intercept, rule)
-        case MinMax():
-            low, high = least, most
+    if isinstance(rule, Percentiles):
+        low, high = _percentiles(stored, volume_voxels.size, slope, intercept, rule)
+    else:
+        low, high = given or (least, most)
     _require_contrast(least, most, low, high)
     return low, high
 
@@ -133,6 +132,35 @@ def _grey(values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArr
     values /= high - low
     values += 0.5
     return values.astype(np.uint8)
+
+
+def _given_bounds(rule: Intensity) -> tuple[float, float] | None:
+    """The bounds that a rule states itself; None where it takes them from the voxels."""
+    match rule:
+        case Clip():
+            return rule.low, rule.high
+        case Window():
+            return rule.level - rule.width / 2, rule.level + rule.width / 2
+        case _:
+            return None
+
+
+def _samples_show_contrast(voxels: Array, slope: float, intercept: float, low: float, high: float) -> bool:
+    """Whether a few voxels prove what all of them have to, so that the others need not be looked at.
+
+    Of short integers only: any of them is finite, and so are all physical values where those of the type's ends are.
+    """
+    if voxels.dtype.kind not in "ui" or voxels.dtype.itemsize > 2 or not voxels.size:
+        return False
+    ends = np.iinfo(voxels.dtype)
+    if not all(math.isfinite(end * slope + intercept) for end in (ends.min, ends.max)):
+        return False
+    every = (slice(None, None, -(-side // _SAMPLES_A_SIDE)) for side in voxels.shape)
+    few = _physical(voxels[tuple(every)], slope, intercept)
+    least, most = few.min(), few.max()
+    return bool(
+        least < most and low < most and least < high and low < high and math.isfinite(255 * (high - low))
+    )
 
 
 def _look_up(indices: Array, table: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> None:
