@@ -341,12 +341,12 @@ def test_the_spacing_in_the_json_keeps_the_field_of_view():
 
 
 def parts_of(source: Path, folder: Path) -> PackInput:
-    """The dataset's rows as a build's parts: several tables, no split, groups still to be assigned."""
+    """The dataset's rows as a build's parts: several tables, no split, each case its own group."""
     folder.mkdir()
     rows = pq.read_table(source / "manifest.parquet")
-    for name in ("split", "group"):
+    for name, values in (("split", pa.array([""] * rows.num_rows)), ("group", rows["case"])):
         at = rows.column_names.index(name)
-        rows = rows.set_column(at, name, pa.array([""] * rows.num_rows).cast(rows.schema.field(name).type))
+        rows = rows.set_column(at, name, values.cast(rows.schema.field(name).type))
     paths = []
     for number in range(3):
         chosen = pc.equal(pc.bit_wise_and(rows["slice_index"], 3), number)
@@ -361,9 +361,9 @@ def test_assignments_decide_split_and_group_without_touching_samples(source, tmp
     inputs = parts_of(source, tmp_path / "parts")
     cases = sorted({row["case"] for row in manifest(source)})
     splits = {case: ("val", "train")[number % 2] for number, case in enumerate(cases)}
+    (ledgered,) = pq.read_table(source / "rejects.parquet").to_pylist()
     assignments = pa.table({
-        "source": ["demo"] * (len(cases) + 1),
-        "case": [*cases, "case999"],
+        "own": [*cases, ledgered["group"]],
         "group": [f"patient{n // 2}" for n in range(len(cases))] + ["refused"],
         "split": [*splits.values(), ""],
     })

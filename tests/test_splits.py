@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import build, lab
+from lab import build, lab, volume, write_pair
 
 from medcurate.build.splits import assign, joined_groups, split_by_hash
 from medcurate.config.recipe import SplitRule
@@ -100,6 +101,30 @@ def test_a_duplicate_takes_the_name_of_the_earlier_source() -> None:
     result = assign(sources, RULE)
     assert [a.group for a in result] == ["z:9", "a:2", "z:9"]
     assert joined_groups(result, sources) == 1
+
+
+def test_ledger_and_manifest_name_a_joined_patient_alike(tmp_path) -> None:
+    """Beside a scan that another source has too: one without a label, one that cannot be read."""
+    recipe = lab(tmp_path, sources=2, cases=1)
+    write_pair(tmp_path / "lab-b", "p0_scan", *volume(0))  # lab-a's p0
+    for name in ("p0_unpaired", "p0_damaged", "p7_damaged"):
+        write_pair(tmp_path / "lab-b", name, *volume(9))
+    (tmp_path / "lab-b/seg/p0_unpaired.nii.gz").unlink()
+    for name in ("p0_damaged", "p7_damaged"):
+        (tmp_path / f"lab-b/img/{name}.nii.gz").write_bytes(b"no gzip")
+    build(recipe, tmp_path / "out", "--engine", "serial", code=3)
+    groups = {
+        (row["source"], row["case"]): row["group"]
+        for table in ("manifest", "rejects")
+        for row in pq.read_table(tmp_path / f"out/{table}.parquet").to_pylist()
+    }
+    assert groups == {
+        ("lab-a", "p0_scan"): "lab-a:p0",
+        ("lab-b", "p0_scan"): "lab-a:p0",
+        ("lab-b", "p0_unpaired"): "lab-a:p0",
+        ("lab-b", "p0_damaged"): "lab-a:p0",
+        ("lab-b", "p7_damaged"): "lab-b:p7",
+    }
 
 
 def test_a_build_says_which_wanted_splits_got_no_patient(tmp_path) -> None:

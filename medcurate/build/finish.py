@@ -133,8 +133,11 @@ def _write_assignments(path: Path, assignments: Sequence[Assignment]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("source", "case", "group", "split")
-    columns = {name: pa.array([getattr(entry, name) for entry in assignments], pa.string()) for name in names}
+    rows = sorted({(entry.own, entry.group, entry.split) for entry in assignments})
+    columns = {
+        name: pa.array([row[at] for row in rows], pa.string())
+        for at, name in enumerate(("own", "group", "split"))
+    }
     with committed(path) as stream:
         pq.write_table(pa.table(columns), stream)
     return path

@@ -20,10 +20,11 @@ _PRECEDENCE = ("test", "val", "train")
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Where a case goes. ``group`` is the canonical name of its patient."""
+    """Where a case goes. ``own``: its patient's name in its part; ``group``: the name among all sources."""
 
     source: str
     case: str
+    own: str
     group: str
     split: str
 
@@ -37,7 +38,9 @@ def assign(sources: Sequence[tuple[str, Sequence[CaseFacts]]], rule: SplitRule) 
             if rule.official and fact.split:
                 official.setdefault(leaders[fact.group], set()).add(fact.split)
     assignments = [
-        Assignment(source, fact.case, leaders[fact.group], _split(leaders[fact.group], official, rule))
+        Assignment(
+            source, fact.case, fact.group, leaders[fact.group], _split(leaders[fact.group], official, rule)
+        )
         for source, facts in sources
         for fact in facts
     ]

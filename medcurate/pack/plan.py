@@ -33,7 +33,7 @@ _PLAN_FILE = "plan.parquet"
 _PLAN_RECORD = "plan.json"
 _SCANNED = ("key", "shard", "offset", "split", "size", "height", "width")
 _BATCH_ROWS = 131_072
-_ASSIGNED = tuple(Column(name, "string", "") for name in ("source", "case", "group", "split"))
+_ASSIGNED = tuple(Column(name, "string", "") for name in ("own", "group", "split"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def make_plan(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: P
 
 
 def assigned(inputs: PackInput, tables: Sequence[Path], columns: Sequence[Column]) -> str:
-    """A query for the rows of ``tables`` with the group and split that the assignments give to their case."""
+    """A query for the rows of ``tables`` with the group and split that the assignments give to their patient."""
     rows = from_parquet(tables, columns)
     if inputs.assignments is None:
         return rows
@@ -94,10 +94,7 @@ def assigned(inputs: PackInput, tables: Sequence[Path], columns: Sequence[Column
         for column in columns
     )
     assignments = from_parquet([inputs.assignments], _ASSIGNED)
-    return (
-        f"(SELECT {replaced} FROM {rows} r LEFT JOIN {assignments} a "
-        'ON a."source" = r."source" AND a."case" = r."case")'
-    )
+    return f'(SELECT {replaced} FROM {rows} r LEFT JOIN {assignments} a ON a."own" = r."group")'
 
 
 def _digest(inputs: PackInput, rules: PackRules) -> str:

@@ -18,8 +18,9 @@ class PackInput:
     """Samples in tars, and the tables that describe them.
 
     ``manifests``, ``rejects``: Parquet files with the contract's columns; the ``shard`` column is relative
-    to ``root``. ``assignments``: Parquet with the columns source, case, group, split, which replace the
-    rows' own group and split (a build's parts carry an empty split); cases it does not name keep theirs.
+    to ``root``. ``assignments``: Parquet with the columns own, group, split: rows of the group ``own`` get this
+    group and split (a build's parts carry an empty split). Groups that it does not name keep theirs; refused cases
+    of the others are called as their patient is.
     """
 
     root: Path
