@@ -265,6 +265,17 @@ def test_drawing_with_replacement_must_say_that_masks_repeat() -> None:
         check_model({"masks": "with-replacement"}, DataTable, "data")
 
 
+def test_a_temper_that_weighs_nothing_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL + "[data]\nweights = { temper = 0.5 }")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: data.weights: temper = 0.5 weighs groups")
+    assert 'by = ["modality"]' in told
+    assert check_model({"temper": 1.0}, Weights, "weights").by == ()
+    assert check_model({"by": ["organ"], "temper": 0.5}, Weights, "weights").temper == 0.5
+
+
 # --- docs/train.md ---------------------------------------------------------------------------------
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")

@@ -18,6 +18,15 @@ class Weights(Strict):
     by: tuple[Literal["source", "modality", "organ"], ...] = ()
     temper: Annotated[float, Field(ge=0, le=1)] = 1.0
 
+    @model_validator(mode="after")
+    def _tempers_groups(self) -> Weights:
+        if self.temper != 1 and not self.by:
+            raise ValueError(
+                f"temper = {self.temper:g} weighs groups, and `by` names none; add a column that makes them, such as "
+                'by = ["modality"], or leave temper out'
+            )
+        return self
+
 
 class DataTable(Strict):
     """``[data]``. ``where``: SQL on the manifest's columns. ``fit``: how an image fills the model's square.
