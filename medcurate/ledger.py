@@ -12,6 +12,10 @@ from medcurate.types import Reject
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# SQL: as what a row of the ledger counts in the counting law.
+LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) THEN 'slices'
+            WHEN stage IN ('mask', 'pack') THEN 'masks' ELSE 'cases' END"""
+
 _LEDGER_MEASURES = ("area_px", "area_mm2", "area_fraction", "x0", "y0", "x1", "y1", "measure", "bound")
 _LEDGER_INTEGERS = {"area_px", "x0", "y0", "x1", "y1"}
 

@@ -10,6 +10,7 @@ import build_kit
 import kit
 import lab
 import pack_kit
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -100,7 +101,7 @@ def built(folder: Path) -> Path:
         )
         body, _, more = pairings.rpartition(f'access = "{access}"')
         path.write_text(f'access = "{access}"\n{head}[[pairings]]{body}{more}')
-    recipe = lab.write_recipe(folder, "open-set", "closed-set")
+    recipe = lab.write_recipe(folder, "open-set", "closed-set", pixels=40)  # some masks are refused
     refused = lab.build(recipe, folder / "out", code=1)
     assert "closed-set: LicenseRef-DUA, access by agreement" in refused.stderr
     lab.build(recipe, folder / "out", "--accept-licence", "closed-set")
@@ -228,6 +229,39 @@ def test_a_packed_dataset_becomes_one_to_publish(dataset: Path, tmp_path: Path) 
     publish(dataset, out, where="source = 'open-set'")
     assert {"LICENCES.md", "CITATIONS.md"} <= set(read_record(out).files)
     assert not verify_dataset(out, engine=pack_kit.inline).count
+
+
+def test_nothing_of_a_source_that_is_left_out_is_passed_on(dataset: Path, tmp_path: Path) -> None:
+    """Its ledger rows count as not selected then; without a selection the ledger stays whole."""
+    out, whole = tmp_path / "out", pack_kit.pack(dataset, tmp_path / "whole")
+    assert ledger_sources(dataset) == ledger_sources(whole) == {"closed-set", "open-set"}
+    publish(dataset, out, where="source = 'open-set'")
+    assert ledger_sources(out) == set(read_record(out).sources) == {"open-set"}
+    assert not verify_dataset(out, engine=pack_kit.inline).count
+    assert not verify_dataset(whole, engine=pack_kit.inline).count
+    for kind, before in read_record(dataset).counts.items():
+        after = read_record(out).counts[kind]
+        assert after["discovered"] == before["discovered"]
+        assert after["written"] + after["rejected"] + after["not_selected"] == before["discovered"]
+
+
+def test_a_source_of_which_all_was_refused_is_asked_for_its_licence_too(
+    dataset: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(dataset.parent, tmp_path / "lab", ignore=shutil.ignore_patterns("out*"))
+    for label in (folder / "closed-set/seg").iterdir():
+        label.unlink()
+    lab.build(folder / "lab-recipe.toml", tmp_path / "in", code=3)
+    assert set(build_kit.Dataset(tmp_path / "in").rows["source"].to_pylist()) == {"open-set"}
+    with pytest.raises(ConfigError, match="closed-set: LicenseRef-DUA; passing copies on: no"):
+        publish(tmp_path / "in", tmp_path / "out")
+    again = pack_kit.pack(tmp_path / "in", tmp_path / "again")
+    with pytest.raises(ConfigError, match="closed-set: LicenseRef-DUA; passing copies on: no"):
+        publish(again, tmp_path / "out")
+
+
+def ledger_sources(dataset: Path) -> set[str]:
+    return set(pq.read_table(dataset / "rejects.parquet")["source"].to_pylist())
 
 
 def publish(dataset: Path, out: Path, **rules: str) -> None:

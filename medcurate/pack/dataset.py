@@ -19,7 +19,7 @@ from medcurate.condition import check_condition, running
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
-from medcurate.format.columns import MANIFEST
+from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import DatasetRecord, read_record
 from medcurate.lock import locked
 from medcurate.pack.database import database, from_parquet
@@ -82,10 +82,17 @@ def pack_dataset(
 
 
 def _sources_of(inputs: PackInput, where: str, work: Path) -> list[str]:
-    """The sources of the rows that fit ``where``. Raises ConfigError for a condition that cannot be run."""
-    rows = f"{from_parquet(inputs.manifests, MANIFEST)} manifest"
-    query = f"SELECT DISTINCT source FROM {rows} WHERE (\n{where or 'true'}\n) ORDER BY source"
-    with database(work, inputs.manifests) as connection, running(where):
+    """The sources of the rows that fit ``where``, without one those of the ledger too.
+
+    Raises ConfigError for a condition that cannot be run.
+    """
+    query = f"SELECT source FROM {from_parquet(inputs.manifests, MANIFEST)} manifest"
+    if where:
+        query += f" WHERE (\n{where}\n)"
+    else:
+        query += f" UNION ALL SELECT source FROM {from_parquet(inputs.rejects, REJECTS)}"
+    query = f"SELECT DISTINCT source FROM ({query}) ORDER BY source"
+    with database(work, (*inputs.manifests, *inputs.rejects)) as connection, running(where):
         return [source for (source,) in connection.execute(query).fetchall()]
 
 
@@ -115,14 +122,21 @@ def _version(package: str) -> str:
 
 
 def _record(given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result: PackResult) -> DatasetRecord:
-    used = pc.unique(pq.read_table(out / MANIFEST_FILE, columns=["source"])["source"].cast("string"))
+    used = {name for table in (MANIFEST_FILE, REJECTS_FILE) for name in _sources_in(out / table)}
     return DatasetRecord(
         name=given.name,
         made_by=made_by,
-        sources={name: _facts(given.sources[name]) for name in sorted(used.to_pylist())},
+        sources={name: _facts(given.sources[name]) for name in sorted(used & given.sources.keys())},
         counts=_counts(given.counts, result),
         files=result.files,
     )
+
+
+def _sources_in(table: Path) -> list[str]:
+    names: list[str] = pc.unique(
+        pq.read_table(table, columns=["source"])["source"].cast("string")
+    ).to_pylist()
+    return names
 
 
 def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,12 +148,12 @@ def _counts(given: Mapping[str, Mapping[str, int]], result: PackResult) -> dict[
     """Counting law: what the input had written and rejected is written, rejected or not selected."""
     counts = {}
     for kind, before in given.items():
-        added = result.rejects_added.get(kind, 0)
-        written = result.written[kind]
+        discovered = before["written"] + before["rejected"]
+        written, rejected = result.written[kind], result.rejected[kind]
         counts[kind] = {
-            "discovered": before["written"] + before["rejected"],
+            "discovered": discovered,
             "written": written,
-            "rejected": before["rejected"] + added,
-            "not_selected": before["written"] - written - added,
+            "rejected": rejected,
+            "not_selected": discovered - written - rejected,
         }
     return counts

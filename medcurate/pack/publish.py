@@ -43,9 +43,9 @@ def licence_condition(sources: Sources, use: str) -> str:
 
 def check_publishable(sources: Sources, used: Collection[str]) -> None:
     """Raise ConfigError unless everything of the sources ``used`` may be passed on."""
-    closed = {name: _answer(sources[name], "redistribute") for name in sorted(used)}
+    closed = {name: _answer(sources.get(name, {}), "redistribute") for name in sorted(used)}
     lines = [
-        _stated(name, sources[name], _WORDS["redistribute"], answer)
+        _stated(name, sources.get(name, {}), _WORDS["redistribute"], answer)
         for name, answer in closed.items()
         if answer != "yes"
     ]

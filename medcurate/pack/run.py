@@ -16,7 +16,7 @@ from medcurate.format.record import FileRecord, read_record
 from medcurate.pack.database import database
 from medcurate.pack.plan import Plan, make_plan
 from medcurate.pack.shard import ShardJob, pack_shard, stands
-from medcurate.pack.tables import count_rejects_added, count_written, write_tables
+from medcurate.pack.tables import count_rejected, count_rejects_added, count_written, write_tables
 from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 
 _WORK = "pack"  # inside the output's work folder
@@ -58,8 +58,13 @@ def write_shards(
         files, made = _run(jobs, engine, workers, progress)
         made += write_tables(connection, inputs, out, folder, jobs, standing)
         files |= {name: _facts(out / name) for name in (MANIFEST_FILE, REJECTS_FILE)}
-        written = count_written(connection, out)
-        return PackResult(files, written, count_rejects_added(connection, inputs, out), tuple(made))
+        return PackResult(
+            files=files,
+            written=count_written(connection, out),
+            rejected=count_rejected(connection, out),
+            rejects_added=count_rejects_added(connection, inputs, out, jobs),
+            made=tuple(made),
+        )
 
 
 def _tables(inputs: PackInput, out: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from medcurate.format import MANIFEST_FILE, REJECTS_FILE
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.tables import write_table
+from medcurate.ledger import LEVEL
 from medcurate.pack.database import from_parquet, names, save
 from medcurate.pack.plan import assigned
 from medcurate.pack.shard import ShardJob
@@ -44,12 +45,20 @@ def _sorted_rejects(
     connection: duckdb.DuckDBPyConnection, inputs: PackInput, folder: Path, jobs: Sequence[ShardJob]
 ) -> Iterator[pa.Table]:
     own = [job.rejects_path for job in jobs if job.rejects_path.is_file()]
-    given = assigned(inputs, inputs.rejects, REJECTS)
-    query = f"SELECT * FROM {given} UNION ALL SELECT * FROM {from_parquet(own, REJECTS)}"
+    query = f"SELECT * FROM {_given(inputs, jobs)} UNION ALL SELECT * FROM {from_parquet(own, REJECTS)}"
     path = folder / _LEDGER
     save(connection, f"SELECT * FROM ({query}) ORDER BY {names(REJECTS)}", path)
     for batch in pq.ParquetFile(path).iter_batches():
         yield pa.Table.from_batches([batch])
+
+
+def _given(inputs: PackInput, jobs: Sequence[ShardJob]) -> str:
+    """A query for the input's ledger: of a selection, the rows of those sources alone that something was chosen of."""
+    rows = assigned(inputs, inputs.rejects, REJECTS)
+    if not any(job.filtered for job in jobs):
+        return rows
+    chosen = f"SELECT source FROM {from_parquet([job.plan for job in jobs[:1]], MANIFEST)}"
+    return f"(SELECT * FROM {rows} given WHERE source IN ({chosen}))"
 
 
 def count_written(connection: duckdb.DuckDBPyConnection, out: Path) -> dict[str, int]:
@@ -60,15 +69,19 @@ def count_written(connection: duckdb.DuckDBPyConnection, out: Path) -> dict[str,
     return dict(zip(("cases", "slices", "masks"), connection.execute(query).fetchall()[0], strict=True))
 
 
+def count_rejected(connection: duckdb.DuckDBPyConnection, out: Path) -> dict[str, int]:
+    """Cases, slices and masks of the ledger."""
+    return _levels(connection, from_parquet([out / REJECTS_FILE], REJECTS))
+
+
 def count_rejects_added(
-    connection: duckdb.DuckDBPyConnection, inputs: PackInput, out: Path
+    connection: duckdb.DuckDBPyConnection, inputs: PackInput, out: Path, jobs: Sequence[ShardJob]
 ) -> dict[str, int]:
-    """Slices and masks that pack refused: what its stage has in the new ledger beyond the given ones."""
-    counts = []
-    for paths in ([out / REJECTS_FILE], inputs.rejects):
-        query = (
-            "SELECT count(*) FILTER (instance IS NULL), count(*) FILTER (instance IS NOT NULL) "
-            f"FROM {from_parquet(paths, REJECTS)} WHERE stage = 'pack'"
-        )
-        counts.append(connection.execute(query).fetchall()[0])
-    return {"slices": counts[0][0] - counts[1][0], "masks": counts[0][1] - counts[1][1]}
+    """Cases, slices and masks that pack itself refused: what the ledger has beyond what is kept of the given one."""
+    kept = _levels(connection, _given(inputs, jobs))
+    return {level: count - kept[level] for level, count in count_rejected(connection, out).items()}
+
+
+def _levels(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, int]:
+    found = dict(connection.execute(f"SELECT {LEVEL}, count(*) FROM {rows} GROUP BY ALL").fetchall())
+    return {level: found.get(level, 0) for level in ("cases", "slices", "masks")}

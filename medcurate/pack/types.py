@@ -53,12 +53,13 @@ class PackResult:
     """What stands in the output.
 
     ``files``: size and SHA-256 by path relative to the output. ``written``: cases, slices and masks of the
-    manifest. ``rejects_added``: slices and masks that pack itself refused. ``made``: files that this run
-    wrote; the others stood already.
+    manifest, ``rejected`` those of the ledger, ``rejects_added`` those that pack itself refused. ``made``:
+    files that this run wrote; the others stood already.
     """
 
     files: Mapping[str, FileRecord]
     written: Mapping[str, int]
+    rejected: Mapping[str, int]
     rejects_added: Mapping[str, int]
     made: tuple[str, ...]
 

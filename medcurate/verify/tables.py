@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SPLITS
 from medcurate.format.columns import MANIFEST, REJECTS, Column, schema
 from medcurate.format.record import DatasetRecord
+from medcurate.ledger import LEVEL
 
 _MEMORY_LIMIT = "512MB"
 _SHOWN_PER_RULE = 20
@@ -58,9 +59,6 @@ _RULES = (
 )
 _ANSWERS = {"yes": True, "no": False}  # to commercial use, as the manifest has them; null for others
 
-_LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) THEN 'slices'
-            WHEN stage IN ('mask', 'pack') THEN 'masks' ELSE 'cases' END"""
-
 
 def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
     """Rules across all rows, and agreement with the record's shards, sources and counts."""
@@ -82,7 +80,7 @@ def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
 def rejects_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
     """Agreement of the ledger with the record's counts."""
     with _database(folder / REJECTS_FILE, REJECTS, "rejects") as connection:
-        rows = connection.execute(f"SELECT {_LEVEL}, count(*) FROM rejects GROUP BY ALL").fetchall()
+        rows = connection.execute(f"SELECT {LEVEL}, count(*) FROM rejects GROUP BY ALL").fetchall()
         yield from _count_problems(
             record, "rejected", {kind: dict(rows).get(kind, 0) for kind in ("cases", "slices", "masks")}
         )
