@@ -24,7 +24,7 @@ from medcurate.storage import Location, StorageError, locate
 from medcurate.tables import check_model
 from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.embed import write
-from medcurate.train.embed.__main__ import embed
+from medcurate.train.embed.command import embed
 from medcurate.train.embed.store import SCHEMA, EmbeddingStore, default_folder, identity_of
 from medcurate.train.embed.write import Embedding, Share
 from medcurate.train.geometry import PADDING, frame_of, place_image

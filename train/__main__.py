@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 
-import typer
-
-from medcurate.errors import MedcurateError
-from medcurate.train.command import train
-from medcurate.train.launch import begin
+from medcurate.train.entry import ended_by_interrupt
 
 
 def main() -> None:
     """Entry point. A user's mistake is one paragraph and no traceback."""
+    with ended_by_interrupt():  # until the run notes signals by itself: before, there is nothing to save
+        _main()
+
+
+def _main() -> None:
+    import typer
+
+    from medcurate.errors import MedcurateError
+    from medcurate.train.command import train
+    from medcurate.train.launch import begin
+
     begin()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(train)

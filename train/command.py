@@ -12,7 +12,8 @@ import typer
 
 from medcurate.errors import ConfigError
 from medcurate.progress import configure
-from medcurate.train.launch import BY_SIGNAL, end, said_once
+from medcurate.train.launch import BY_SIGNAL, end, launched_here, said_once
+from medcurate.train.place import own_place
 
 if TYPE_CHECKING:
     from medcurate.train.config.recipe import TrainRecipe
@@ -70,9 +71,9 @@ def train(
     Exit codes: 0 done, 1 error, 2 usage, 4 an error that comes again until something is changed, 128 + number of the
     signal that stopped it after a checkpoint, 137 killed without one.
     """
-    if processes > 1 and "WORLD_SIZE" not in os.environ and not replay:
-        _become_torchrun(processes, restarts)
     with said_once():
+        if processes > 1 and not replay and not launched_here():
+            _become_torchrun(processes, restarts)
         configure(log_format)
         chosen = _recipe(recipe, checkpoint)
         _require_packages()
@@ -100,7 +101,7 @@ def _train(recipe: TrainRecipe, options: Options) -> None:
     end(code)
     if code:
         raise typer.Exit(code)
-    if os.environ.get("RANK", "0") == "0":
+    if own_place().rank == 0:
         typer.echo(
             f"{outcome.checkpoint}: after {outcome.batches:,} batches, loss {outcome.loss:.4f}\n"
             f"next: medcurate evaluate {options.data} --checkpoint {outcome.checkpoint}"
@@ -157,7 +158,16 @@ def _resume(text: str) -> Literal["auto", "never"]:
 
 
 def _become_torchrun(processes: int, restarts: int) -> NoReturn:
-    """Go on as torchrun running this very command, so that signals reach it, which hands them on."""
+    """Go on as torchrun running this very command, so that signals reach it, which hands them on.
+
+    Raises ConfigError where a launcher has started this process: one of both decides how many there are.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise ConfigError(
+            f"--processes {processes} starts torchrun, and WORLD_SIZE={os.environ['WORLD_SIZE']} in the environment "
+            "says that a launcher has started this process. Leave --processes out; or, if that is left over, "
+            "unset WORLD_SIZE."
+        )
     # The verb has its own name first; ``python -m medcurate.train`` has not.
     own = sys.argv[2:] if sys.argv[1:2] == ["train"] else sys.argv[1:]
     command = [sys.executable, "-m", "medcurate.train.launch", "--standalone"]

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import ClassVar, Literal, NoReturn
 
 from medcurate.errors import ConfigError, MedcurateError
+from medcurate.train.entry import ended_by_interrupt
 
 NO_USE = signal.SIGQUIT  # torchrun hands it on before it ends; no scheduler or lost terminal sends it
 COMES_AGAIN = 4  # exit code of what whoever starts the same run again meets again
@@ -49,6 +50,11 @@ def said_once() -> Iterator[None]:
     except (ConfigError, Hopeless) as error:
         _tell_launcher(f"error: {error}", error.said_by if isinstance(error, Hopeless) else "one")
         sys.exit(COMES_AGAIN)
+
+
+def launched_here() -> bool:
+    """Whether a launcher of ours has started this process."""
+    return _FOLDER in os.environ
 
 
 def begin() -> None:
@@ -108,9 +114,10 @@ def main() -> None:
 
 def _launched(folder: Path) -> int:
     """Run torchrun; its exit code."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
+    with ended_by_interrupt():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import parse_args, run
 
     def hand_on(number: int, _: FrameType | None) -> NoReturn:
         raise SignalException(f"signal {number}", sigval=signal.Signals(number))

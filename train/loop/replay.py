@@ -7,7 +7,6 @@ the batches since the checkpoint can be made again. Nothing is written.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from medcurate.train.loop.failed import FAILED_FOLDER, FailedBatch, read_failed
 from medcurate.train.loop.session import Length, Session
 from medcurate.train.loop.start import Options, length_of, moved, opened_stream
 from medcurate.train.loop.world import joined, leave_cores
+from medcurate.train.place import own_place
 from medcurate.train.prompts.record import to_turn
 from medcurate.train.stream.stream import Stream
 from medcurate.train.types import Batch
@@ -49,7 +49,7 @@ class ReplayedStep:
 
 def replay(recipe: TrainRecipe, options: Options) -> Iterator[ReplayedStep]:
     """The steps of the failed batch in ``options.out``. Raises ConfigError and StorageError."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if own_place().size > 1:
         raise ConfigError("--replay runs in one process; start it without torchrun.")
     failed = read_failed(options.out / FAILED_FOLDER)
     with joined(options.device) as world:

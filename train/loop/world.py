@@ -18,6 +18,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from medcurate.errors import ConfigError, MedcurateError
+from medcurate.train.place import own_place, require_meeting_point
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -93,13 +94,15 @@ class World:
 def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
     """Join the processes that torchrun started (by its environment), or be the only one.
 
-    ``device``: "auto" (a GPU where there is one), "cpu" or "cuda". Raises ConfigError where the device is not there.
+    ``device``: "auto" (a GPU where there is one), "cpu" or "cuda". Raises ConfigError where the device is not there, or
+    the environment is not that of a process of a run.
     """
-    chosen = own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = own_place()
+    chosen, size = own_device(device, place.local_rank), place.size
     if size == 1:
         yield World(rank=0, size=1, device=chosen)
         return
+    require_meeting_point()
     limit = timedelta(seconds=timeout_s)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     store, rank, _ = next(rendezvous("env://", timeout=limit))
