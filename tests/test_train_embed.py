@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import typer
 from kit import pieces, write_dataset
 from typer.testing import CliRunner
 
+from medcurate.commit import TEMP_PREFIX
 from medcurate.errors import ConfigError
 from medcurate.format.sample import decode
 from medcurate.storage import Location, StorageError, locate
@@ -152,6 +157,45 @@ def test_a_killed_run_goes_on_where_it_stopped(sam, index, dataset, tmp_path, mo
     trees = [{p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (whole, cut)]
     assert trees[0] == trees[1]
     assert embedding(sam, index, dataset, cut).run(Share()) == 0
+
+
+HANGS = """
+import sys, time
+from medcurate.train.embed.command import embed
+from medcurate.train.model.sam import Sam
+
+Sam.encode = lambda *_: time.sleep(120)
+embed(recipe=sys.argv[1], data=sys.argv[2], checkpoint=sys.argv[3], split="all", device="cpu")
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_never_what_a_living_one_writes(
+    dataset, sam, index, tmp_path
+) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(dataset, copy)
+    recipe, weights = tmp_path / "mine.toml", tmp_path / "weights.safetensors"
+    recipe.write_text(_toml(VALUE), encoding="utf-8")
+    save_original(sam, weights)
+    folder = default_folder(str(copy)).path
+    command = [sys.executable, "-c", HANGS, str(recipe), str(copy), str(weights)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(command, env=environment) as living:
+        try:
+            limit = time.monotonic() + 60
+            while not (begun := list(folder.glob(f"*/shards/{TEMP_PREFIX}*"))):
+                assert living.poll() is None
+                assert time.monotonic() < limit
+                time.sleep(0.02)
+            assert embedding(sam, index, dataset, folder).run(Share()) == COUNT
+            assert list(folder.glob(f"*/shards/{TEMP_PREFIX}*")) == begun
+        finally:
+            living.kill()
+    left_index = begun[0].parents[1] / f"{TEMP_PREFIX}0-index.parquet"
+    left_index.touch()
+    assert embedding(sam, index, dataset, folder).run(Share()) == 0
+    assert not [path for path in folder.rglob("*") if path.name.startswith(TEMP_PREFIX)]
+    assert len(store(sam, folder).read(keys_of(index))) == COUNT
 
 
 def test_processes_share_the_work_and_the_last_writes_the_index(sam, index, dataset, tmp_path) -> None:

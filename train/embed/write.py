@@ -23,6 +23,7 @@ from medcurate.format import png
 from medcurate.format.sample import BLOCK_BYTES, END_OF_TAR, digest, member, split_members
 from medcurate.progress import progress
 from medcurate.train.embed.store import IDENTITY_FILE, INDEX_FILE, SCHEMA, SHARD_FOLDER, Identity
+from medcurate.train.embed.writers import among_writers
 from medcurate.train.geometry import PADDING, frame_of, place_image
 from medcurate.train.model.sam import Sam
 from medcurate.train.stream.index import Index
@@ -62,6 +63,11 @@ class Embedding:
 
         The process that finds all of them done writes the index. Raises OutputError, ConfigError, BadSampleError.
         """
+        self._shards.mkdir(parents=True, exist_ok=True)
+        with among_writers(self._folder, self._shards):
+            return self._run(share)
+
+    def _run(self, share: Share) -> int:
         self._begin()
         there = _pairs(self._done())
         # Cut before what is there is left out: then processes that start at different times cut alike.
@@ -86,7 +92,6 @@ class Embedding:
         """Say what the folder holds; a folder of this name that says something else was changed by hand."""
         path = self._folder / IDENTITY_FILE
         if not path.exists():
-            self._shards.mkdir(parents=True, exist_ok=True)
             write_json(path, asdict(self._identity))
 
     def _done(self) -> pa.Table:
