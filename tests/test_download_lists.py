@@ -54,6 +54,22 @@ def source(*folders: dict[str, object]) -> Source:
     return check_model({**plain, "folders": folders}, Source, "test")
 
 
+@pytest.mark.parametrize(
+    "server", ["https://us:p4ss@dataverse.nl", "https://dataverse.nl?key=p4ss", "dataverse.nl"]
+)
+def test_a_dataverse_server_is_recorded_and_so_holds_no_secret(server):
+    with pytest.raises(ConfigError, match="server is an address like") as caught:
+        source({"into": "x", "dataverse": "doi:1", "server": server})
+    assert "p4ss" not in str(caught.value)
+
+
+def test_the_address_of_a_service_is_recorded_and_so_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBIA_ENDPOINT", "https://us:p4ss@example.org/nbia-api/services/v1")
+    with pytest.raises(ConfigError, match=r"^NBIA_ENDPOINT: write the address") as caught:
+        with_lists([source({"into": "x", "nbia": "A collection"})], tmp_path, ask=True).check()
+    assert "p4ss" not in str(caught.value)
+
+
 def plan_of(found: Source, data: Path) -> Inputs:
     """What ``medcurate plan`` says of the files of one source."""
     path = write_toml(data / "plan" / "lab.toml", found.model_dump(exclude_defaults=True, mode="json"))

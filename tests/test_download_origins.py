@@ -122,7 +122,7 @@ def test_a_token_goes_to_its_own_host_only(tmp_path, server):
     with fault_server() as other, make_client(FAST) as client:
         server.serve("/a", b"", [Fault(status=302, location=f"{other.url}/b")])
         served = other.serve("/b", CONTENT)
-        file = HttpFile(client=client, url=f"{server.url}/a", headers={"Authorization": "Bearer secret"})
+        file = HttpFile(client=client, address=f"{server.url}/a", headers={"Authorization": "Bearer secret"})
         with file.open(5, None) as answer:
             assert b"".join(answer.chunks) == CONTENT[5:]
         assert server.objects["/a"].requests[0]["authorization"] == "Bearer secret"
@@ -147,6 +147,45 @@ def test_a_password_in_an_address_is_sent_to_its_host_and_neither_recorded_nor_t
     assert f"from: {server.url}/a.zip" in "\n".join(instructions.file_lines(declared, tmp_path))
     with pytest.raises(ConfigError, match=r"^ftp://a\.org/x: only https"):
         fetch(tmp_path, behind("ftp://us:p%3Ass@a.org/x"))
+    with pytest.raises(ConfigError, match=r"^s3://bucket/x: a bucket takes no name and password"):
+        fetch(tmp_path, behind("s3://us:p%3Ass@bucket/x"))
+
+
+SIGNATURES = {
+    "X-Amz-Credential=AKIA%2F20260101&X-Amz-Signature=5ecret&X-Amz-Expires=60": "",
+    "AWSAccessKeyId=AKIA&Expires=1&Signature=5ecret%3D": "",
+    "GoogleAccessId=me&x-goog-signature=5ecret": "",
+    "sv=2024-01-01&sr=b&sig=5ecret%2F": "?sv=2024-01-01&sr=b",
+    "format=original&key=5ecret": "?format=original",
+    "access_token=5ecret&id=7": "?id=7",
+    "id=7&monkey=2": "?id=7&monkey=2",
+}
+
+
+@pytest.mark.parametrize("query", SIGNATURES)
+def test_a_signature_in_an_address_is_sent_and_neither_recorded_nor_told(tmp_path, server, query):
+    served = server.serve(f"/a.zip?{query}", CONTENT, [Fault(cut_bytes=100_000), OK])
+    server.serve(f"/b.zip?{query}", b"", [Fault(status=403)])
+    server.serve(f"/c.zip?{query}", CONTENT, [Fault(cut_bytes=100_000), Fault(status=404)])
+    fetch(tmp_path, behind(f"{server.url}/a.zip?{query}")).check()
+    told = error_of(
+        tmp_path, behind(f"{server.url}/b.zip?{query}", path="b.zip"), kind=NeedsRegistrationError
+    )
+    told += error_of(tmp_path, behind(f"{server.url}/c.zip?{query}", path="c.zip"))
+    declared = lab(behind(f"{server.url}/a.zip?{query}")).files[0]
+    told += "\n".join(instructions.file_lines(declared, tmp_path))
+    recorded = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json")).decode()
+    assert len(served.requests) == 2
+    assert f'{server.url}/a.zip{SIGNATURES[query]}"' in recorded  # the file
+    assert f'{server.url}/c.zip{SIGNATURES[query]}"' in recorded  # the part
+    assert "5ecret" not in told + recorded
+
+
+def test_a_part_is_continued_under_a_new_signature(tmp_path, server):
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), Fault(status=404), OK])
+    error_of(tmp_path, behind(f"{server.url}/a.zip?sig=old"))
+    fetch(tmp_path, behind(f"{server.url}/a.zip?sig=new")).check()
+    assert served.requests[-1]["range"] == "bytes=100000-"
 
 
 # --- S3 --------------------------------------------------------------------------------------------

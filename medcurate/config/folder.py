@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import field_validator, model_validator
 
 from medcurate.config.table import below
 from medcurate.tables import Strict
 
+_SERVER = re.compile(r"https?://[^/?#@]+(/[^?#@]*)?")
 HOSTS = ("huggingface", "dataverse", "nbia")
 
 
@@ -43,6 +46,10 @@ class Folder(Strict):
             raise ValueError(f"exactly one of {', '.join(HOSTS)}; given: {given or 'none'}")
         if bool(self.server) != bool(self.dataverse):
             raise ValueError("server goes with dataverse, and dataverse with it")
+        if self.server and not _SERVER.fullmatch(self.server):  # it is recorded and shown
+            raise ValueError(
+                'server is an address like "https://dataverse.nl", without name, password and query'
+            )
         if self.modalities and not self.nbia:
             raise ValueError("modalities go with nbia")
         if self.nbia and (self.resource or self.revision or self.include):

@@ -28,6 +28,7 @@ from medcurate.download.types import (
     RefusedError,
     TransientError,
     without_secrets,
+    without_user,
 )
 from medcurate.errors import ConfigError
 
@@ -63,19 +64,24 @@ def check_url(url: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpFile:
-    """A file behind a URL. ``headers`` go to the URL's own host only; a redirect elsewhere drops them.
+    """A file behind an address. ``headers`` go to its own host only; a redirect elsewhere drops them.
 
     ``page``: whether the file itself is a web page; else a page in its place is a login form.
     """
 
     client: httpx.Client
-    url: str
+    address: str
     headers: Mapping[str, str] = field(default_factory=dict)
     page: bool = False
 
     @property
+    def url(self) -> str:
+        """See ``types.Remote``."""
+        return without_secrets(self.address)
+
+    @property
     def host(self) -> str:
-        """Host and port of the URL."""
+        """Host and port of the address."""
         return httpx.URL(self.url).netloc.decode()
 
     @contextmanager
@@ -92,7 +98,7 @@ class HttpFile:
             response.close()
 
     def _get(self, headers: Mapping[str, str]) -> httpx.Response:
-        request = self.client.build_request("GET", self.url, headers={**self.headers, **headers})
+        request = self.client.build_request("GET", self.address, headers={**self.headers, **headers})
         loopback = _is_loopback(request.url)
         for _ in range(_REDIRECTS):
             try:
@@ -120,7 +126,7 @@ def file_behind(client: httpx.Client, url: str, *, page: bool = False) -> HttpFi
     if parsed.userinfo:
         words = base64.b64encode(f"{parsed.username}:{parsed.password}".encode()).decode()
         headers["Authorization"] = f"Basic {words}"
-    return HttpFile(client=client, url=without_secrets(url), headers=headers, page=page)
+    return HttpFile(client=client, address=without_user(url), headers=headers, page=page)
 
 
 def get_json(client: httpx.Client, url: str) -> Any:

@@ -54,7 +54,7 @@ class HubFile:
             stated = hub.get_hf_file_metadata(self._resolve_url(hub, self.revision), endpoint=self.endpoint)
         # The branch may move between this request and the next, the commit does not.
         url = self._resolve_url(hub, stated.commit_hash or self.revision)
-        file = HttpFile(client=self.client, url=url, headers=hub.utils.build_hf_headers(), page=True)
+        file = HttpFile(client=self.client, address=url, headers=hub.utils.build_hf_headers(), page=True)
         with ExitStack() as stack:
             answer = stack.enter_context(file.open(offset, known))
             tag = (stated.etag or "").strip('"')

@@ -17,7 +17,8 @@ from medcurate.config.folder import Folder
 from medcurate.config.source import Origin
 from medcurate.download.entry import Contents, Entry, field
 from medcurate.download.http import get_json
-from medcurate.download.types import RefusedError
+from medcurate.download.types import RefusedError, without_secrets
+from medcurate.errors import ConfigError
 
 SERVICE = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -26,9 +27,11 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 def contents(client: httpx.Client, folder: Folder) -> Contents:
     """The series of a collection, by UID, from NBIA_ENDPOINT where the environment names a service of one's own.
 
-    Raises RefusedError, TransientError.
+    Raises RefusedError, TransientError; ConfigError for an address with a password, since it is recorded.
     """
     service = os.environ.get("NBIA_ENDPOINT", "").rstrip("/") or SERVICE
+    if service != without_secrets(service):
+        raise ConfigError("NBIA_ENDPOINT: write the address of the service without name, password and token.")
     found = get_json(client, str(httpx.URL(f"{service}/getSeries", params={"Collection": folder.nbia})))
     if not isinstance(found, list) or not found:
         raise RefusedError(f'it knows no public series of the collection "{folder.nbia}"')

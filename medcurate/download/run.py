@@ -25,8 +25,8 @@ from medcurate.download.objects import ObjectFile, s3_filesystem
 from medcurate.download.part import Part
 from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
-from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all
-from medcurate.errors import DiskFull, MedcurateError
+from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all, without_user
+from medcurate.errors import ConfigError, DiskFull, MedcurateError
 from medcurate.lock import locked
 from medcurate.progress import Progress, progress
 
@@ -270,6 +270,11 @@ def _through_client(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener
 
 def _check_addresses(file: SourceFile) -> None:
     for url in (file.origin.url, *file.origin.mirrors):
+        if url.startswith(S3) and url != without_user(url):
+            raise ConfigError(
+                f"{without_user(url)}: a bucket takes no name and password in its address; write s3://bucket/path and "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            )
         if url and not url.startswith(S3):
             check_url(url)
 

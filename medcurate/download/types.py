@@ -12,6 +12,12 @@ from typing import Protocol
 from medcurate.errors import MedcurateError
 
 _USER = re.compile(r"(?<=://)[^/?#]*@")
+# Signatures of S3, Google's store, CloudFront and Azure with what is made anew with each, and what is called a secret.
+_SIGNED = re.compile(
+    r"(?<=[?&])(x-(amz|goog)-[^=&#]*|awsaccesskeyid|googleaccessid|key-pair-id|expires|policy|pwd|apikey"
+    r"|([^=&#]*[-_])?(signature|sig|token|key|secret|password|auth))=[^&#]*&?",
+    re.IGNORECASE,
+)
 
 
 class DownloadError(MedcurateError):
@@ -26,9 +32,14 @@ class NeedsRegistrationError(DownloadError):
     """A server wants a person to log in or to agree first; the text says what to put where."""
 
 
-def without_secrets(url: str) -> str:
-    """``url`` without a name and a password before its host: what may be shown and recorded."""
+def without_user(url: str) -> str:
+    """``url`` without a name and a password before its host."""
     return _USER.sub("", url)
+
+
+def without_secrets(url: str) -> str:
+    """``url`` as it may be shown and recorded: no name and password before its host, no signature in its query."""
+    return _SIGNED.sub("", without_user(url)).rstrip("?&")
 
 
 def raise_all(errors: Sequence[MedcurateError]) -> None:
