@@ -111,6 +111,43 @@ def test_a_dead_process_is_replaced(tmp_path, dataset, alone):
     assert losses(run) == pytest.approx(losses(alone), rel=TOLERANCE)
 
 
+DIES = """
+import os, signal
+from medcurate.train.__main__ import main
+from medcurate.train.loop.{module} import {owner}
+
+real, calls = {owner}.{name}, 0
+
+def dies(*to):
+    global calls
+    calls += 1
+    if calls == 9 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*to)
+
+{owner}.{name} = dies
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "name"), [("reducer", "GradientReducer", "_launch"), ("session", "Session", "summed")]
+)
+def test_a_process_that_is_killed_amid_the_others_work_is_named_and_nothing_traced(
+    tmp_path, dataset, module, owner, name
+):
+    """In a backward pass, and while losses are summed."""
+    script = tmp_path / "dies.py"
+    script.write_text(DIES.format(module=module, owner=owner, name=name), encoding="utf-8")
+    launcher = ("-m", "medcurate.train.launch", "--standalone", "--nproc-per-node=2", str(script))
+    run = tmp_path / "run"
+    process = start(write_recipe(tmp_path), dataset, run, "--workers", "0", launcher=launcher)
+    error = finish(process, 128 + signal.SIGKILL)
+    assert "error: process 1 was ended by SIGKILL" in error
+    assert "The same command goes on from the last checkpoint" in error
+    assert "Traceback" not in error
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, dataset, alone):
     recipe, run = write_recipe(tmp_path), tmp_path / "run"
     process = start(recipe, dataset, run, "--workers", "0", launcher=torchrun(2))

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ SHUTDOWN_S = 600  # for the batch in hand and its checkpoint; as long as process
 _HEAR_S = 10.0  # in which the launcher ends the processes that have nothing to add
 _FOLDER = "MEDCURATE_LAUNCH_FOLDER"  # where processes leave word for a launcher of ours
 _SAID = "said"
+_GOES_ON = "The same command goes on from the last checkpoint."
 
 SaidBy = Literal["one", "me", "others"]
 
@@ -126,13 +127,26 @@ def _launched(folder: Path) -> int:
         signal.signal(signal.SIGUSR1, hand_on)
         run(parse_args(sys.argv[1:]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
         if (folder / _SAID).exists():
             return COMES_AGAIN
-        return code if code > 0 else KILLED  # of what else it died, torchrun has told
+        return _after_failures({rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
         return _after(error.sigval, folder)
     return 0
+
+
+def _after_failures(codes: Mapping[int, int]) -> int:
+    """The exit code where processes failed for the last time, with ``codes`` by rank; says which one was killed."""
+    # Others that end because one was killed fail by themselves, or by the SIGTERM of torchrun.
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
+    own = [code for code in codes.values() if code > 0]
+    if own and not killed:
+        return own[0]  # a process that ends by itself has said why
+    for rank, number in sorted(killed.items()):
+        known = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        hint = " (often because memory ran out)" if number == signal.SIGKILL else ""
+        sys.stderr.write(f"error: process {rank} was ended by {known}{hint}. {_GOES_ON}\n")
+    return KILLED
 
 
 def _after(number: signal.Signals, folder: Path) -> int:
@@ -144,8 +158,7 @@ def _after(number: signal.Signals, folder: Path) -> int:
         return BY_SIGNAL + number if any(codes) else 0
     sys.stderr.write(
         f"error: {number.name} came, and the processes ended without a checkpoint: before their first batch, or killed "
-        f"after {os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT']} s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT). The same command "
-        "goes on from the last checkpoint.\n"
+        f"after {os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT']} s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT). {_GOES_ON}\n"
     )
     return KILLED
 

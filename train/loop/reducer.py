@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from medcurate.train.loop.world import World
+from medcurate.train.loop.world import World, others_reached
 
 BUCKET_BYTES = 25 << 20
 
@@ -62,7 +62,7 @@ class GradientReducer:
     def reduced(self, *, with_encoder: bool) -> Iterator[None]:
         """Around the last backward pass of an optimiser step; gradients are summed when it ends.
 
-        Earlier backward passes of the step (accumulation) run outside and cost no traffic.
+        Earlier backward passes of the step (accumulation) run outside and cost no traffic. Raises PeerLost.
         """
         if self._world.size == 1:
             yield
@@ -95,7 +95,8 @@ class GradientReducer:
             for parameter in bucket.parameters
         ]
         bucket.flat = torch.cat(pieces)
-        bucket.work = dist.all_reduce(bucket.flat, group=self._world.gradients, async_op=True)
+        with others_reached(self._world.size):
+            bucket.work = dist.all_reduce(bucket.flat, group=self._world.gradients, async_op=True)
 
     def _finish(self) -> None:
         for bucket in self._active[self._next :]:
@@ -103,14 +104,15 @@ class GradientReducer:
         flags = torch.tensor([used for bucket in self._active for used in bucket.used], dtype=torch.uint8)
         anywhere = iter(self._world.any(flags).tolist())
         for bucket in self._active:
+            assert bucket.work is not None
+            with others_reached(self._world.size):
+                bucket.work.wait()
             _spread(bucket, [bool(next(anywhere)) for _ in bucket.parameters])
 
 
 def _spread(bucket: _Bucket, used: Sequence[bool]) -> None:
-    """Write the sums of ``bucket`` back into its parameters' gradients."""
-    assert bucket.work is not None
+    """Write the sums of ``bucket``, which have come, back into its parameters' gradients."""
     assert bucket.flat is not None
-    bucket.work.wait()
     sizes = [parameter.numel() for parameter in bucket.parameters]
     for parameter, piece, some in zip(bucket.parameters, torch.split(bucket.flat, sizes), used, strict=True):
         if not some:

@@ -22,7 +22,7 @@ from medcurate.train.loop.checkpoint import RunState
 from medcurate.train.loop.continuing import require_continuable
 from medcurate.train.loop.optimiser import clip, lr_factor, make_optimiser, set_lr
 from medcurate.train.loop.reducer import GradientReducer
-from medcurate.train.loop.world import World
+from medcurate.train.loop.world import World, others_reached
 from medcurate.train.model.build import Trainable, build_sam, require_weights, set_trainable
 from medcurate.train.model.checkpoint import load_checkpoint
 from medcurate.train.model.sam import Sam
@@ -128,9 +128,10 @@ class Session:
         return bool(largest.isfinite())
 
     def summed(self, sums: torch.Tensor) -> torch.Tensor:
-        """``sums`` over all ranks, in place."""
+        """``sums`` over all ranks, in place. Raises PeerLost."""
         if self.world.gradients is not None:
-            dist.all_reduce(sums, group=self.world.gradients)
+            with others_reached(self.world.size):
+                dist.all_reduce(sums, group=self.world.gradients)
         return sums
 
 

@@ -37,7 +37,7 @@ class World:
 
     ``gradients``: the group that gradients travel in (NCCL on GPUs, gloo on CPUs), ``control``: a gloo group for
     small facts that the host needs at once; both None where there is one process, and once ``joined`` is left.
-    What goes through ``control`` raises PeerLost where another process has ended.
+    What goes through ``control`` raises PeerLost where another process has ended; gradients go by ``others_reached``.
     """
 
     rank: int
@@ -81,13 +81,20 @@ class World:
         """Do ``collective`` with all others. Raises PeerLost where one of them cannot be reached any more."""
         if self.control is None:
             return
-        try:
+        with others_reached(self.size):
             collective(*arguments, group=self.control, **options)
-        except RuntimeError as error:
-            raise PeerLost(
-                f"another of the {self.size} processes has ended, and says why. The same command goes on from the "
-                "last checkpoint once that is mended."
-            ) from error
+
+
+@contextmanager
+def others_reached(size: int) -> Iterator[None]:
+    """The body talks with the others of ``size`` processes. Raises PeerLost where one cannot be reached any more."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(
+            f"another of the {size} processes has ended; it says why, or its launcher does. The same command goes on "
+            "from the last checkpoint once that is mended."
+        ) from error
 
 
 @contextmanager
@@ -105,12 +112,14 @@ def joined(device: str = "auto", timeout_s: float = 600.0) -> Iterator[World]:
     require_meeting_point()
     limit = timedelta(seconds=timeout_s)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    store, rank, _ = next(rendezvous("env://", timeout=limit))
-    own = _own_part(store, rank, size, timeout_s)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=limit)
+    with others_reached(size):
+        store, rank, _ = next(rendezvous("env://", timeout=limit))
+        own = _own_part(store, rank, size, timeout_s)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=limit)
     world = World(rank, size, chosen)
     try:
-        world.control = dist.new_group(backend="gloo", timeout=limit)
+        with others_reached(size):
+            world.control = dist.new_group(backend="gloo", timeout=limit)
         world.gradients = dist.group.WORLD
         yield world
     finally:
