@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from answering import add_checkpoint, answering, every_checkpoint_is, write_run
+from answering import (
+    add_checkpoint,
+    answering,
+    every_checkpoint_is,
+    recipe_of,
+    write_run,
+    write_tiny_recipe,
+)
 from kit import pieces, write_dataset
 
 from medcurate.errors import ConfigError, MedcurateError, OutputError
@@ -25,6 +33,8 @@ from medcurate.train.evaluation import work as working
 from medcurate.train.evaluation.parts import FOLDER
 from medcurate.train.evaluation.run import Options, evaluate
 from medcurate.train.evaluation.spread import ProcessDied, spread
+from medcurate.train.model.build import build_sam
+from medcurate.train.model.checkpoint import save_original
 
 FILES = ["predictions.parquet", "prompts.parquet", "scores.json", "scores.parquet", "volumes.parquet"]
 PARTS = 5  # of the test split's masks
@@ -167,12 +177,31 @@ def test_a_run_that_trains_on_is_scored_at_one_checkpoint(options, tmp_path, mon
     )
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_weights_that_change_meanwhile_are_not_scored(options, tmp_path, monkeypatch, processes) -> None:
+def test_weights_that_change_meanwhile_are_not_scored(options, tmp_path, monkeypatch) -> None:
     then(monkeypatch, lambda: add_checkpoint(tmp_path / "run", 7, seed=4))
     with pytest.raises(ConfigError, match="step-00000007: is another model than it was"):
-        evaluate(replace(options, processes=processes))
+        evaluate(replace(options, processes=2))
     assert not list(options.out.glob(f"{FOLDER}/*/scores-*"))
+
+
+def test_one_process_needs_a_checkpoint_once(options, tmp_path, monkeypatch) -> None:
+    """What it has found it asks: the run may remove, or overwrite, the checkpoint meanwhile."""
+    evaluate(replace(options, out=tmp_path / "before"))
+    then(monkeypatch, lambda: shutil.rmtree(tmp_path / "run"))
+    evaluate(options)
+    assert (options.out / "scores.parquet").read_bytes() == (tmp_path / "before/scores.parquet").read_bytes()
+
+
+def test_every_checkpoint_is_read_once(options, tmp_path, monkeypatch) -> None:
+    recipe = write_tiny_recipe(tmp_path)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_original(build_sam(recipe_of().model), tmp_path / f"sam{seed}.pth")
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path) or load(path, **how))
+    first, second = (str(tmp_path / f"sam{seed}.pth") for seed in (1, 2))
+    evaluate(replace(options, checkpoint=first, recipe=recipe, against=(second,), where="organ = 'lung'"))
+    assert [str(path) for path in read] == [first, second]
 
 
 def test_prompts_that_change_meanwhile_are_not_given(options, tmp_path, monkeypatch) -> None:

@@ -13,6 +13,7 @@ import xxhash
 
 from medcurate.errors import ConfigError
 from medcurate.train.config.recipe import TrainRecipe
+from medcurate.train.loop.world import device_of
 from medcurate.train.prediction.loading import Trained, load_trained
 
 
@@ -32,16 +33,19 @@ class Model:
 
 
 def find_model(model: Model, taken: frozenset[str]) -> tuple[Model, Trained]:
-    """``model`` with a name that is not ``taken`` and its identity, and the loaded model. Raises ConfigError."""
+    """``model`` with a name that is not ``taken`` and its identity; and what was loaded, in main memory.
+
+    Raises ConfigError.
+    """
     trained = _loaded(model)
     trained = replace(trained, name=free_name(trained.name, taken))
-    return replace(model, name=trained.name, identity=_identity(trained)), trained
+    return replace(model, name=trained.name, identity=_identity(trained, model.device)), trained
 
 
 def load_model(model: Model) -> Trained:
-    """The model that was found as ``model``. Raises ConfigError where another lies there by then."""
+    """What was found as ``model``, in main memory. Raises ConfigError where another lies there by then."""
     trained = replace(_loaded(model), name=model.name)
-    if _identity(trained) != model.identity:
+    if _identity(trained, model.device) != model.identity:
         raise ConfigError(
             f"{model.path}: is another model than it was when the evaluation began. Keep a copy of the checkpoint, and "
             "run the same command on that."
@@ -51,7 +55,7 @@ def load_model(model: Model) -> Trained:
 
 def _loaded(model: Model) -> Trained:
     with _one_thread():
-        return load_trained(model.path, recipe=model.recipe, device=model.device)
+        return load_trained(model.path, recipe=model.recipe, device="cpu")
 
 
 @contextmanager
@@ -74,11 +78,11 @@ def free_name(name: str, taken: frozenset[str]) -> str:
     return free
 
 
-def _identity(trained: Trained) -> str:
+def _identity(trained: Trained, device: str) -> str:
     weights = xxhash.xxh3_128()
     for name, value in sorted(trained.sam.state_dict().items()):
         weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        weights.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     recipe = trained.recipe.model_dump_json()
-    facts = [weights.hexdigest(), recipe, trained.name, trained.sam.pixel_mean.device.type]
+    facts = [weights.hexdigest(), recipe, trained.name, device_of(device).type]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -28,6 +28,7 @@ from medcurate.train.evaluation.samples import mask_facts
 from medcurate.train.evaluation.show import show
 from medcurate.train.evaluation.types import Candidate, Evaluation, Options, Pass, Selection
 from medcurate.train.evaluation.work import Work, do_parts, identity, processes_for
+from medcurate.train.prediction.loading import Trained
 from medcurate.train.stream.select import open_index
 
 _FILE_WIDTH = 200  # characters of a line that no terminal shows
@@ -50,13 +51,15 @@ def evaluate(options: Options) -> Evaluation:
         require_place(options.picture)
     chosen = _select(options)
     replay = Replayed.at(options.replay) if options.replay else None
-    candidates = find_candidates(options, chosen.facts["group"])
+    # A model is loaded once where this process is to ask it; others, which share the work, need it for themselves.
+    alone = _processes(options, len(chosen.facts)) == 1
+    candidates, kept = find_candidates(options, chosen.facts["group"], alone)
     with locked(options.out / FOLDER, f"evaluating {candidates[0].name}"):
         (options.out / RECORD_FILE).unlink(missing_ok=True)
         remove_temporaries(options.out)
         first, *others = candidates
-        passes = [_passed(first, chosen, rules, options, replay=replay, notes=True)]
-        passes += [_passed(one, chosen, rules, options) for one in others]
+        passes = [_passed(first, chosen, rules, options, kept, replay=replay, notes=True)]
+        passes += [_passed(one, chosen, rules, options, kept) for one in others]
         found = write_results(options, chosen, passes)
         clear(options.out / FOLDER)
     return found
@@ -70,16 +73,25 @@ def _select(options: Options) -> Selection:
     return Selection(dataset, index, mask_facts(dataset, index, options.split), cut(index))
 
 
+def _processes(options: Options, rows: int) -> int:
+    """How many are to share ``rows`` masks."""
+    return options.processes or processes_for(options.device, rows)
+
+
 def _passed(
     candidate: Candidate,
     chosen: Selection,
     rules: Rules,
     options: Options,
+    kept: dict[str, Trained],
     *,
     replay: Replayed | None = None,
     notes: bool = False,
 ) -> Pass:
-    """One candidate's scores, of which some may be finished; the parts that are left are done."""
+    """One candidate's scores, of which some may be finished; the parts that are left are done.
+
+    Its model is taken out of ``kept``, and let go after its pass.
+    """
     facts, name = chosen.facts, candidate.name
     work = Work(
         dataset=chosen.dataset,
@@ -93,9 +105,9 @@ def _passed(
     work = replace(work, folder=work.folder / identity(work))
     left = [part for part in chosen.parts if not work.scores.has(part.number)]
     rows = sum(part.rows for part in left)
-    processes = options.processes or processes_for(options.device, rows)
+    processes = min(_processes(options, rows), len(left))
     with progress(f"evaluating {name}", len(facts), "masks", done=len(facts) - rows) as shown:
-        do_parts(work, left, facts, min(processes, len(left)), shown.advance)
+        do_parts(work, left, facts, processes, shown.advance, kept.pop(name, None))
     prompts = rules.asked.names if candidate.model else (BOX,)
     tables = (work.scores.get(part.number) for part in chosen.parts)
     return Pass(candidate, Collected.of_parts(name, prompts, tables, len(facts)), work)

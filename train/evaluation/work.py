@@ -69,13 +69,21 @@ Task = tuple[Part, pa.Table]
 
 
 def do_parts(
-    work: Work, parts: list[Part], facts: pa.Table, processes: int, advance: Callable[[int], None]
+    work: Work,
+    parts: list[Part],
+    facts: pa.Table,
+    processes: int,
+    advance: Callable[[int], None],
+    trained: Trained | None = None,
 ) -> None:
-    """Do all ``parts``, of which none is finished. Raises ConfigError where a checkpoint has changed by then."""
+    """Do all ``parts``, of which none is finished. ``trained``: the model, for one process, where it is loaded already.
+
+    Raises ConfigError where a checkpoint has changed by then.
+    """
     tasks = ((part, _spacings(facts, part)) for part in parts)
     threads, of_opencv = torch.get_num_threads(), cv2.getNumThreads()
     try:
-        for rows in spread_begun(partial(_begin, work), tasks, processes):
+        for rows in spread_begun(partial(_begin, work, trained), tasks, processes):
             advance(rows)
     finally:
         torch.set_num_threads(threads)
@@ -116,13 +124,17 @@ def identity(work: Work) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _begin(work: Work, number: int) -> Worker:
-    """The worker of process ``number``."""
+def _begin(work: Work, trained: Trained | None, number: int) -> Worker:
+    """The worker of process ``number``; ``trained``: its model where it is loaded already."""
     device = device_of(work.model.device if work.model else "cpu")
     if device.type == "cuda" and number:  # the first takes the GPU that is chosen already
         torch.cuda.set_device(number % torch.cuda.device_count())
     use_one_core(device)
-    return Worker(work, load_model(work.model) if work.model else None)
+    if work.model is None:
+        return Worker(work, None)
+    trained = trained or load_model(work.model)
+    trained.sam.to(device)
+    return Worker(work, trained)
 
 
 class Worker:

@@ -70,8 +70,16 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_checkpoint(sam: Sam, path: str | Path, *, reinitialise_heads: bool = False) -> LoadReport:
+def load_checkpoint(
+    sam: Sam,
+    path: str | Path,
+    *,
+    reinitialise_heads: bool = False,
+    state: Mapping[str, Tensor] | None = None,
+) -> LoadReport:
     """Fill ``sam`` from ``path``: .safetensors, or .pth read without executing anything (weights_only).
+
+    ``state``: what ``read_state`` found there, where it has been asked already.
 
     A plain state dict or one under ``model``, with or without ``module.`` before the names. Position embeddings of
     another image size are interpolated bilinearly, the relative positions of global blocks linearly, as published.
@@ -81,7 +89,7 @@ def load_checkpoint(sam: Sam, path: str | Path, *, reinitialise_heads: bool = Fa
     read, nothing or not all of the rest matches, or a shape differs; ``sam`` is then unchanged.
     """
     path = Path(path)
-    found = read_state(path)
+    found = read_state(path) if state is None else state
     own = sam.state_dict()
     fits = all(name in found and found[name].shape == value.shape for name, value in own.items())
     left_out = HEADS if reinitialise_heads and not fits else ()

@@ -109,13 +109,13 @@ def _of_run(folder: Path, recipe: TrainRecipe | None, device: str) -> Trained:
 
 
 def _of_file(path: Path, recipe: TrainRecipe, device: str) -> Trained:
-    names = read_state(path)
+    state = read_state(path)
     update: dict[str, Any] = {}
-    if recipe.model.adapter != "lora" or not any(".lora_" in name for name in names):
-        update["adapter"] = "sam-med2d" if any(".Adapter." in name for name in names) else "none"
+    if recipe.model.adapter != "lora" or not any(".lora_" in name for name in state):
+        update["adapter"] = "sam-med2d" if any(".Adapter." in name for name in state) else "none"
     model = _only_used(recipe.model.model_copy(update=update))
     sam = build_sam(model)
-    load_checkpoint(sam, path)
+    load_checkpoint(sam, path, state=state)
     return Trained(sam=_ready(sam, device), recipe=recipe.model_copy(update={"model": model}), name=path.stem)
 
 
