@@ -14,7 +14,7 @@ from trees import grow
 
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings import PAIRINGS
-from medcurate.pairings.found import Found, Names
+from medcurate.pairings.found import OTHER_CASE, Found, Names
 from medcurate.pairings.tree import files_below, folders
 from medcurate.registry import load
 
@@ -399,6 +399,65 @@ def test_a_class_whose_mask_is_written_in_other_letters_is_told(tmp_path):
     )
     assert set(found) == {"a", "b"}
     assert not any(problem for *_, problem in found.values())
+
+
+ENDINGS = {"image_suffix": ".png", "label_suffix": ".png"}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "options", "unseen"),
+    [
+        (["a/i/1.png", "a/m/1.png", "b/I/1.png", "b/M/1.png"], "paired-folders",
+         {"images": "*/i", "labels": "*/m", **ENDINGS}, {"b/I", "b/M"}),
+        (["Tr/i/1.png", "Tr/m/1.png", "TR/I/1.png", "TR/m/1.png"], "paired-folders",
+         {"images": "Tr/i", "labels": "Tr/m", **ENDINGS}, {"TR/I", "TR/m"}),
+        (["a/i/1.png", "a/m/1.png", "x/y/I/2.png"], "paired-folders",
+         {"images": "**/i", "labels": "**/m", **ENDINGS}, {"x/y/I"}),
+        (["i/1.png", "m/liver/1.png", "m/Spleen/1.png", "m/Notes/x"], "paired-folders",
+         {"images": "i", "labels": "m/{label}", **ENDINGS}, {"m/Spleen"}),
+        (["i/1.png", "I/1.png", "m/1.png"], "paired-folders", {"images": "i", "labels": "m", **ENDINGS}, {"I"}),
+        (["P1/i.png", "P1/m.png", "p2/i.png", "p2/m.png"], "case-folder",
+         {"cases": "P*", "image": "i.png", "label": "m.png"}, {"p2"}),
+        (["1/i.png", "1/s/liver.png", "2/i.png", "2/S/liver.png"], "case-folder",
+         {"image": "i.png", "label": "s/{label}.png"}, {"2/S"}),
+        (["a/d/1.png", "a/d/1_m.png", "b/D/2.png", "b/D/2_m.png"], "pattern",
+         {"folder": "*/d", "image": r"(?P<n>\d)\.png", "label": r"(?P<n>\d)_m\.png"}, {"b/D"}),
+        (["d/1.mat", "d/2.MAT", "D/3.mat", "d/4.txt"], "same-file",
+         {"folder": "d", "suffix": ".mat", "image": "i", "label": "m"}, {"d/2.MAT", "D/3.mat"}),
+        (["a/d/1.mat", "b/D/3.mat"], "same-file",
+         {"folder": "*/d", "suffix": ".mat", "image": "i", "label": "m"}, {"b/D/3.mat"}),
+        (["rawdata/sub-1/sub-1_T1w.nii", "d/sub-1/sub-1_mask.nii", "d/Sub-2/sub-2_mask.nii"], "bids-derivatives",
+         {"images": "rawdata", "labels": "d", "image_suffix": "T1w", "label_suffix": "mask", "extension": ".nii"},
+         {"d/Sub-2"}),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_not_looked_into_only_for_upper_or_lower_case_is_told(
+    tmp_path, files, kind, options, unseen
+):
+    grow(tmp_path, *files)
+    found = shown(find(tmp_path, kind, Names(labels=("liver", "spleen")), **options))
+    assert {name for name, entry in found.items() if entry == ([], [], OTHER_CASE)} == unseen
+    assert any(not problem for *_, problem in found.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("paired-folders", {"images": "imagesTr", "labels": "labelsTr", **ENDINGS}),
+        ("flat-suffix", {"folder": "imagesTr", "image_suffix": ".png", "label_suffix": "_m.png"}),
+        ("case-folder", {"cases": "imagesTr", "image": "a.png", "label": "b.png"}),
+        ("same-file", {"folder": "imagesTr", "suffix": ".png", "image": "i", "label": "m"}),
+        ("pattern", {"folder": "imagesTr", "image": r"(?P<n>.)\.png", "label": r"(?P<n>.)_m\.png"}),
+        ("dicom-tree", {"folder": "imagesTr", "modality": "CT", "labels": "seg"}),
+        ("array-pack", {"images": "imagesTr/*.png", "labels": "labelsTr/*.png"}),
+    ],
+)
+def test_a_folder_that_is_there_in_other_letters_is_named(tmp_path, kind, options):
+    grow(tmp_path, "ImagesTr/a.png", "labelsTr/a.png")
+    with pytest.raises(
+        DataMissing, match=r'There is "ImagesTr[^"]*", whose name differs only in upper and lower'
+    ):
+        find(tmp_path, kind, **options)
 
 
 def test_fifos_are_never_offered_and_links_are(tmp_path):

@@ -12,9 +12,17 @@ from pydantic import AfterValidator, model_validator
 
 from medcurate import arrays
 from medcurate.config.source import Strict
-from medcurate.errors import CaseRejected, ConfigError, DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, at_entries, judged
-from medcurate.pairings.tree import check_template, entries, folders, wildcard_count, wildcard_pattern
+from medcurate.errors import CaseRejected, ConfigError
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, at_entries, judged
+from medcurate.pairings.tree import (
+    check_template,
+    entries,
+    folders,
+    no_match,
+    other_case,
+    wildcard_count,
+    wildcard_pattern,
+)
 
 FileTemplate = Annotated[str, AfterValidator(check_template)]
 MAX_GROUP_BYTES = 1 << 28
@@ -60,15 +68,14 @@ def sample_entries(options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     """One case a row, sorted by name; a pack whose rows cannot be counted is one case with a problem.
 
+    So is, after the others, a file that is left out only because letters have a case.
+
     Raises ConfigError, DataMissing.
     """
     images, labels = _packs(root, options.images), _packs(root, options.labels)
     groups = _packs(root, options.groups) if options.groups else {}
     if not images:
-        raise DataMissing(
-            f'{root}: no file matches "{options.images}". '
-            "Put the files of the source there, or mend images in its [[pairings]] options."
-        )
+        raise no_match(root, options.images, "images", files=True)
     for key in sorted(images | labels):
         place = images.get(key) or labels[key]
         name = "/".join(part for part in (place.name, options.image_key) if part)
@@ -76,6 +83,12 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             root, name or place.path.stem, _candidates(images, labels, key), names, several_labels=False
         )
         yield from _rows(root, options, whole, groups.get(key))
+    templates = [template for template in (options.images, options.labels, options.groups) if template]
+    others = {path for template in templates for path in other_case(root, template, files=True)}
+    for path in sorted(
+        others - {place.path for found in (images, labels, groups) for place in found.values()}
+    ):
+        yield Found(path.as_posix(), (), (), OTHER_CASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +151,7 @@ def _patients(root: Path, options: Options, groups: _Place | None, count: int) -
     if options.groups is None:
         return []
     if groups is None:
-        raise DataMissing(f'{root}: no file matches "{options.groups}". Put it there.')
+        raise no_match(root, options.groups, "groups", files=True)
     found: np.ndarray[Any, np.dtype[Any]] = arrays.small_array(
         root / groups.path, options.group_key, MAX_GROUP_BYTES
     )

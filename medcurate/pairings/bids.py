@@ -14,11 +14,11 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from medcurate.config.source import Strict
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.errors import ConfigError
 from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
 from medcurate.pairings.names import CHANNEL, LABEL, Suffixes, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import files_below, folders
+from medcurate.pairings.tree import files_below, folders, no_match, other_case
 
 Key = tuple[tuple[str, str], ...]
 _ENTITY = re.compile(r"([A-Za-z0-9]+)-([^_]+)")
@@ -146,11 +146,9 @@ def _files(
     """
     subjects = folders(root, f"{template}/{SUBJECT}-*")
     if not subjects:
-        raise DataMissing(
-            f'{root}: no folder matches "{template}/{SUBJECT}-*". '
-            "Put the files of the source there, or mend the folder in its [[pairings]] options."
-        )
+        raise no_match(root, f"{template}/{SUBJECT}-*", "the folder")
     small = [extension.lower() for extension in options.extension]
+    others += other_case(root, f"{template}/{SUBJECT}-*")
     rest, explained = [], set()
     for subject in subjects:
         for path in files_below(root, subject.path):

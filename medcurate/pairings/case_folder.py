@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from medcurate.config.source import Strict
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.errors import ConfigError
 from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, Paths, judged
 from medcurate.pairings.names import CHANNEL, LABEL, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
@@ -19,6 +19,8 @@ from medcurate.pairings.tree import (
     entries,
     files_below,
     folders,
+    no_match,
+    other_case,
     wildcard_pattern,
 )
 
@@ -50,8 +52,9 @@ def check(options: Options, names: Names) -> None:
 def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     """The cases below ``root``, sorted by name. Raises ConfigError, DataMissing.
 
-    A file that is neither image nor label only because letters have a case is a case with a problem, called by
-    its path: a class's mask that is passed over would be a class that the case does not show.
+    A file that is neither image nor label, or a folder that is none of those declared, only because letters have a
+    case is a case with a problem, called by its path: a class's mask that is passed over would be a class that the
+    case does not show.
     """
     try:
         check(options, names)
@@ -59,11 +62,8 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         raise ConfigError(f"case-folder: {error}") from error
     cases = folders(root, options.cases)
     if not cases:
-        raise DataMissing(
-            f'{root}: no folder matches "{options.cases}". '
-            "Put the files of the source there, or mend cases in its [[pairings]] options."
-        )
-    found: list[Found] = []
+        raise no_match(root, options.cases, "cases")
+    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in other_case(root, options.cases)]
     for folder in cases:
         others: list[Path] = []
         files = Candidates(
@@ -96,6 +96,7 @@ def _matches(
         parent, _, last = text.rstrip("/").rpartition("/")
         if parent not in listed:
             listed[parent] = _listings(root, case, parent)
+            others += [case / path for path in other_case(root / case, parent)]
         declared.setdefault(parent, []).append(last)
         found[token] = _files(root, listed[parent], last, series=text.endswith("/"))
     for parent, lasts in declared.items():

@@ -6,10 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medcurate.errors import DataMissing
 from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
 from medcurate.pairings.names import Matcher, Rule
-from medcurate.pairings.tree import Folder, entries, files_below, folders, wildcard_count, wildcard_pattern
+from medcurate.pairings.tree import (
+    Folder,
+    entries,
+    files_below,
+    folders,
+    no_match,
+    other_case,
+    wildcard_count,
+    wildcard_pattern,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +40,16 @@ class _Place:
 def collect(root: Path, search: Search, names: Names) -> Iterator[Found]:
     """All cases below ``root``, sorted by name. Raises DataMissing where no folder matches a template.
 
-    A file that could be an image and a label is what its longer ending says. One that is neither only because
-    letters have a case is a case with a problem, called by its path.
+    A file that could be an image and a label is what its longer ending says. One that is neither, or a folder that
+    is not looked into, only because letters have a case is a case with a problem, called by its path.
     """
     places = _places(root, search)
+    templates = dict.fromkeys(rule.folder for rule in (*search.images, *search.labels))
+    unseen = dict.fromkeys(path for template in templates for path in other_case(root, template))
     shared = _shares_wildcards(search)
     cases: dict[tuple[tuple[str, ...], str], Candidates] = {}
     shown: dict[tuple[str, ...], str] = {}
-    found: list[Found] = []
+    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in unseen if path not in places]
     for path in sorted(places, key=lambda path: path.parts):
         place = places[path]
         key = place.folder.wildcards if shared else ()
@@ -64,10 +74,7 @@ def _places(root: Path, search: Search) -> dict[Path, _Place]:
         templates = list(dict.fromkeys(rule.folder for rule in rules))
         matched = {template: folders(root, template) for template in templates}
         if not any(matched.values()):
-            raise DataMissing(
-                f'{root}: no folder matches "{templates[0]}" for {what} files. '
-                "Put the files of the source there, or mend the folder in its [[pairings]] options."
-            )
+            raise no_match(root, templates[0], "the folder", f" for {what} files")
         for rule in rules:
             for folder in matched[rule.folder]:
                 place = places.setdefault(folder.path, _Place(folder))

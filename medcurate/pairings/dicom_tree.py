@@ -21,7 +21,7 @@ from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings.dicom_headers import Facts, scan
 from medcurate.pairings.found import Found, Names
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import check_template, entries, files_below, folders, wildcard_pattern
+from medcurate.pairings.tree import check_template, entries, files_below, folders, no_match, wildcard_pattern
 from medcurate.types import ImageFile, LabelFile
 
 _KINDS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "lidc-xml": "lidc-xml"}
@@ -89,9 +89,10 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         check(options, names)
     except ValueError as error:
         raise ConfigError(f"dicom-tree: {error}") from error
-    paths = sorted({
-        path for folder in folders(root, options.folder) for path in files_below(root, folder.path)
-    })
+    places = folders(root, options.folder)
+    if not places:
+        raise no_match(root, options.folder, "folder")
+    paths = sorted({path for folder in places for path in files_below(root, folder.path)})
     facts = scan(root, paths)
     images = _series(facts, options)
     if not images:

@@ -10,10 +10,10 @@ from pydantic import model_validator
 
 from medcurate.config.source import Strict
 from medcurate.config.table import Pattern
-from medcurate.errors import ConfigError, DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, judged
+from medcurate.errors import ConfigError
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import files_below, folders
+from medcurate.pairings.tree import files_below, folders, no_match, other_case
 
 CHANNEL = "channel"
 LABEL = "label"
@@ -78,7 +78,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         raise ConfigError(f"pattern: {error}") from error
     places = folders(root, options.folder)
     if not places:
-        raise DataMissing(f'{root}: no folder matches "{options.folder}". Put the files of the source there.')
+        raise no_match(root, options.folder, "folder")
     image, label = re.compile(options.image, re.DOTALL), re.compile(options.label, re.DOTALL)
     cases: dict[Key, Candidates] = {}
     for place in places:
@@ -88,7 +88,8 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
                 _add(cases, options, matched, path, names, is_label=True)
             elif matched := image.fullmatch(text):
                 _add(cases, options, matched, path, names, is_label=False)
-    found = [
+    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in other_case(root, options.folder)]
+    found += [
         judged(
             root, "/".join(part for part in key if part), files, names, several_labels=options.several_labels
         )

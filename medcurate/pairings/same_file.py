@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medcurate.config.source import Strict
-from medcurate.errors import DataMissing
-from medcurate.pairings.found import Candidates, Found, Names, at_entries, judged
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, at_entries, judged
 from medcurate.pairings.names import Matcher, Rule, Suffixes
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import entries, folders, wildcard_pattern
+from medcurate.pairings.tree import entries, folders, no_match, other_case, wildcard_pattern
 
 
 class Options(Strict):
@@ -42,16 +41,16 @@ def sample_entries(options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
-    """The cases below ``root``, sorted by name. Raises DataMissing where no folder matches."""
+    """The cases below ``root``, sorted by name. Raises DataMissing where no folder matches.
+
+    A file that is left out only because letters have a case is a case with a problem, called by its path.
+    """
     places = folders(root, options.folder)
     if not places:
-        raise DataMissing(
-            f'{root}: no folder matches "{options.folder}". '
-            "Put the files of the source there, or mend folder in its [[pairings]] options."
-        )
+        raise no_match(root, options.folder, "folder")
     matcher = Matcher([Rule(options.folder, options.prefix, suffix) for suffix in options.suffix])
     ignored = [wildcard_pattern(pattern) for pattern in options.ignore]
-    found = []
+    found, explained = [], set()
     for place in places:
         for file in entries(root / place.path)[0]:
             hit = matcher.match(file)
@@ -59,6 +58,12 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
                 continue
             name = f"{place.name}/{hit.stem}" if place.name else hit.stem
             paths = (place.path / file,)
+            explained.add(paths[0])
             case = judged(root, name, Candidates({"": [paths]}, {"": [paths]}), names, several_labels=False)
             found.append(at_entries(case, name, options.image, options.label))
+    for suffix in options.suffix:
+        for path in other_case(root, f"{options.folder}/{options.prefix}*{suffix}", files=True):
+            if path not in explained and not any(pattern.fullmatch(path.name) for pattern in ignored):
+                explained.add(path)
+                found.append(Found(path.as_posix(), (), (), OTHER_CASE))
     return iter(sorted(found, key=lambda entry: entry.name))
