@@ -328,6 +328,20 @@ def test_patients_and_splits_of_a_table(tmp_path):
         discover(source(case={"identifiers": "keep", "table": table}), root)
 
 
+def test_a_table_need_not_name_what_is_refused_anyway(tmp_path):
+    """A stray file beside the cases stopped the whole source, with a remedy that did not help."""
+    root = grow(tmp_path, "a_i.nii", "a_l.nii", "b_l.nii", "extra_l.nii", "x_I.NII")
+    (root / "meta.csv").write_text("name,who\na,7\nb,7\n")
+    table = {"file": "meta.csv", "case": "<name>", "group": "<who>"}
+    found = discover(source(case={"identifiers": "keep", "table": table}), root)
+    assert cases(found) == [("a", "lab:7", "")]
+    assert [(case, group) for case, group, _ in found.rejects] == [
+        ("b", "lab:7"),
+        ("extra", "lab:extra"),
+        ("x_I.NII", "lab:x_I.NII"),
+    ]
+
+
 def test_every_rater_must_have_labelled(tmp_path):
     root = grow(tmp_path, "a/i.nii", "a/l_1.nii", "a/l_2.nii", "b/i.nii", "b/l_1.nii")
     raters = source(

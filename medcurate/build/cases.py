@@ -104,7 +104,7 @@ def _ids(source: Source, tables: Tables, entry: Found) -> tuple[str, str]:
     groups = {key: text for key, text in (match.groupdict() if match else {}).items() if text}
     # A file that was passed over beside a case is not that case, which would be refused as one of two.
     case = entry.name if entry.problem == OTHER_CASE else groups.get("case", entry.name)
-    return case, groups.get("group") or tables.patient(case) or entry.group or case
+    return case, groups.get("group") or tables.patient(case, entry) or entry.group or case
 
 
 def _written(source: Source, identifier: str, namespace: str = "") -> str:

@@ -75,8 +75,10 @@ class Tables:
     patients: Mapping[str, tuple[str, str]]  # patient and split
     classes: Mapping[str, tuple[tuple[int, str], ...]]
 
-    def patient(self, case: str) -> str:
-        """The patient, "" where no table names one. Raises ConfigError for a case that the table leaves out."""
+    def patient(self, case: str, found: Found) -> str:
+        """The patient, "" where no table names one. Raises ConfigError for a usable case that the table leaves out."""
+        if found.problem and case not in self.patients:
+            return ""
         return self._row(case)[0]
 
     def split(self, case: str) -> str:
