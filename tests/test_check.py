@@ -78,7 +78,8 @@ def test_the_option_that_moves_the_folder_is_named_where_files_are_absent(
     (text,) = texts(check(str(folder / "lab-a.toml"), tmp_path / "data", 0), "files")
     assert text.startswith(f"{folder}: no folder matches")
     assert text.endswith(
-        f"there is no folder {tmp_path}/data/lab-a; name the folder above lab-a with --data."
+        'Files of source "lab-a" were looked for beside its own, as there is no folder '
+        f"{tmp_path}/data/lab-a; name the folder above lab-a with --data."
     )
     (folder / "lab-a").rename(folder / "moved")
     (folder / "lab-a").mkdir()

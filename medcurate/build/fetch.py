@@ -204,13 +204,36 @@ def source_folder(source: Source, data: Path, home: Path) -> Path:
     folder = data / source.id
     if source.files or folder.is_dir():
         return folder
-    if home.resolve() != packaged_sources().resolve():
+    if (home := home.resolve()) != packaged_sources().resolve():
         return home
     owner = source.homepage or "their owner"
     raise DataMissing(
         f'source "{source.id}": there is no folder {folder}. Get the files from {owner} and put them there, '
         "or name the folder above it with --data."
     )
+
+
+@contextmanager
+def searching(source: Source, data: Path, root: Path) -> Iterator[None]:
+    """Say with what is missing in ``root`` how to move it, where it is only that of the source's own TOML file.
+
+    Raises DataMissing.
+    """
+    try:
+        yield
+    except DataMissing as error:
+        if root == data / source.id:
+            raise
+        above = data.parent if data.name == source.id else data.resolve().parent
+        mend = (
+            f"--data {data} is that folder itself: give the one above it, --data {above}."
+            if data.resolve().name == source.id
+            else f"name the folder above {source.id} with --data."
+        )
+        raise DataMissing(
+            f'{error} Files of source "{source.id}" were looked for beside its own, as there is no folder '
+            f"{data / source.id}; {mend}"
+        ) from error
 
 
 def _make(places: Iterable[Place]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.build.cases import Discovery, discover
-from medcurate.build.fetch import OFFLINE, Network, ensure
+from medcurate.build.fetch import OFFLINE, Network, ensure, searching
 from medcurate.build.jobs import jobs_of, terms_of
 from medcurate.build.vocabulary import with_class_names
 from medcurate.commit import write_json
@@ -43,8 +43,9 @@ def plan(
     plans = []
     roots = ensure(resolved.sources, data, resolved.homes, network)
     for source, root in zip(resolved.sources, roots, strict=True):
-        source = with_class_names(source, root, resolved.ontology)
-        discovery = discover(source, root, resolved.lineage)
+        with searching(source, data, root):
+            source = with_class_names(source, root, resolved.ontology)
+            discovery = discover(source, root, resolved.lineage)
         terms = terms_of(source, resolved.ontology)
         jobs = tuple(jobs_of(source, root, discovery.cases, resolved.recipe, terms, parts, tools))
         plans.append(SourcePlan(source=source.id, root=root, discovery=discovery, jobs=jobs))

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from medcurate.build.cases import Discovery, discover
-from medcurate.build.fetch import OFFLINE, ensure
+from medcurate.build.fetch import OFFLINE, ensure, searching
 from medcurate.build.vocabulary import with_class_names
 from medcurate.check.findings import SHOWN, Checked
 from medcurate.checks import source_problems
 from medcurate.config.source import Source
 from medcurate.decoders.values import blocks
-from medcurate.errors import CaseRejected, DataMissing, MedcurateError, Reason
+from medcurate.errors import CaseRejected, MedcurateError, Reason
 from medcurate.format.keys import pseudonym
 from medcurate.job.grid import Grid, check_grid, grid_of, laid_like
 from medcurate.job.labels import read_labels
@@ -44,11 +44,9 @@ def check(name: str, data: Path, sample: int, told: Told = lambda done: None) ->
     try:
         (root,) = ensure([source], data, {source.id: home}, OFFLINE)
         found.folder = str(root)
-        source = with_class_names(source, root, ontology())
-        discovery = discover(source, root, lineage())
-    except DataMissing as error:
-        found.add("files", f"{error}{_where_else(found, data, home)}")
-        return found
+        with searching(source, data, root):
+            source = with_class_names(source, root, ontology())
+            discovery = discover(source, root, lineage())
     except MedcurateError as error:
         found.add("files", str(error))
         return found
@@ -67,16 +65,6 @@ def spread(cases: Sequence[Case], count: int) -> list[Case]:
         return list(cases)
     places = np.linspace(0, len(cases) - 1, count).round().astype(int)
     return [cases[place] for place in dict.fromkeys(places.tolist())]
-
-
-def _where_else(found: Checked, data: Path, home: Path) -> str:
-    """The option that moves the folder, where it is only that of the source's own file."""
-    if found.folder != str(home):
-        return ""
-    return (
-        f" Files were looked for beside the source's own, as there is no folder {data / found.source}; "
-        f"name the folder above {found.source} with --data."
-    )
 
 
 def _pairs(source: Source, discovery: Discovery, found: Checked) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medcurate.build.fetch import source_folder
+from medcurate.build.fetch import searching, source_folder
 from medcurate.build.readings import found_by
 from medcurate.config.source import Source
 from medcurate.errors import DataMissing
@@ -33,15 +33,22 @@ def own_files(source: Source, data: Path, home: Path) -> Own | None:
         return None
     try:
         root = source_folder(source, data, home)
-        found = [entry for pairing in source.pairings for entry in found_by(source, pairing, root)]
+        with searching(source, data, root):
+            usable = _usable(source, root)
     except DataMissing as error:
         return Own(problem=str(error).splitlines()[0])
-    usable = [entry for entry in found if not entry.problem]
-    if not usable:
-        return Own(problem=f"{source.id}: no case found in {root}")
     paths = {path for entry in usable for path in _paths(entry)}
     size_bytes = sum(inside.facts(root / path).size_bytes for path in paths)
     return Own(cases=len(usable), files=len(paths), size_bytes=size_bytes)
+
+
+def _usable(source: Source, root: Path) -> list[Found]:
+    """The cases that have their files. Raises DataMissing where there is none."""
+    found = (entry for pairing in source.pairings for entry in found_by(source, pairing, root))
+    usable = [entry for entry in found if not entry.problem]
+    if not usable:
+        raise DataMissing(f"{source.id}: no case found in {root}.")
+    return usable
 
 
 def _paths(entry: Found) -> Iterator[Path]:

@@ -1,0 +1,61 @@
+"""Small mistakes on a command line: one line that names what was given, and what to give instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lab
+import pytest
+from typer.testing import CliRunner, Result
+
+from medcurate.cli.main import app
+from medcurate.errors import MedcurateError
+
+
+def told(*words: object) -> str:
+    """What a user reads of a command: its error, or its output."""
+    done: Result = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exception is None or isinstance(done.exception, SystemExit | MedcurateError), done.exception
+    return str(done.exception) if isinstance(done.exception, MedcurateError) else done.output
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch) -> Path:
+    """A folder to work in, with a source and a recipe named by path; the files are in another one, ``raw/own``."""
+    monkeypatch.chdir(tmp_path)
+    lab.write_source(tmp_path, "own", cases=1)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "own").rename(tmp_path / "raw/own")
+    lab.write_recipe(tmp_path, "own")
+    return tmp_path
+
+
+VERBS = (
+    ("build", "--recipe", "lab-recipe.toml", "--out", "out"),
+    ("plan", "--recipe", "lab-recipe.toml"),
+    ("check", "own.toml"),
+)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=[verb[0] for verb in VERBS])
+def test_data_that_is_the_source_s_folder_itself_is_named_with_the_one_above(
+    own: Path, verb: tuple[str, ...]
+) -> None:
+    text = told(*verb, "--data", "raw/own")
+    assert f"{own}: no folder matches" in text
+    assert 'Files of source "own" were looked for beside its own' in text
+    assert "there is no folder raw/own/own; --data raw/own is that folder itself" in text
+    assert "give the one above it, --data raw." in text
+    assert "name the folder above own with --data." in told(*verb, "--data", own)
+    (own / "raw/own/img").rename(own / "raw/own/moved")
+    text = told(*verb, "--data", "raw")
+    assert "no folder matches" in text
+    assert "--data" not in text
+
+
+def test_the_place_of_a_source_is_told_in_full_where_data_is_the_current_folder(
+    own: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(own / "raw/own")
+    text = told("plan", "--recipe", own / "lab-recipe.toml", "--data", ".")
+    assert f"--data . is that folder itself: give the one above it, --data {own}/raw." in text
