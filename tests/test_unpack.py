@@ -17,6 +17,7 @@ import tarfile
 import time
 import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import py7zr
 import pytest
@@ -167,6 +168,96 @@ def test_a_zip64_end_record_is_found_where_the_narrow_one_had_room(tmp_path):
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(directory), 1)
     (tmp_path / "b.zip").write_bytes(directory + wide + locator + end)
     assert content(unpacked(tmp_path / "b.zip", tmp_path).folder) == TREE
+
+
+# -- what GNU tar writes ----------------------------------------------------------------------------
+
+
+def gnu_incremental(path: Path, listed: bytes) -> Path:
+    """As ``tar -g`` writes it: a folder is a list of its files, and times stand where POSIX has a name's start."""
+    blocks = []
+    for name, kind, data in (("d/", b"D", listed), ("d/a.bin", tarfile.REGTYPE, b"content")):
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, len(data)
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[345:369] = b"15300547232\0" * 2
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        blocks += [bytes(header), data.ljust(512, b"\0")]
+    path.write_bytes(b"".join(blocks) + b"\0" * 1024)
+    return path
+
+
+@pytest.mark.parametrize("pressed", [False, True])
+def test_a_full_dump_of_gnu_tar_is_read_under_its_own_names(pressed, tmp_path):
+    archive = gnu_incremental(tmp_path / "a.tar", b"Ya.bin\0\0")
+    if pressed:
+        archive.write_bytes(gzip.compress(archive.read_bytes()))
+    result = unpacked(archive, tmp_path)
+    assert content(result.folder) == {"d/a.bin": b"content"}
+    assert not result.refused
+
+
+def pax(tree: dict[str, bytes], kinds: dict[str, tuple[bytes, dict[str, str]]], path: Path) -> Path:
+    """A tar of ``tree`` with the types and extended headers of ``kinds`` for some."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in tree.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            info.type, info.pax_headers = kinds.get(name, (tarfile.REGTYPE, {}))
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_an_incremental_archive_that_lacks_files_is_refused(tmp_path):
+    words = r'it is an incremental archive: "d/old.bin" and others are in an earlier one.*by hand'
+    with pytest.raises(ConfigError, match=words):
+        unpacked(gnu_incremental(tmp_path / "a.tar", b"Ya.bin\0Nold.bin\0\0"), tmp_path)
+    kinds = {"d": (tarfile.DIRTYPE, {"GNU.dumpdir": "Ya.bin\0Nold.bin\0\0"})}
+    with pytest.raises(ConfigError, match=words):
+        unpacked(pax({"d": b"", "d/a.bin": b"x"}, kinds, tmp_path / "b.tar"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [(b"M", {}), (tarfile.REGTYPE, {"GNU.volume.filename": "a.bin"})])
+def test_a_later_volume_of_a_tar_is_refused(kind, tmp_path):
+    """Its first member is the end of one that began elsewhere; the whole ones behind it would be all there is."""
+    archive = pax({"a.bin": b"the end", "b.bin": b"whole"}, {"a.bin": kind}, tmp_path / "a.tar")
+    with pytest.raises(ConfigError, match=r'one of several volumes: the start of "a\.bin" is in another'):
+        unpacked(archive, tmp_path)
+
+
+def test_labels_and_headers_for_all_are_no_members(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "a commit"}) as archive:
+        label = tarfile.TarInfo("Volume 1")
+        label.type = b"V"
+        archive.addfile(label)
+        for name in ("a.bin", "long/" * 60 + "ü.bin"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+    result = unpacked(path, tmp_path)
+    assert content(result.folder) == {"a.bin": b"x", "long/" * 60 + "ü.bin": b"x"}
+    assert not result.refused
+
+
+SPARSE = {
+    "0.0": {"GNU.sparse.size": "1024", "GNU.sparse.numblocks": "1", "GNU.sparse.offset": "0",
+            "GNU.sparse.numbytes": "4"},
+    "0.1": {"GNU.sparse.size": "1024", "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,4"},
+    "1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s", "GNU.sparse.realsize": "1024"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", SPARSE)
+def test_sparse_files_are_left_out_and_told(version, tmp_path):
+    data = b"1\n0\n4\n".ljust(512, b"\0") + b"data" if version == "1.0" else b"data"
+    archive = pax({"s": data, "z": b"z"}, {"s": (tarfile.REGTYPE, SPARSE[version])}, tmp_path / "a.tar")
+    result = unpacked(archive, tmp_path)
+    assert content(result.folder) == {"z": b"z"}
+    assert [(each.member, each.detail) for each in result.refused] == [
+        ("s", "a sparse file, not a regular file")
+    ]
 
 
 def test_strip_and_include(tmp_path):

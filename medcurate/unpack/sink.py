@@ -20,7 +20,9 @@ from medcurate.zips.volumes import BadMember, NeedsLibrary
 
 NESTED_FOLDER = ".nested"
 
-Kind = Literal["file", "folder", "link", "hard link", "device", "fifo", "socket", "sparse file", "other"]
+Kind = Literal[
+    "file", "folder", "link", "hard link", "device", "fifo", "socket", "sparse file", "special file"
+]
 
 
 @dataclass(frozen=True, slots=True)

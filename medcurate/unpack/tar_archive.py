@@ -16,6 +16,7 @@ from medcurate.unpack.names import text
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.unpack.streams import BLOCK_BYTES, Ahead, Stream
+from medcurate.unpack.tar_gnu import Header, is_no_file
 from medcurate.zips.volumes import Volumes
 
 BLOCK = tarfile.BLOCKSIZE
@@ -163,7 +164,7 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
     """All members of a tar. Raises Stop where it is cut, damaged or hostile."""
     try:
         for member in _members(source):
-            kind: Kind = "file" if member.isreg() and not member.issparse() else _kind(member)
+            kind = "folder" if is_no_file(member, source) else _kind(member)
             place = sink.take(text(member.name.encode("utf-8", "surrogateescape")), kind)
             if place:
                 source.copy(member.size, place)
@@ -175,7 +176,9 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
 
 
 def _kind(member: tarfile.TarInfo) -> Kind:
-    return "sparse file" if member.issparse() else _KINDS.get(member.type, "other")
+    if member.isreg() and not member.issparse():
+        return "file"
+    return "sparse file" if member.issparse() else _KINDS.get(member.type, "special file")
 
 
 def _members(source: Forward) -> Iterator[tarfile.TarInfo]:
@@ -183,6 +186,7 @@ def _members(source: Forward) -> Iterator[tarfile.TarInfo]:
     with tarfile.open(
         fileobj=source,
         mode="r:",
+        tarinfo=Header,
         encoding="utf-8",
         errors="surrogateescape",  # type: ignore[call-overload]
     ) as archive:
