@@ -62,7 +62,7 @@ def load_model(path: Path, model: type[Model]) -> Model:
 def load_table(path: Path) -> dict[str, Any]:
     """The values of the TOML file ``path``. Raises ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:

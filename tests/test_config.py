@@ -275,6 +275,12 @@ def test_no_sentence_is_empty():
 # --- files -----------------------------------------------------------------------------------------
 
 
+def test_a_byte_order_mark_of_windows_is_no_part_of_a_file(tmp_path: Path) -> None:
+    packaged = recipe_path("quickstart").read_bytes()
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + packaged.replace(b"\n", b"\r\n"))
+    assert load_model(tmp_path / "a.toml", Recipe) == load_model(recipe_path("quickstart"), Recipe)
+
+
 def test_files_that_cannot_be_read_say_why(tmp_path, monkeypatch):
     path = tmp_path / "a.toml"
     with pytest.raises(ConfigError, match=r"a\.toml: no such file$"):
