@@ -13,13 +13,13 @@ _UNITS |= {
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 
 
-def parse_size(text: str) -> int:
-    """Bytes of "256MiB", "1.5 GB" or "4096". Raises ConfigError."""
+def parse_size(option: str, text: str) -> int:
+    """Bytes of "256MiB", "1.5 GB" or "4096", as ``option`` gives them. Raises ConfigError."""
     match = _SIZE.fullmatch(text.strip())
     unit = match.group(2).upper() if match else ""
     if match is None or unit not in _UNITS:
         raise ConfigError(
-            f'"{text}" is not a size; give bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB.'
+            f'{option} "{text}": is no size; give bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB.'
         )
     return round(float(match.group(1)) * _UNITS[unit])
 

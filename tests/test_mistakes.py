@@ -59,3 +59,26 @@ def test_the_place_of_a_source_is_told_in_full_where_data_is_the_current_folder(
     monkeypatch.chdir(own / "raw/own")
     text = told("plan", "--recipe", own / "lab-recipe.toml", "--data", ".")
     assert f"--data . is that folder itself: give the one above it, --data {own}/raw." in text
+
+
+@pytest.mark.parametrize(
+    ("option", "verb"),
+    [("--memory", VERBS[0]), ("--shard-size", ("pack", "in", "out"))],
+    ids=["memory", "shard-size"],
+)
+def test_a_size_that_is_none_is_told_with_its_option(own: Path, option: str, verb: tuple[str, ...]) -> None:
+    assert told(*verb, option, "abc").startswith(f'{option} "abc": is no size; give bytes, or a number with')
+
+
+def test_a_build_into_a_file_is_refused_and_leaves_nothing(own: Path) -> None:
+    (own / "out").write_text("mine")
+    before = sorted(own.rglob("*"))
+    assert told(*VERBS[0], "--data", "raw") == f"{own}/out: is a file. Give a new folder."
+    assert sorted(own.rglob("*")) == before
+
+
+def test_one_finding_is_told_in_the_singular(own: Path) -> None:
+    told(*VERBS[0], "--data", "raw", "--engine", "serial")
+    (own / "out/stray").touch()
+    text = told("verify", own / "out", "--engine", "serial")
+    assert f"{own}/out: 1 problem\n" in text

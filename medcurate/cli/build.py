@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medcurate.claim import work_folder
+from medcurate.claim import check_no_file, work_folder
 from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
 from medcurate.cli.options import (
     DataOption,
@@ -77,6 +77,7 @@ def build(
     configure(log_format.value)
     folder = data_folder(data)
     target = (out or Path(load_recipe(recipe).name)).resolve()
+    check_no_file(target)
     count = workers or allotted_cpus()
     options = BuildOptions(
         data=folder,
@@ -104,7 +105,7 @@ def build(
 def _memory_bytes(text: str) -> int:
     from medcurate.units import parse_size
 
-    size_bytes = parse_size(text)
+    size_bytes = parse_size("--memory", text)
     if size_bytes < SMALLEST_MEMORY_BYTES:
         raise ConfigError(f'--memory {text}: a worker needs at least 64MiB; give a unit, such as "4GiB"')
     return size_bytes
@@ -121,6 +122,7 @@ def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
     from rich.console import Console
 
     from medcurate.build.report import closing_table, refusals_table
+    from medcurate.units import counted
 
     # a command must stay on one line to be copied, and "[split]" is a table of a recipe
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -136,7 +138,7 @@ def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
             )
     masks, slices = report.counts["masks"]["written"], report.counts["slices"]["written"]
     size = f"{report.output_bytes / 1e6:,.1f} MB, {report.seconds:,.1f} s"
-    console.print(f"\n{slices:,} images and {masks:,} masks in {size}: {out}")
+    console.print(f"\n{counted(slices, 'image')} and {counted(masks, 'mask')} in {size}: {out}")
     shares = ", ".join(f"{split} {report.patients.get(split, 0):,}" for split in SPLITS)
     console.print(f"patients: {sum(report.patients.values()):,} ({shares})")
     if empty := [split for split in SPLITS if getattr(rule, split) and not report.patients.get(split)]:

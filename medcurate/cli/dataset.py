@@ -66,7 +66,7 @@ def pack(
     from medcurate.pack.types import PackRules
     from medcurate.units import parse_size
 
-    shard_bytes = parse_size(shard_size)
+    shard_bytes = parse_size("--shard-size", shard_size)
     if shard_bytes < SMALLEST_SHARD_BYTES:
         raise ConfigError(f"--shard-size {shard_size}: must be at least 64KiB; 256MiB suits most uses.")
     condition = _condition(source, where.strip(), licence)
@@ -219,10 +219,13 @@ def _counting(title: str, unit: str, log_format: LogFormat) -> Iterator[Callable
 
 
 def _show_packed(result: PackResult, out: Path) -> None:
+    from medcurate.units import counted
+
     size_bytes = sum(facts.size_bytes for facts in result.files.values())
     written = result.written
     typer.echo(
-        f"{written['slices']:,} images and {written['masks']:,} masks of {written['cases']:,} cases "
+        f"{counted(written['slices'], 'image')} and {counted(written['masks'], 'mask')} of "
+        f"{counted(written['cases'], 'case')} "
         f"in {size_bytes / 1e6:,.1f} MB: {out}"
     )
     if result.rejects_added["masks"]:
@@ -236,10 +239,16 @@ def _show_packed(result: PackResult, out: Path) -> None:
 
 
 def _show_report(report: Report, dataset: Path) -> None:
+    from medcurate.units import counted
+
     for problem in report.problems:
         typer.echo(f"{dataset / problem.file}: {problem.what}\n    to mend it: {problem.remedy}")
     if report.count > len(report.problems):
-        typer.echo(f"… and {report.count - len(report.problems):,} more problems")
-    typer.echo(f"{dataset}: {report.count:,} problems" if report.count else f"{dataset}: no problem found")
+        typer.echo(f"… and {counted(report.count - len(report.problems), 'more problem')}")
+    found = counted(report.count, "problem") if report.count else "no problem found"
+    typer.echo(f"{dataset}: {found}")
     size = f"{report.size_bytes / 1e6:,.1f} MB"
-    typer.echo(f"looked at {report.files} files, {size}, {report.samples:,} samples, {report.masks:,} masks")
+    typer.echo(
+        f"looked at {counted(report.files, 'file')}, {size}, {counted(report.samples, 'sample')}, "
+        f"{counted(report.masks, 'mask')}"
+    )
