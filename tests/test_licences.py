@@ -135,7 +135,7 @@ def test_the_record_says_what_was_accepted_and_the_date_changes_no_other_byte(
 
 def test_a_build_leaves_sources_out_by_licence(dataset: Path, tmp_path: Path) -> None:
     done = lab.build(dataset.parent / "lab-recipe.toml", tmp_path / "out", "--licence", "commercial")
-    assert "left out: source closed-set, why its licence is LicenseRef-DUA; commercial use: no" in done.stderr
+    assert "left out: source closed-set, its licence is LicenseRef-DUA; commercial use: no" in done.stderr
     record = read_record(tmp_path / "out")
     assert set(record.sources) == {"open-set"}
     assert set(record.lineage["left_out"]) == {"closed-set"}

@@ -166,7 +166,7 @@ def test_everything_is_told_in_the_chosen_form_on_stderr(capsys, tmp_path):
         assert captured.out == ""
         return captured.err.splitlines()
 
-    assert tell() == [f"rebuild: file {tmp_path}/a.tar, why missing", "verify: 2/2 shards (100 %)"]
+    assert tell() == [f"rebuild: file {tmp_path}/a.tar, missing", "verify: 2/2 shards (100 %)"]
     telling.configure("json")
     first, last = map(json.loads, tell())
     assert first == {"event": "rebuild", "file": f"{tmp_path}/a.tar", "why": "missing"}

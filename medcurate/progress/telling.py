@@ -35,13 +35,13 @@ def configure(log_format: str) -> None:
 def emit(event: str, **fields: object) -> None:
     """Tell one thing that happened: ``event: name value, name value``, or the same as one JSON object.
 
-    A ``note`` is a sentence and goes without its name, but in JSON.
+    A ``note`` and the reason ``why`` are sentences and go without their names, but in JSON.
     """
     if _log_format == "json":
         _write(json.dumps({"event": event, **fields}, ensure_ascii=False, default=str))
     else:
         told = ", ".join(
-            str(value) if name == "note" else f"{name} {value}" for name, value in fields.items()
+            str(value) if name in {"note", "why"} else f"{name} {value}" for name, value in fields.items()
         )
         _write(f"{event}: {told}" if told else event)
 
