@@ -1,4 +1,4 @@
-"""Where a dataset's files are: one small layer over fsspec for folders and for URLs (file, http, https, s3).
+"""Where a dataset's files are: one small layer over fsspec for folders and for URLs (file, https, s3).
 
 A ``Location`` is only its URL, so it can be pickled, compared and sent to a worker; file systems are made
 on use and cached by fsspec per process. Every range that is read is checked for its length: servers that
@@ -12,6 +12,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from medcurate.errors import ConfigError, MedcurateError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROTOCOLS = ("file", "http", "https", "s3")
+PROTOCOLS = ("file", "https", "s3")  # and http to this machine itself
 STALL_SECONDS = 60.0  # without a byte from an HTTP server, after which a request has failed
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore", "fsspec", "s3fs")  # whose errors are no OSError
 
@@ -150,15 +151,32 @@ class RangeFile(io.RawIOBase):
 def locate(dataset: str | Path) -> Location:
     """The location of a path or URL. Raises ConfigError for an unknown protocol or a missing package."""
     text = str(dataset)
-    scheme = urlsplit(text).scheme if "://" in text else ""
+    try:
+        parts = urlsplit(text if "://" in text else "")
+    except ValueError as error:
+        raise ConfigError(f"{text}: is no URL: {error}") from error
+    scheme = parts.scheme
     if not scheme:
         return Location(os.path.abspath(os.path.expanduser(text)))
-    if scheme not in PROTOCOLS:
+    if scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ConfigError(
+            f"{text}: over http:// anybody on the way can read and change the data; give the https:// address, or "
+            "copy the dataset here."
+        )
+    if scheme not in {*PROTOCOLS, "http"}:
         raise ConfigError(f'{text}: protocol "{scheme}" is not supported; known: {", ".join(PROTOCOLS)}')
     if scheme == "file":
-        return Location(os.path.abspath(urlsplit(text).path))
+        return Location(os.path.abspath(parts.path))
     _filesystem(scheme)
     return Location(text.rstrip("/"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, by name or address, is this machine itself: what it is sent travels over no wire."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _filesystem(scheme: str) -> Any:

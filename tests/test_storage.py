@@ -74,8 +74,24 @@ def test_a_failing_server_is_no_missing_file(folder):
 
 
 def test_an_unknown_protocol_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"ftp.*known: file, http, https, s3"):
+    with pytest.raises(ConfigError, match=r"ftp.*known: file, https, s3"):
         locate("ftp://example.org/data")
+
+
+@pytest.mark.parametrize("host", ["example.org", "10.0.0.7:8080", "[2001:db8::1]", "127.0.0.1.example.org"])
+def test_plain_http_is_for_this_machine_alone(host):
+    with pytest.raises(ConfigError, match=r"http://.*read and change the data; give the https:// address"):
+        locate(f"http://{host}/data")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:8080"])
+def test_a_server_on_this_machine_may_speak_plain_http(host):
+    assert locate(f"http://{host}/data/").url == f"http://{host}/data"
+
+
+def test_what_is_no_url_is_told():
+    with pytest.raises(ConfigError, match=r"https://\[bad/data: is no URL"):
+        locate("https://[bad/data")
 
 
 def test_a_missing_client_names_the_extra(monkeypatch):

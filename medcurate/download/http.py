@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -31,9 +30,11 @@ from medcurate.download.types import (
     without_user,
 )
 from medcurate.errors import ConfigError
+from medcurate.storage import is_loopback
 
 USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
 
+PAGE_BYTES = 512  # at the start of a file, which tell whether it is a web page
 _REDIRECTS = 10
 _LIST_BYTES = 256 << 20  # of an answer that is held in memory
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -58,7 +59,7 @@ def check_url(url: str) -> None:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ConfigError(f"{shown}: not a URL: {error}") from error
-    if not parsed.host or not _allowed(parsed, loopback=_is_loopback(parsed)):
+    if not parsed.host or not _allowed(parsed, loopback=is_loopback(parsed.host)):
         raise ConfigError(f"{shown}: only https:// and s3:// are downloaded from")
 
 
@@ -99,7 +100,7 @@ class HttpFile:
 
     def _get(self, headers: Mapping[str, str]) -> httpx.Response:
         request = self.client.build_request("GET", self.address, headers={**self.headers, **headers})
-        loopback = _is_loopback(request.url)
+        loopback = is_loopback(request.url.host)
         for _ in range(_REDIRECTS):
             try:
                 response = self.client.send(request, stream=True)
@@ -149,19 +150,12 @@ def get_json(client: httpx.Client, url: str) -> Any:
 
 def looks_like_page(first_bytes: bytes) -> bool:
     """Whether a file begins as an HTML page does: no archive and no image format begins so."""
-    start = first_bytes[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = first_bytes[:PAGE_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     return start.startswith((b"<!doctype html", b"<html"))
 
 
 def _allowed(url: httpx.URL, *, loopback: bool) -> bool:
-    return url.scheme == "https" or (url.scheme == "http" and loopback and _is_loopback(url))
-
-
-def _is_loopback(url: httpx.URL) -> bool:
-    try:
-        return url.host == "localhost" or ip_address(url.host).is_loopback
-    except ValueError:
-        return False
+    return url.scheme == "https" or (url.scheme == "http" and loopback and is_loopback(url.host))
 
 
 def _range_headers(offset: int, known: Identity | None) -> dict[str, str]:
