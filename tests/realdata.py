@@ -2,7 +2,8 @@
 
 ``python tests/realdata.py [FOLDER]`` fetches them with pip, npm and apt-get (what is absent is reported and
 skipped) and unpacks only what tests read. In a test, ``realdata.path("pyradiomics/data/lung1_image.nrrd")``
-is the file, or the test is skipped with the reason. No package is installed and none of their code runs.
+is the file, or the test is skipped with the reason. Where $CI is set both fail instead: what is not tested there is
+tested nowhere. No package is installed and none of their code runs.
 """
 
 from __future__ import annotations
@@ -123,8 +124,12 @@ def folder() -> Path:
     return Path(os.environ.get(_ENVIRONMENT) or cache / "medcurate-realdata")
 
 
+def _must_be_here() -> bool:
+    return bool(os.environ.get("CI"))
+
+
 def path(name: str) -> Path:
-    """The file ``<package>/<path inside>``, or skip the calling test with the reason."""
+    """The file ``<package>/<path inside>``, or skip the calling test with the reason; fail it where $CI is set."""
     package, _, inside = name.partition("/")
     if package in _INSTALLED:
         spec = importlib.util.find_spec(package)
@@ -132,7 +137,8 @@ def path(name: str) -> Path:
     else:
         base = folder() / PACKAGES[package].place(package)
     if not (base / inside).exists():
-        pytest.skip(f"{name} is not here; run: python tests/realdata.py")
+        end = pytest.fail if _must_be_here() else pytest.skip
+        end(f"{name} is not here; run: python tests/realdata.py")
     return base / inside
 
 
@@ -206,7 +212,10 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> int:
-    """Fetch into the folder given, or the default one; 0 also when a client is absent: its tests skip."""
+    """Fetch into the folder given, or the default one; 1 where a package is not fetched and $CI is set.
+
+    Else 0: the tests of what is absent are skipped.
+    """
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else folder()
     missing = [client for client in ("npm", "apt-get", "dpkg-deb") if shutil.which(client) is None]
     failed = fetch(target)
@@ -214,7 +223,7 @@ def main() -> int:
     out(f"real images in {target}: {len(PACKAGES) - len(failed)} of {len(PACKAGES)} packages\n")
     out("".join(f"  not fetched: {line}\n" for line in failed))
     out(f"  absent clients: {', '.join(missing)}\n" if failed and missing else "")
-    return 0
+    return 1 if failed and _must_be_here() else 0
 
 
 if __name__ == "__main__":
