@@ -42,6 +42,7 @@ class Fault:
     chunked: bool = False
     page: bool = False  # a login form instead of the file
     page_type: str = "text/html; charset=utf-8"
+    page_first: int = 0  # so many bytes of the page come alone
     stalled_s: float = 3.0
 
 
@@ -154,7 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", fault.page_type)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content[: fault.page_first])
+            time.sleep(0.05 * bool(fault.page_first))
+            self.wfile.write(content[fault.page_first :])
         else:
             self._object(served, fault, body=body)
 

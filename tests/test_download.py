@@ -383,11 +383,12 @@ def test_a_part_whose_state_is_lost_begins_anew(tmp_path, server, state):
     [
         Fault(page=True),
         Fault(page=True, page_type="application/zip"),
+        Fault(page=True, page_type="application/zip", page_first=4),
         Fault(status=401),
         Fault(status=403),
         Fault(status=302, location="/login"),
     ],
-    ids=["page", "page called an archive", "401", "403", "redirect to a page"],
+    ids=["page", "page called an archive", "page in pieces", "401", "403", "redirect to a page"],
 )
 def test_a_login_page_is_no_archive(tmp_path, server, fault):
     served = server.serve("/a.zip", CONTENT, [fault])

@@ -207,7 +207,23 @@ def test_a_declared_digest_counts_more_than_a_recorded_one(tmp_path):
     ensure(source(by_hand("a", b"new")), tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": {"sha256": "00"}}'])
+def entry_with(**changed: object) -> bytes:
+    entry = {"sha256": "0" * 64, "size_bytes": 1, "url": "", "etag": "", "date": "2026-01-31T00:00:00+00:00"}
+    return json.dumps({"a": entry | changed}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"sha256": "00"}}',
+        entry_with(date=None),
+        entry_with(sha256="A" * 64),
+        entry_with(size_bytes=True),
+    ],
+)
 def test_a_damaged_lock_file_is_not_overwritten(tmp_path, content):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "a").write_bytes(b"a")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from medcurate.errors import ConfigError
 
 LOCK_FILE = "downloads.lock.json"
 JOURNAL = "downloads.lock.journal"  # a line an entry
+_SHA256 = re.compile("[0-9a-f]{64}")
 _WHOLE_ENTRIES = 64  # up to so many the file is written whole every time
 
 
@@ -132,6 +134,9 @@ def _journalled(path: Path) -> dict[str, Entry]:
 
 def _entry(facts: Mapping[str, object]) -> Entry:
     entry = Entry(**facts)  # type: ignore[arg-type]  # checked next
-    if not (isinstance(entry.sha256, str) and len(entry.sha256) == 64 and isinstance(entry.size_bytes, int)):
-        raise ValueError("an entry without SHA-256 or size")
+    texts = (entry.sha256, entry.url, entry.etag, entry.date)
+    if not all(isinstance(text, str) for text in texts) or not _SHA256.fullmatch(entry.sha256):
+        raise ValueError("an entry without SHA-256, in small letters, or with a number for a text")
+    if type(entry.size_bytes) is not int:
+        raise ValueError("an entry without size in bytes")
     return entry

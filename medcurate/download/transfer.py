@@ -9,13 +9,13 @@ restarts the file or stops; nothing is ever appended to other bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
 from medcurate.download.hosts import Hosts
-from medcurate.download.http import looks_like_page
+from medcurate.download.http import PAGE_BYTES, looks_like_page
 from medcurate.download.part import Part
 from medcurate.download.types import (
     Answer,
@@ -150,7 +150,7 @@ class Transfer:
         known = part.identity if part.url == remote.url else None
         with remote.open(offset, known) as answer:
             chunks = iter(answer.chunks)
-            first = next(chunks, b"")
+            first = self._first(chunks)
             if not answer.offset and not self._wanted.page and looks_like_page(first):
                 raise RefusedError("it answers with a web page instead of the file", login=True)
             if answer.sha256 and not self._wanted.sha256:
@@ -164,6 +164,16 @@ class Transfer:
         expected = part.identity.size_bytes if part.identity else None
         if expected is not None and part.size_bytes != expected:
             raise TransientError(f"the connection ended after {part.size_bytes:,} of {expected:,} bytes")
+
+    def _first(self, chunks: Iterator[bytes]) -> bytes:
+        """The first bytes of a body, as many as tell a page from a file: they may come one by one."""
+        first, started = b"", time.monotonic()
+        while len(first) < PAGE_BYTES and (chunk := next(chunks, b"")):
+            self._hosts.check()
+            first += chunk
+            if time.monotonic() - started >= self._policy.slow_s:
+                raise TransientError(f"only {len(first):,} bytes came in {self._policy.slow_s:g} s")
+        return first
 
     def _may_continue(self, remote: Remote) -> bool:
         """Whether an answer with the rest could be recognised as that, now or by the digest in the end."""
