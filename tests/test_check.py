@@ -124,6 +124,25 @@ def test_a_mask_in_other_letters_is_told_and_its_case_stays(tmp_path: Path) -> N
     assert text.startswith("p1/Spleen.nii.gz: UNPAIRED, its name differs")
 
 
+def test_a_label_map_that_is_taken_for_the_mask_of_one_class_is_told(folder: Path) -> None:
+    found = checked(
+        folder,
+        pairings=[
+            {
+                "kind": "paired-folders",
+                "options": {
+                    "images": "img", "labels": "{label}", "image_suffix": ".nii.gz", "label_suffix": ".nii.gz",
+                },
+            }
+        ],
+        label={"reader": "nifti", "decoder": "mask-per-class"},
+        labels={"seg": "liver"},
+    )  # fmt: skip
+    assert found.read == 0
+    assert len(texts(found, "case")) == 3
+    assert all("BAD_LABEL, values 1, 2, 300 in a file of one class" in text for text in texts(found, "case"))
+
+
 def test_an_erratum_is_no_finding_where_its_case_is_there(folder: Path) -> None:
     assert not checked(folder, errata=[{"case": "p1_scan", "reason": "bad"}]).findings
 

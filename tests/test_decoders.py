@@ -289,6 +289,51 @@ def test_class_files_may_be_empty_inverted_and_must_agree_in_shape():
     assert caught.value.reason is Reason.GEOMETRY
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_a_file_of_one_class_holds_one_value_unless_a_bound_is_stated(dtype):
+    """Labels 1 and 2 of a label map never become one class in silence."""
+    found = files(picture(np.array([[0, 1, 1, 2]], dtype)), labels=("lab",))
+    refused = refusal(mask_per_class.decode, found, {"lab": "liver"}, mask_per_class.Options())
+    assert refused.measures == {"measure": 1.0, "count": 2}
+    assert "values 1, 2 in a file of one class" in refused.detail
+    assert "above" in refused.detail
+    (layer,) = mask_per_class.decode(found, {"lab": "liver"}, mask_per_class.Options(above=0))
+    assert named(layer).tolist() == [["", "liver", "liver", "liver"]]
+
+
+@pytest.mark.parametrize(
+    ("voxels", "said"),
+    [
+        (
+            np.arange(256, dtype=np.uint8)[None],
+            "values 1, 2, 3, 4, 5, 6, 7, 8 and 247 more in",
+        ),  # a soft edge
+        (np.array([[0, -1]], np.int8), "values -1 in"),  # 255 as a signed byte
+        (np.array([[-1, -1]], np.int8), "values -1 in"),
+        (np.array([[0, 1, np.nan]]), "NaN or infinity in 1 voxels"),
+        (np.array([[0, 1, np.inf]]), "NaN or infinity in 1 voxels"),
+    ],
+)
+def test_what_is_no_mask_of_one_value(voxels, said):
+    found = refusal(
+        mask_per_class.decode, files(picture(voxels), labels=("a",)), {"a": "liver"}, mask_per_class.Options()
+    )
+    assert found.detail.startswith(said)
+
+
+@pytest.mark.parametrize("high", [1, 7, 255])
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, 0.0), (-1.0, 255.0), (1 / 255, 0.004)])
+def test_whichever_one_value_a_mask_holds(high, slope, intercept):
+    """Also where a slope moved the value that stands for 0 a little above it."""
+    drawn = np.array([[False, True, True], [False, False, True]])
+    low = round(-intercept / slope)
+    voxels = np.where(drawn, low + (high if slope > 0 else -high), low).astype(np.int16)
+    found = files(volume(voxels[..., None], slope=slope, intercept=intercept), labels=("a",))
+    for inverted in (False, True):
+        (layer,) = mask_per_class.decode(found, {"a": "liver"}, mask_per_class.Options(inverted=inverted))
+        assert np.array_equal(named(layer)[..., 0] == "liver", drawn != inverted)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     bits=hnp.arrays(np.bool_, st.tuples(st.integers(1, 6), st.just(2), st.just(3), st.just(4))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from medcurate.config.source import Strict
-from medcurate.decoders.values import BLOCK_VOXELS, blocks, stored
+from medcurate.decoders.values import BLOCK_VOXELS, Stored, blocks, holds_only, stored
 from medcurate.errors import CaseRejected, Reason
 from medcurate.types import Array, LabelLayer, Volume
+
+VALUES_SHOWN = 8
 
 
 class BinaryOptions(Strict):
@@ -30,16 +33,61 @@ def foreground(volume: Volume, above: float, *, inverted: bool) -> npt.NDArray[n
     CaseRejected (BAD_LABEL) for NaN.
     """
     content = stored(volume)
+    if content.voxels.dtype.kind == "f":
+        _refuse_nan(content.voxels)
+    return _greater(content, above, inverted=inverted)
+
+
+def sole_value(volume: Volume, *, inverted: bool) -> npt.NDArray[np.bool_]:
+    """Where a mask of 0 and one greater physical value holds the greater one (``inverted``: where it does not).
+
+    Raises CaseRejected (BAD_LABEL) for every other content: two structures would become one, and where a soft
+    edge ends nobody has said. ``measures``: ``measure``, the least value that is too many, and ``count``, its voxels'.
+    """
+    content = stored(volume)
+    highest = _highest(content)
+    if not holds_only(content, (0.0, highest)):
+        raise _several(content, highest)
+    # Half way, for a slope may have moved what stands for 0 a little above it.
+    return _greater(content, highest / 2 if highest else 0.5, inverted=inverted)
+
+
+def _greater(content: Stored, above: float, *, inverted: bool) -> npt.NDArray[np.bool_]:
     bound = content.number(above)
     mask: npt.NDArray[np.bool_]
     if content.voxels.dtype.kind == "f":
-        _refuse_nan(content.voxels)
         mask = np.greater(content.voxels, above)
     elif content.slope < 0:  # a greater value is stored as a smaller number
         mask = np.less(content.voxels, math.ceil(bound))
     else:
         mask = np.greater(content.voxels, math.floor(bound))
     return np.logical_not(mask, out=mask) if inverted else mask
+
+
+def _highest(content: Stored) -> float:
+    """The greatest physical value, 0 where none is above it. Raises CaseRejected (BAD_LABEL) for NaN and infinities."""
+    ends = [end for block in blocks(content.voxels) for end in (block.min(), block.max())]
+    physical = content.labels(np.array(ends or [0]))
+    if not np.isfinite(physical).all():
+        count = sum(int(block.size - np.isfinite(block).sum()) for block in blocks(content.voxels))
+        raise CaseRejected(Reason.BAD_LABEL, f"NaN or infinity in {count} voxels", {"count": count})
+    return max(0.0, float(physical.max()))
+
+
+def _several(content: Stored, highest: float) -> CaseRejected:
+    counts: Counter[float] = Counter()
+    for block in blocks(content.voxels):
+        values, numbers = np.unique(block, return_counts=True)
+        counts.update(dict(zip(content.labels(values).tolist(), numbers.tolist(), strict=True)))
+    others = sorted(value for value in counts if value != 0)
+    shown = ", ".join(f"{value:g}" for value in others[:VALUES_SHOWN])
+    rest = f" and {len(others) - VALUES_SHOWN} more" if len(others) > VALUES_SHOWN else ""
+    return CaseRejected(
+        Reason.BAD_LABEL,
+        f"values {shown}{rest} in a file of one class, which is to hold 0 and one value above it; "
+        "the decoder's option above says from where on values count",
+        {"measure": others[0], "count": sum(counts[value] for value in others if value != highest)},
+    )
 
 
 def _refuse_nan(voxels: Array) -> None:

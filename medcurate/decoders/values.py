@@ -134,6 +134,12 @@ def refuse_undeclared(content: Stored, declared: Sequence[float]) -> None:
             raise _undeclared(content, known)
 
 
+def holds_only(content: Stored, declared: Sequence[float]) -> bool:
+    """Whether every voxel holds one of the physical values ``declared``."""
+    known = _stored_values(content, declared)
+    return all(_within(block, known) for block in blocks(content.voxels))
+
+
 def _stored_values(content: Stored, declared: Sequence[float]) -> Array:
     """The stored values of ``declared`` that can occur, sorted, in a type that holds them exactly."""
     numbers = [content.label(value) for value in declared]
