@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -345,6 +346,77 @@ def test_decoders_are_guessed_from_values(tmp_path, values, extension, decoder, 
     source, _ = drafted(pictures(tmp_path / "x", label, extension))
     assert (source.label.decoder, list(source.labels), source.label.options) == (decoder, keys, options)
     assert source.dimensions == 2
+
+
+def named_masks(root: Path, **masks: np.ndarray) -> Path:
+    """Pictures, and for each a mask that is called after its keyword."""
+    for number in range(3):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        (root / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / f"images/p{number}.png"), np.full((16, 16, 3), number, np.uint8))
+        for name, mask in masks.items():
+            cv2.imwrite(str(root / f"masks/p{number}_{name}.png"), mask)
+    return root
+
+
+def holding(*values: int) -> np.ndarray:
+    """A mask with a bar of each value on 0."""
+    mask = np.zeros((16, 16), np.uint8)
+    for place, value in enumerate(values):
+        mask[2:9, 2 * place : 2 * place + 2] = value
+    return mask
+
+
+BLURRED = cv2.blur(holding(255, 255), (9, 9))
+
+
+def test_one_word_for_all_labels_is_no_class(tmp_path):
+    """Of a label map called "organs" every value is asked for, never the word."""
+    source, _ = drafted(named_masks(tmp_path / "x", organs=holding(1, 2)))
+    assert source.pairings[0].options["label_suffix"] == "_organs.png"
+    assert (source.label.decoder, list(source.labels)) == ("index", ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("masks", "options", "asked"),
+    [
+        ({"liver": holding(255), "spleen": holding(1)}, {}, ""),  # no bound fits both
+        ({"liver": holding(255), "spleen": holding()}, {}, ""),
+        ({"liver": holding(1, 2), "spleen": holding(1)}, {}, "several values, which a build refuses (liver: 1, 2)"),
+        ({"liver": BLURRED, "spleen": holding(255)}, {"above": 127.0}, "blurred"),
+        ({"liver": BLURRED, "spleen": holding(1)}, {"above": 127.0}, "spleen would be lost"),
+        ({"rater1": holding(1), "rater2": holding(1)}, {}, "raters who drew the same structures"),
+    ],
+)  # fmt: skip
+def test_a_file_a_class_is_doubted_by_its_values(tmp_path, masks, options, asked):
+    source, text = drafted(named_masks(tmp_path / "x", **masks))
+    assert (source.label.decoder, list(source.labels)) == ("mask-per-class", sorted(masks))
+    assert source.label.options == options
+    doubts = text.split("[label]")[1].split("decoder =")[0]
+    assert asked in doubts
+    assert (QUESTION in doubts) == bool(asked)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "images labs", "img lab", "scans lbl", "Bilder Masken", "Bilder Konturen", "x étiquettes", "irm masques",
+        "imágenes máscaras", "imagens rótulos", "immagini maschere", "obrazy etykiety", "снимки разметка",
+        "图像 标签", "画像 マスク", "画像 ラベル",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["NFC", "NFD"])  # as Linux and macOS write accents
+@pytest.mark.parametrize("flat", [False, True])
+def test_usual_words_for_labels(tmp_path, pair, form, flat):
+    words = [unicodedata.normalize(form, word) for word in pair.split()]
+    places = ["p{}_{}.png" if flat else "{1}/p{0}.png"] * 2
+    root = grow(
+        tmp_path / "x", *(place.format(i, word) for place, word in zip(places, words, strict=True) for i in N)
+    )
+    options = guess(survey(root)).candidate.options
+    ends = ("_{}.png",) * 2 if flat else ("{}",) * 2
+    keys = ("image_suffix", "label_suffix") if flat else ("images", "labels")
+    assert [options[key] for key in keys] == [end.format(word) for end, word in zip(ends, words, strict=True)]
 
 
 def test_probabilities_are_a_question(tmp_path):

@@ -199,4 +199,6 @@ def _made(
         options |= {"image_prefix": image.prefix, "label_prefix": label.prefix}
     named = "{token}" in label.suffix
     tokens = tuple(t for t in label.tokens if not named or label.suffix.replace("{token}", t) != image.suffix)
+    if named and len(tokens) == 1:  # one word for all labels says nothing about classes: their values do
+        options["label_suffix"], tokens = label.suffix.replace("{token}", tokens[0]), ()
     yield Candidate(kind, {**place, **options}, image.tokens, tokens, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,16 @@ from medcurate.inspection.look import Facts
 
 MAX_COLOURS = 32
 BRIGHT = 127.0
+FEW_VALUES = 8  # of one file that may be structures; soft edges have more
+
+RATERS = (
+    'Where the words are raters who drew the same structures, write {rater} for {label} above, raters = ["…"] and '
+    'agreement = "majority" here, and values as keys below.'
+)
+_RATER = re.compile(
+    r"(r|rater|reader|annotator|annot|anno|ann|expert|observer|obs|grader|doctor|dr|radiologist|user)?_?([0-9]+|[a-d])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +38,9 @@ def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
     """A decoder that could read ``labels``, the plainest that can."""
     if not labels:
         return Meaning("index", {"1": ""}, doubt="no label file could be read: what do they hold?")
-    bright = max(facts.high for facts in labels) > BRIGHT
     if guess.candidate.tokens:
-        above = {"above": BRIGHT} if bright else {}
-        return Meaning("mask-per-class", dict.fromkeys(guess.candidate.tokens, ""), above)
+        return _classes(guess.candidate.tokens, labels)
+    bright = max(facts.high for facts in labels) > BRIGHT
     if any(facts.colours for facts in labels):
         return _colours(labels)
     if any(facts.lossy for facts in labels):
@@ -39,6 +49,46 @@ def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
     if any(facts.values is None for facts in labels):
         return _many(labels)
     return _few(_summed(labels))
+
+
+def _classes(tokens: Sequence[str], labels: Sequence[Facts]) -> Meaning:
+    """A file a class: nothing but 0 and one value in each, or else a doubt."""
+    keys = dict.fromkeys(tokens, "")
+    odd = [facts for facts in labels if facts.lossy or facts.colours or len(_foreground(facts)) != 1]
+    odd = [facts for facts in odd if facts.high > 0 or facts.low < 0]  # the others are empty
+    if not odd:
+        doubt = RATERS if all(_RATER.fullmatch(token) for token in tokens) else ""
+        return Meaning("mask-per-class", keys, doubt=doubt)
+    shown = f"{odd[0].token}: {_some(odd[0])}"
+    if any(facts.colours for facts in odd):
+        doubt = f"files of one class hold colours, which a build refuses ({shown}): what do they mean?"
+        return Meaning("mask-per-class", keys, doubt=doubt)
+    if not any(facts.lossy or len(_foreground(facts)) not in range(1, FEW_VALUES + 1) for facts in odd):
+        doubt = f"files of one class hold several values, which a build refuses ({shown}): what do they mean? {RATERS}"
+        return Meaning("mask-per-class", keys, doubt=doubt)
+    return _soft(keys, odd, labels, shown)
+
+
+def _soft(keys: Mapping[str, str], odd: Sequence[Facts], labels: Sequence[Facts], shown: str) -> Meaning:
+    """Masks whose edges fade."""
+    high = max(facts.high for facts in odd)
+    above = BRIGHT if high > BRIGHT else high / 2
+    lost = ", ".join(facts.token for facts in labels if 0 < facts.high <= above)
+    doubt = f"edges are blurred ({shown}): is a structure what is brighter than this?"
+    doubt += f" {lost} would be lost." if lost else ""
+    return Meaning("mask-per-class", keys, {"above": above}, doubt)
+
+
+def _foreground(facts: Facts) -> list[float]:
+    """Values but 0; none where they are too many to count."""
+    return [value for value in facts.values or () if value]
+
+
+def _some(facts: Facts) -> str:
+    found = _foreground(facts)
+    if len(found) not in range(1, FEW_VALUES + 1):
+        return f"{facts.low:g} to {facts.high:g}"
+    return ", ".join(f"#{int(value):06x}" if facts.colours else f"{value:g}" for value in found)
 
 
 def _summed(labels: Sequence[Facts]) -> dict[float, int]:

@@ -6,18 +6,32 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from unicodedata import combining, normalize
 
 from medcurate.inspection.survey import extension
 
+
+def _plain(text: str) -> str:
+    """Without accents, however a file system stores them."""
+    return "".join(letter for letter in normalize("NFKD", text) if not combining(letter))
+
+
+# Also in German, French, Spanish, Italian, Portuguese, Polish, Russian, Chinese and Japanese.
 _LABEL = re.compile(
-    r"label|mask|msk|seg|ground|truth|annot|manual|contour|delineat|lesion|(?<![a-z])(gt|roi|anno)(?![a-z])",
+    r"label|mask|msk|seg|ground|truth|annot|manual|contour|delineat|lesion"
+    r"|masque|mascara|mascher|kontur|contorn|etiquet|etichet|etykiet|rotulo|verite|anotac|anotaz|obrys"
+    r"|маск|размет|метк|контур|标签|标注|掩码|掩膜|掩模|分割|金标准|マスク|ラヘル"
+    r"|(?<![a-z])(gts?|rois?|anno?s?|labs?|lbls?|tgt|targets?)(?![a-z])",
     re.IGNORECASE,
 )
 _IMAGE = re.compile(
-    r"image|img|orig|scan|volume|input|raw|dicom|(?<![a-z])(ct|mri?|us|t[12]|flair)(?![a-z])", re.IGNORECASE
+    r"image|img|orig|scan|volume|input|raw|dicom|bilder|(?<![a-z])bild(?![a-z])|imagen|imagem|immagin|obraz"
+    r"|снимок|снимки|изображ|图像|影像|原图|画像|(?<![a-z])(ct|mri?|us|t[12]|flair|tdm|irm)(?![a-z])",
+    re.IGNORECASE,
 )
-_TRAIL = re.compile(r"[_\-. ]+[A-Za-z0-9]+$")
-_NUMBERED = re.compile(r"([_\-. ]?[A-Za-z]+)[_\-. ]?[0-9]+$")
+_WORD = r"(?:[^\W_]|[\u0300-\u036f\u3099\u309a])+"  # macOS stores accents as letters of their own
+_TRAIL = re.compile(rf"[_\-. ]+{_WORD}$")
+_NUMBERED = re.compile(r"([_\-. ]?[^\W\d_]+)[_\-. ]?[0-9]+$")
 _LEAD = re.compile(r"[^0-9]+")
 
 MAX_CLASSES = 200
@@ -36,7 +50,7 @@ class Affix:
 def is_label(path: str) -> bool:
     """Whether ``path`` (folder template and affixes) sounds like labels: its last telling part decides."""
     for part in reversed(path.split("/")):
-        label, image = _LABEL.search(part), _IMAGE.search(part)
+        label, image = _LABEL.search(_plain(part)), _IMAGE.search(_plain(part))
         if label or image:
             return label is not None
     return False
@@ -44,7 +58,8 @@ def is_label(path: str) -> bool:
 
 def is_image(text: str) -> bool:
     """Whether ``text`` sounds like images and not like labels."""
-    return bool(_IMAGE.search(text)) and not _LABEL.search(text)
+    plain = _plain(text)
+    return bool(_IMAGE.search(plain)) and not _LABEL.search(plain)
 
 
 def affixes(names: Sequence[str]) -> list[Affix]:
@@ -84,7 +99,9 @@ def _numbered(bodies: Sequence[str], end: str) -> Iterator[Affix]:
 def _tokens(trails: Sequence[str], end: str) -> Iterator[Affix]:
     """Trails behind the same separator, as one affix with tokens."""
     for separator in "_-. ":
-        tokens = sorted(trail[1:] for trail in trails if trail[0] == separator and trail[1:].isalnum())
+        tokens = sorted(
+            trail[1:] for trail in trails if trail[0] == separator and re.fullmatch(_WORD, trail[1:])
+        )
         if len(tokens) > 1:
             yield Affix("", f"{separator}{{token}}{end}", tuple(tokens))
 
