@@ -32,7 +32,9 @@ from loop_kit import (
 from stream_kit import joined_keys, small_dataset, stream, taken
 
 from medcurate.errors import ConfigError
-from medcurate.train.launch import COMES_AGAIN
+from medcurate.train.launch import COMES_AGAIN, Hopeless
+from medcurate.train.loop import holding
+from medcurate.train.loop import run as running
 from medcurate.train.loop.logs import Clock
 from medcurate.train.prediction.loading import load_trained
 
@@ -317,6 +319,40 @@ def test_a_folder_that_cannot_be_written_ends_all_without_a_traceback(tmp_path, 
 def test_an_unwanted_resume_is_refused(tmp_path, dataset, alone):
     process = start(write_recipe(tmp_path), dataset, alone, "--resume", "never")
     assert "--resume auto" in finish(process, COMES_AGAIN)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, dataset, monkeypatch):
+    """Else the checkpoints of the first would come with the recipe of the second."""
+    monkeypatch.setattr(holding, "GONE_S", 0.0)
+    text = LONG.replace("checkpoint_every = 3", "checkpoint_every = 1000")
+    run = tmp_path / "run"
+    process = start(write_recipe(tmp_path, text), dataset, run, "--workers", "1")
+    wait_for(run, 1, process)
+    other = write_recipe(tmp_path, text.replace("[run]", "[optimiser]\nlr = 0.01\n[run]"))
+    with pytest.raises(Hopeless, match=rf"{run} is in use by process {process.pid} .*another --out"):
+        train_here(other, dataset, run)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert json.loads((run / "run.json").read_text())["recipe"]["optimiser"]["lr"] == 1e-4
+    monkeypatch.undo()
+    train_here(write_recipe(tmp_path, text.replace("10000", "1")), dataset, run)
+    assert last_state(run)["batches"] == 1
+
+
+def test_a_run_that_another_has_gone_on_with_meanwhile_is_not_done_twice(tmp_path, dataset, monkeypatch):
+    recipe = write_recipe(tmp_path, RECIPE.replace(f"batches = {BATCHES}", "batches = 1"))
+    run = tmp_path / "run"
+    opened = running.opened_stream
+
+    def after_another(*to):
+        monkeypatch.setattr(running, "opened_stream", opened)
+        train_here(recipe, dataset, run)
+        return opened(*to)
+
+    monkeypatch.setattr(running, "opened_stream", after_another)
+    with pytest.raises(Hopeless, match="another process has trained there since"):
+        train_here(recipe, dataset, run)
+    assert len(told(run, "trainable")) == 1
 
 
 def test_an_old_checkpoint_is_none_from_the_first_moment_of_its_removal(tmp_path, dataset, monkeypatch):

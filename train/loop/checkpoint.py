@@ -89,11 +89,15 @@ def save(
 
 
 def latest(run: Path) -> Path | None:
-    """The newest complete checkpoint of the run; what killed writers left is removed."""
-    for left in (run / FOLDER).glob(f"{TEMP_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """The newest complete checkpoint of the run."""
     found = complete(run)
     return found[-1] if found else None
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what killed writers left. Only who holds the run's folder may call this."""
+    for left in (run / FOLDER).glob(f"{TEMP_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def complete(run: Path) -> list[Path]:

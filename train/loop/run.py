@@ -19,6 +19,7 @@ from medcurate.train.launch import Hopeless
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.accumulate import Piece, Terms, summed
 from medcurate.train.loop.failed import FAILED_FOLDER, forget_failed, write_failed
+from medcurate.train.loop.holding import held
 from medcurate.train.loop.logs import Clock, Logs, memory_bytes
 from medcurate.train.loop.record import write_run
 from medcurate.train.loop.session import Session
@@ -64,8 +65,8 @@ class Outcome:
 def train(recipe: TrainRecipe, options: Options) -> Outcome:
     """Train in this process, one of those that torchrun started or the only one.
 
-    Raises ConfigError, StorageError, OutputError, BadSampleError, TrainingStopped, DataDamaged, OthersStopped and
-    OthersHopeless.
+    Raises ConfigError, StorageError, OutputError, BadSampleError, TrainingStopped, DataDamaged, FolderInUse,
+    OthersRefused, OthersStopped and OthersHopeless.
     """
     with joined(options.device) as world, noted_signals() as request:
         leave_cores(world.device, options.workers)
@@ -74,7 +75,10 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
         stream = opened_stream(session, options)
         with stream:
             world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
-            return _Run(session, stream, options, request, found).go()
+            with held(
+                options.out, found, world
+            ):  # after the stream's workers were forked, who would hold it too
+                return _Run(session, stream, options, request, found).go()
 
 
 class _Run:
