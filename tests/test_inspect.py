@@ -10,6 +10,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_kit import series, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trees import grow
@@ -462,8 +463,34 @@ def test_the_verb_shows_and_drafts_and_never_overwrites(tmp_path):
 def test_the_verb_names_what_it_cannot_pair(tmp_path):
     result = run(grow(tmp_path, "a/1.png", "notes.txt"))
     assert isinstance(result.exception, ConfigError)
-    assert "case-folder" in str(result.exception)
+    assert all(kind in str(result.exception) for kind in PAIRINGS)
     assert "2 files" in result.output
+    assert "a/1.png: UNREADABLE" in result.output
+
+
+def test_files_that_do_not_pair_are_shown(tmp_path):
+    """One of each kind of name, with its values where they are as few as those of labels."""
+    root = tmp_path / "x"
+    root.mkdir()
+    for number in range(30):
+        image = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+        nib.save(nib.Nifti1Image(image, np.diag([1.5, 1.5, 4, 1])), root / f"c{number}.nii.gz")
+        nib.save(
+            nib.Nifti1Image((image > 90).astype(np.uint8) * 3, np.eye(4)), root / f"c{number}_organs.nii.gz"
+        )
+    cv2.imwrite(str(root / "overview.png"), np.arange(300, dtype=np.uint16).reshape(10, 10, 3))
+    (root / "damaged.nii.gz").write_bytes(b"x")
+    (root / "dicom/7").mkdir(parents=True)
+    written(root / "dicom/7", series(np.arange(100, dtype=np.int16).reshape(5, 5, 4)))
+    output = run(root).output
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
+    assert rows == [
+        ["c0.nii.gz", "4 x 5 x 6", "int16", "1.5 x 1.5 x 4", "0 to 119"],
+        ["c0_organs.nii.gz", "4 x 5 x 6", "uint8", "1 x 1 x 1", "0 (91), 3 (29)"],
+        ["dicom/7", "5 x 5 x 4", "int16", "0.6 x 0.8 x 2.5", "0 to 99"],
+        ["overview.png", "10 x 10 x 3", "uint16", "not stated", "0 to 299"],
+    ]
+    assert "damaged.nii.gz: CORRUPT" in output
 
 
 def test_odd_names_give_valid_toml(tmp_path):

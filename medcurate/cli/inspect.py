@@ -39,6 +39,7 @@ def inspect_folder(
     from medcurate.errors import ConfigError
     from medcurate.inspection.guess import guess
     from medcurate.inspection.survey import survey
+    from medcurate.pairings import PAIRINGS
 
     _check_draft(draft)
     console = _console()
@@ -46,9 +47,10 @@ def inspect_folder(
     _show_files(console, found)
     best = guess(found)
     if best is None:
+        _show_unpaired(console, found)
         raise ConfigError(
-            f"{folder}: no pairing of images with labels was recognised. Write the source file by hand: "
-            "the kinds are paired-folders, case-folder and flat-suffix."
+            f"{folder}: no pairing of images with labels was recognised. Write the source file by hand "
+            f"(docs/source.md): the kinds of pairings are {', '.join(sorted(PAIRINGS))}."
         )
     _show_pairing(console, found, best)
     digest = _read(folder, best, every=every)
@@ -133,6 +135,28 @@ def _show_pairing(console: Console, found: Survey, best: Guess) -> None:
 def _incomplete(best: Guess) -> str:
     first = best.problems[0]
     return _clean(f"{first.name}: {first.problem}")
+
+
+def _show_unpaired(console: Console, found: Survey) -> None:
+    """What some of the files hold, one of each kind of name."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from medcurate.inspection.look import peek
+
+    looks = peek(found)
+    if not looks:
+        return
+    table = Table()
+    _add_columns(table)
+    for look in looks:
+        for facts in look.images:
+            table.add_row(*(escape(_clean(cell)) for cell in (look.name, *_cells(facts))))
+    _print(console, "One file or series of each kind of name, the commonest kinds:")
+    if table.row_count:
+        console.print(table)
+    for problem in (problem for look in looks for problem in look.problems):
+        _print(console, f"  {_clean(problem)}")
 
 
 def _show_cases(console: Console, digest: Digest) -> None:

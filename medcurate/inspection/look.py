@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from medcurate.decoders.colour_map import packed_colours
 from medcurate.decoders.values import blocks, distinct
 from medcurate.errors import CaseRejected, ConfigError
 from medcurate.inspection.guess import Guess
-from medcurate.inspection.survey import reader_of
+from medcurate.inspection.survey import Survey, is_series, reader_of
 from medcurate.pairings.found import Found
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
@@ -21,6 +23,7 @@ from medcurate.registry import load
 from medcurate.types import Array, Volume
 
 CASES_READ = 4
+KINDS_READ = 12  # of files that do not pair
 LABEL_FILES_READ = 8  # of a sampled case
 VALUES_LISTED = 64
 VOLUME_BYTES = 2 << 30
@@ -67,25 +70,56 @@ def sample(guess: Guess) -> list[int]:
     return [index * (len(guess.usable) - 1) // max(1, count - 1) for index in range(count)]
 
 
+def peek(survey: Survey) -> list[Look]:
+    """Files of a tree that pairs with nothing: some of the commonest kinds of names, each as its only image."""
+    files = CaseFiles(survey.root, VOLUME_BYTES)
+    seen = []
+    for paths in kinds(survey)[:KINDS_READ]:
+        seen.append(Look((paths[0].parent if len(paths) > 1 else paths[0]).as_posix()))
+        # As labels: whether values are few tells an author which of the files are labels.
+        _add(seen[-1].images, seen[-1], files, ("", paths), seen[-1].name, is_label=True)
+    return seen
+
+
+def kinds(survey: Survey) -> list[tuple[Path, ...]]:
+    """The first file or series of each kind of path, which differ in more than digits; the commonest kinds first."""
+    found: dict[str, list[tuple[Path, ...]]] = defaultdict(list)
+    for folder, names in survey.data.items():
+        paths = [Path(folder, name) for name in names]
+        series = reader_of(names[0]) == "dicom" and is_series(names)
+        for entry in [tuple(paths)] if series else [(path,) for path in paths]:
+            pattern = folder if series else entry[0].as_posix()
+            found[re.sub(r"[0-9]+", "#", pattern)].append(entry)
+    ranked = sorted(found, key=lambda pattern: (-len(found[pattern]), pattern))
+    return [found[pattern][0] for pattern in ranked]
+
+
 def look(root: Path, found: Found, *, whole: bool = False) -> Look:
     """One case as read: its images and the first ``LABEL_FILES_READ`` labels, all of them where ``whole``."""
     seen = Look(found.name)
     files = CaseFiles(root, VOLUME_BYTES)
     for image in found.images:
-        _add(seen.images, seen, files, (image.channel, image.paths), is_label=False)
+        what = f"image {image.channel}".rstrip()
+        _add(seen.images, seen, files, (image.channel, image.paths), what, is_label=False)
     for label in found.labels[: None if whole else LABEL_FILES_READ]:
-        _add(seen.labels, seen, files, (label.label, label.paths), is_label=True)
+        what = f"label {label.label}".rstrip()
+        _add(seen.labels, seen, files, (label.label, label.paths), what, is_label=True)
     if seen.images:
         seen.problems += _disagreements(seen.images[0], [*seen.images[1:], *seen.labels])
     return seen
 
 
 def _add(
-    facts: list[Facts], seen: Look, files: CaseFiles, part: tuple[str, Sequence[Path]], *, is_label: bool
+    facts: list[Facts],
+    seen: Look,
+    files: CaseFiles,
+    part: tuple[str, Sequence[Path]],
+    what: str,
+    *,
+    is_label: bool,
 ) -> None:
     token, paths = part
     kind = reader_of(paths[0].name)
-    what = f"{'label' if is_label else 'image'}{f' {token}' if token else ''}"
     try:
         reader = load(READERS, kind, "reader")
         volume = reader.read(files, paths, reader.Options())
@@ -105,7 +139,9 @@ def _facts(token: str, reader: str, volume: Volume, *, lossy: bool, is_label: bo
     if is_label and colours:
         grey = all(np.array_equal(voxels[..., 0], voxels[..., channel]) for channel in (1, 2))
         colours = not grey
-        voxels = packed_colours(volume) if colours else voxels[..., 0]
+        deep = colours and voxels.dtype != np.uint8
+        voxels = voxels if deep else packed_colours(volume) if colours else voxels[..., 0]
+        is_label = not deep  # no label map has colours of more than 8 bits: nothing to count
     low, high = _extremes(volume.voxels)
     scale = (volume.slope, volume.intercept)
     return Facts(
