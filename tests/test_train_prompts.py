@@ -197,8 +197,10 @@ def test_outward_moves_each_side_by_its_own_number_and_not_beyond_the_square(
     assert torch.corrcoef(outward.T).fill_diagonal_(0).abs().max() < 0.1
     corner = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     corner[:, 0, 0] = corner[:, -1, -1] = True
-    boxes = draw_boxes(corner.expand(many, -1, -1), rule, keys(many))
-    assert (boxes.min(), boxes.max()) == (0, SIDE)
+    for end in ("inside", "after"):
+        bound = rule.model_copy(update={"end": end})
+        boxes = draw_boxes(corner.expand(many, -1, -1), bound, keys(many))
+        assert (boxes.min(), boxes.max()) == (0, SIDE)
 
 
 def test_outward_counts_on_the_grid_that_it_names() -> None:

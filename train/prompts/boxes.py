@@ -19,6 +19,8 @@ def draw_boxes(masks: torch.Tensor, rule: BoxRule, keys: torch.Tensor) -> torch.
     moved = _jittered(boxes, rule, masks.shape[-1], keys)
     if rule.end == "after":
         moved[:, 2:] += 1
+    if isinstance(rule.jitter, Outward):
+        moved = moved.clamp(0, masks.shape[-1])
     return moved.float()
 
 
@@ -85,4 +87,4 @@ def _moved_outward(boxes: torch.Tensor, rule: Outward, side: int, keys: torch.Te
     drawn = below(bits(keys, What.BOX, 0, 4), max(bound, 1))
     steps = drawn * side // rule.at if rule.at else drawn
     outward = torch.tensor([-1, -1, 1, 1], device=boxes.device)
-    return (boxes + steps * outward).clamp(0, side)
+    return boxes + steps * outward
