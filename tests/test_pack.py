@@ -30,7 +30,7 @@ from medcurate.lock import locked
 from medcurate.pack.dataset import pack_dataset, work_folder
 from medcurate.pack.edit import edit
 from medcurate.pack.inputs import Inputs, Stored
-from medcurate.pack.plan import _cut
+from medcurate.pack.plan import _cut, _Planned
 from medcurate.pack.resize import resize_image, resize_mask
 from medcurate.pack.run import write_shards
 from medcurate.pack.types import PackInput, PackRules
@@ -106,7 +106,7 @@ def test_engines_and_workers_give_the_same_bytes(source, tmp_path, engine, worke
 @settings(max_examples=200, deadline=None)
 def test_shards_are_consecutive_complete_and_within_the_size(samples, shard_bytes):
     samples.sort(key=lambda entry: entry[0])
-    shards = list(_cut(iter(samples), shard_bytes))
+    shards = list(_cut((_Planned(*entry, entry[2]) for entry in samples), shard_bytes))
     assert sum(shard.samples for shard in shards) == len(samples)
     first_row = start = 0
     numbers: dict[str, int] = {}

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -26,14 +26,25 @@ from medcurate.errors import OutputError
 from medcurate.format import FORMAT_VERSION, SPLITS
 from medcurate.format.columns import MANIFEST, Column
 from medcurate.format.sample import END_OF_TAR
+from medcurate.pack.bounds import resized_sizes
 from medcurate.pack.database import from_parquet, literal, names, save
+from medcurate.pack.inputs import Inputs
 from medcurate.pack.types import PackInput, PackRules
 
 _PLAN_FILE = "plan.parquet"
 _PLAN_RECORD = "plan.json"
-_SCANNED = ("key", "shard", "offset", "split", "size", "height", "width")
+_SCANNED = ("key", "shard", "offset", "split", "size", "digest", "height", "width")
 _BATCH_ROWS = 131_072
 _ASSIGNED = tuple(Column(name, "string", "") for name in ("own", "group", "split"))
+
+
+class _Planned(NamedTuple):
+    """A sample: ``rows`` of the plan's table, and the bytes that it has in a shard."""
+
+    split: str
+    rows: int
+    most_bytes: int
+    likely_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,8 @@ def make_plan(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: P
 
     ``connection`` may read the tables of ``inputs`` and write in ``work``.
 
-    Raises ConfigError for a mistake in ``rules.where``, OutputError for tables that no dataset can have.
+    Raises ConfigError for a mistake in ``rules.where``, OutputError for tables that no dataset can have, and
+    DamagedInput for a sample that is to be resized and begins as none does.
     """
     if rules.where:
         check_condition(rules.where)
@@ -76,7 +88,9 @@ def make_plan(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: P
         work.mkdir(parents=True, exist_ok=True)
         (work / _PLAN_RECORD).unlink(missing_ok=True)
         _sort(connection, inputs, rules, work)
-        shards = tuple(_cut(_samples(work / _PLAN_FILE, rules.size_px), rules.shard_bytes))
+        with Inputs(inputs.root) as tars:
+            samples = _samples(work / _PLAN_FILE, tars, rules.size_px)
+            shards = tuple(_cut(samples, rules.shard_bytes))
         write_json(work / _PLAN_RECORD, {"digest": digest, "shards": [asdict(shard) for shard in shards]})
         stored = Plan(digest, work / _PLAN_FILE, shards)
     return stored
@@ -126,39 +140,36 @@ def _sort(connection: duckdb.DuckDBPyConnection, inputs: PackInput, rules: PackR
         save(connection, query, work / _PLAN_FILE)
 
 
-def _cut(samples: Iterator[tuple[str, int, int]], shard_bytes: int) -> Iterator[ShardPlan]:
-    """Consecutive (split, rows, bytes) to shards that are closed before they would pass ``shard_bytes``."""
+def _cut(samples: Iterator[_Planned], shard_bytes: int) -> Iterator[ShardPlan]:
+    """Consecutive samples to shards that are closed before they could pass ``shard_bytes``."""
     split, number, first_row = "", 0, 0
-    rows = count = size = 0
-    for next_split, sample_rows, sample_bytes in samples:
-        full = size + sample_bytes + len(END_OF_TAR) > shard_bytes
-        if count and (next_split != split or full):
-            yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, size + len(END_OF_TAR))
+    rows = count = most = likely = 0
+    for sample in samples:
+        full = most + sample.most_bytes + len(END_OF_TAR) > shard_bytes
+        if count and (sample.split != split or full):
+            yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, likely + len(END_OF_TAR))
             first_row += rows
-            number = number + 1 if next_split == split else 0
-            rows = count = size = 0
-        split = next_split
-        rows, count, size = rows + sample_rows, count + 1, size + sample_bytes
+            number = number + 1 if sample.split == split else 0
+            rows = count = most = likely = 0
+        split = sample.split
+        rows, count = rows + sample.rows, count + 1
+        most, likely = most + sample.most_bytes, likely + sample.likely_bytes
     if count:
-        yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, size + len(END_OF_TAR))
+        yield ShardPlan(f"{split}-{number:06d}", first_row, rows, count, likely + len(END_OF_TAR))
 
 
-def _samples(table: Path, size_px: int) -> Iterator[tuple[str, int, int]]:
-    """(split, rows, estimated bytes) of every sample, in the plan's order.
-
-    Estimate when resizing: stored bytes * min(1, size_px² / (height * width)), so that shards are cut
-    before any pixel is read.
-    """
+def _samples(table: Path, inputs: Inputs, size_px: int) -> Iterator[_Planned]:
+    """Every sample, in the plan's order; of one that is not resized the stored bytes are the most."""
     rest: pa.Table | None = None
     for batch in pq.ParquetFile(table).iter_batches(_BATCH_ROWS, columns=list(_SCANNED)):
         rows = pa.concat_tables([*([rest] if rest else []), pa.Table.from_batches([batch])])
         if not rows.num_rows:
             continue
         starts = _starts(rows)
-        yield from _described(rows, starts, size_px)
+        yield from _described(rows, starts, inputs, size_px)
         rest = rows.slice(int(starts[-1]))
     if rest:
-        yield from _described(rest, np.array([0, rest.num_rows]), size_px)
+        yield from _described(rest, np.array([0, rest.num_rows]), inputs, size_px)
 
 
 def _starts(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -175,14 +186,13 @@ def _starts(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _described(
-    rows: pa.Table, starts: np.ndarray[Any, np.dtype[np.int64]], size_px: int
-) -> Iterator[tuple[str, int, int]]:
-    first = rows.take(starts[:-1])
+    rows: pa.Table, starts: np.ndarray[Any, np.dtype[np.int64]], inputs: Inputs, size_px: int
+) -> Iterator[_Planned]:
+    first, masks = rows.take(starts[:-1]), np.diff(starts)
     splits = first["split"].to_pylist()
     if unknown := set(splits) - set(SPLITS):
         raise OutputError(f'split "{sorted(unknown)[0]}" is none of {", ".join(SPLITS)}; assign every case.')
-    sizes = first["size"].to_numpy()
-    if size_px:
-        pixels = first["height"].to_numpy().astype(np.int64) * first["width"].to_numpy()
-        sizes = np.minimum(sizes, -(-sizes * size_px**2 // pixels))
-    yield from zip(splits, np.diff(starts).tolist(), sizes.tolist(), strict=True)
+    most = likely = first["size"].to_numpy()
+    if size_px and splits:
+        most, likely = resized_sizes(inputs, first, masks, size_px)
+    yield from map(_Planned, splits, masks.tolist(), most.tolist(), likely.tolist())
