@@ -276,6 +276,16 @@ def test_a_temper_that_weighs_nothing_is_refused(tmp_path: Path) -> None:
     assert check_model({"by": ["organ"], "temper": 0.5}, Weights, "weights").temper == 0.5
 
 
+@pytest.mark.parametrize(
+    ("given", "kind"), [({"floor": 0.1}, "cosine"), ({"kind": "cosine", "gamma": 0.9}, "milestones")]
+)
+def test_what_another_schedule_would_use_is_refused(given: dict[str, object], kind: str) -> None:
+    """``floor`` alone would leave the learning rate as it is."""
+    with pytest.raises(ConfigError, match=f'has no effect .* say kind = "{kind}"'):
+        check_model(given, ScheduleTable, "schedule")
+    assert check_model({"kind": "cosine", "floor": 0.1}, ScheduleTable, "schedule").floor == 0.1
+
+
 # --- docs/train.md ---------------------------------------------------------------------------------
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")

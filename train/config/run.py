@@ -39,6 +39,12 @@ class ScheduleTable(Strict):
     def _epochs(self) -> ScheduleTable:
         if (self.kind == "milestones") != bool(self.epochs):
             raise ValueError('epochs go with kind = "milestones", and it with them')
+        for key, kind, unused in (("gamma", "milestones", 0.5), ("floor", "cosine", 0.0)):
+            value = getattr(self, key)
+            if value != unused and self.kind != kind:
+                raise ValueError(
+                    f'{key} = {value:g} has no effect on kind = "{self.kind}": say kind = "{kind}", or leave {key} out'
+                )
         if list(self.epochs) != sorted(set(self.epochs)):
             raise ValueError(f"epochs must rise; given: {list(self.epochs)}")
         return self
