@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import json
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from medcurate.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,46 +129,54 @@ def test_the_table_has_no_cycle_and_no_part_that_is_gone() -> None:
             del left[part]
 
 
-# pydantic is not among them: typer loads it where it is installed.
-# pydantic is not among them: typer itself loads it where it is installed.
-HEAVY = (
-    "numpy",
-    "torch",
-    "polars",
-    "pyarrow",
-    "duckdb",
-    "cv2",
-    "nibabel",
-    "pydicom",
-    "scipy",
-    "PIL",
-    "matplotlib",
-)
+def _verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The command line of every verb and of what lies above it, as they are registered."""
+    yield words
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _verbs(below, (*words, name))
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        [],
-        ["build"],
-        ["query"],
-        ["stats"],
-        ["preview"],
-        ["verify"],
-        ["pack"],
-        ["sources"],
-        ["inspect"],
-        ["download"],
-        ["evaluate"],
-        ["predict"],
-        ["export"],
-    ],
-)
-def test_help_loads_no_heavy_library(verb: list[str]) -> None:
-    code = (
-        "import sys\nfrom medcurate.cli.main import app\n"
-        f"try:\n    app({[*verb, '--help']!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+def _heavy() -> set[str]:
+    """Modules of all that medcurate depends on, but for what draws the help; typer loads pydantic by itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    declared = {_canonical(re.split(r"[^\w.-]", line)[0]) for line in lines} - LIGHT
+    found = packages_distributions().items()
+    return {module for module, packages in found if declared & {_canonical(name) for name in packages}}
+
+
+def _canonical(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+LIGHT = {"medcurate", "pydantic", "rich", "typer"}
+HELP_PARTS = {"cli", "commit", "errors", "format", "progress", "train"}
+ALL_HELP = """
+import json, sys
+from medcurate.cli.main import app
+told = {}
+for words in json.load(sys.stdin):
+    before = set(sys.modules)
+    try:
+        app([*words, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, words
+    told[" ".join(words)] = sorted(set(sys.modules) - (before if told else set()))
+json.dump(told, sys.stderr)
+"""
+
+
+def test_help_loads_no_heavy_library() -> None:
+    """Every verb's help, one after the other in one process: what one loads the next would load as well."""
+    verbs = list(_verbs(typer.main.get_command(app)))
+    assert {("status",), ("train",), ("sources", "show")} <= set(verbs)
+    heavy = _heavy()
+    assert {"numpy", "torch", "duckdb", "imagecodecs", "isal", "nrrd", "cv2", "PIL", "fsspec"} <= heavy
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP], input=json.dumps(verbs), capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.returncode == 0, done.stderr
+    for verb, modules in json.loads(done.stderr).items():
+        assert heavy & {module.split(".")[0] for module in modules} == set(), verb
+        parts = {_part(module) for module in modules if module.startswith("medcurate.")}
+        assert parts <= HELP_PARTS, f"{verb}: import inside the verb what only running it needs"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medcurate.claim import check_no_file, work_folder
 from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
 from medcurate.cli.options import (
     DataOption,
@@ -70,6 +69,7 @@ def build(
     from medcurate.build.fetch import Network
     from medcurate.build.run import BuildOptions
     from medcurate.build.run import build as run_build
+    from medcurate.claim import check_no_file, work_folder
     from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
     from medcurate.library import load_recipe
     from medcurate.progress import configure
@@ -159,6 +159,7 @@ def _show_refused(out: Path, quarantined: int) -> None:
     from rich.console import Console
 
     from medcurate.build.plan import NAMES_FILE
+    from medcurate.claim import work_folder
     from medcurate.explore.query import run
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -187,6 +188,7 @@ def status(
     from rich.console import Console
 
     from medcurate.build.status import read_status, status_table
+    from medcurate.claim import work_folder
 
     found = read_status(dataset, work or work_folder(dataset))
     if as_json:
