@@ -198,11 +198,14 @@ def test_every_image_counts_alike_and_every_mask_of_it() -> None:
     assert image_weights(valid, 4).view(3, 4).tolist() == [[1 / 16] * 4, [0.25, 0, 0, 0], [0] * 4]
 
 
-def test_extreme_logits_have_finite_losses_and_gradients() -> None:
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("right", [False, True])
+def test_extreme_logits_have_finite_losses_and_gradients(gamma: float, right: bool) -> None:
     logits = torch.tensor([200.0, -200.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone().requires_grad_()
     truth = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
-    truth[1] = True
-    loss, _ = mask_loss(logits, torch.zeros(2), truth, torch.full((2,), 0.5), ALL)
+    truth[0 if right else 1] = True
+    table = ALL.model_copy(update={"focal_gamma": gamma})
+    loss, _ = mask_loss(logits, torch.zeros(2), truth, torch.full((2,), 0.5), table)
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()

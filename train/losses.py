@@ -91,6 +91,8 @@ def _pixel_sums(logits: torch.Tensor, truth: torch.Tensor, table: LossTable) -> 
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     p = logits.sigmoid()
     wrong = truth + p - 2 * truth * p  # the probability that the pixel is not what it is
+    if 0 < table.focal_gamma < 1:  # the slope of such a power is infinite at 0, where a pixel is certain
+        wrong = wrong.clamp(min=torch.finfo(wrong.dtype).tiny)
     balance = 1 - table.focal_alpha + (2 * table.focal_alpha - 1) * truth
     marked = p if table.iou_of == "probabilities" else (logits > 0).float()
     marked = marked if table.iou_moves_mask else marked.detach()
