@@ -48,7 +48,7 @@ from medcurate.config.source import (
 from medcurate.config.table import CaseTable, ClassTable
 from medcurate.decoders import DECODERS
 from medcurate.errors import Reason
-from medcurate.format.columns import MANIFEST, REJECTS
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
 from medcurate.library import load_source, ontology
 from medcurate.pairings import PAIRINGS
 from medcurate.readers import READERS
@@ -114,7 +114,7 @@ def test_files_that_the_documents_name_exist() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
-@pytest.mark.parametrize("columns", [MANIFEST, REJECTS], ids=["manifest", "rejects"])
+@pytest.mark.parametrize("columns", [MANIFEST, REJECTS, SUMMARY], ids=["manifest", "rejects", "summary"])
 def test_the_format_document_lists_every_column_as_it_is(columns) -> None:
     rows = [f"| `{c.name}` | {c.type} | {c.meaning} |" for c in columns]
     assert "\n".join(rows) in text("docs/format.md")

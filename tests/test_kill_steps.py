@@ -49,7 +49,12 @@ def test_a_build_killed_before_any_step_is_finished_by_the_next(tmp_path: Path) 
     assert told["ended"] == 0
     part = {"JOB.tar", "JOB.manifest.parquet", "JOB.rejects.parquet", "JOB.json"}
     work = {"build.json", "plan.json", "names.json", "assignments.parquet"}
-    assert committed(told) >= part | work | {"manifest.parquet", "rejects.parquet", "dataset.json"}
+    assert committed(told) >= part | work | {
+        "manifest.parquet",
+        "rejects.parquet",
+        "summary.parquet",
+        "dataset.json",
+    }
     assert "unlink build.json" in told["calls"]
 
 
@@ -59,4 +64,9 @@ def test_a_pack_killed_before_any_step_is_finished_by_the_next(tmp_path: Path) -
     assert told["problems"] == {}
     assert told["ended"] == 0
     shard = {"train-000000.tar", "train-000000.json", "train-000000.manifest.parquet"}
-    assert committed(told) >= shard | {"manifest.parquet", "rejects.parquet", "dataset.json"}
+    assert committed(told) >= shard | {
+        "manifest.parquet",
+        "rejects.parquet",
+        "summary.parquet",
+        "dataset.json",
+    }

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from math import lcm
+from math import floor, lcm, log10
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from pycocotools import mask as coco
 from medcurate.engines import pool, serial
 from medcurate.errors import ConfigError, OutputError
 from medcurate.format import png, rle, sample
-from medcurate.format.columns import MANIFEST, REJECTS, schema
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY, schema
 from medcurate.format.record import read_record
 from medcurate.lock import locked
 from medcurate.pack.dataset import pack_dataset, work_folder
@@ -432,12 +432,32 @@ def test_a_changed_plan_leaves_nothing_of_the_old_one(source, tmp_path):
         assert tree(out) == tree(tmp_path / f"fresh{seed}")
 
 
+@pytest.mark.parametrize("rules", [{}, {"where": "organ <> 'liver'"}, {"size_px": 20}])
+def test_the_summary_counts_the_rows_of_the_manifest(source, tmp_path, rules):
+    out = pack(source, tmp_path / "out", **rules)
+    counted = {}
+    for row in manifest(out):
+        at = tuple(row[name] for name in ("split", "modality", "label", "organ", "lesion"))
+        found = counted.setdefault((*at, floor(2 * log10(row["area_fraction"]))), [0, 0, 0])
+        for place, counts in enumerate((True, row["annotation"] == 0, row["organ_first"])):
+            found[place] += counts
+    shared = {"source": "demo", "licence": "CC0-1.0", "commercial": True}
+    names = [column.name for column in SUMMARY if column.name not in shared]
+    expected = [
+        shared | dict(zip(names, (*at, *counts), strict=True)) for at, counts in sorted(counted.items())
+    ]
+    assert len(expected) > 10
+    assert pq.read_table(out / "summary.parquet").to_pylist() == expected
+    assert pq.read_schema(out / "summary.parquet").equals(schema(SUMMARY))
+
+
 def test_nothing_in_is_empty_tables_out(tmp_path):
     result = write_shards(
         PackInput(tmp_path, ()), PackRules(), tmp_path / "out", tmp_path / "work", engine=inline, workers=1
     )
-    assert sorted(result.files) == ["manifest.parquet", "rejects.parquet"]
+    assert sorted(result.files) == ["manifest.parquet", "rejects.parquet", "summary.parquet"]
     assert pq.read_table(tmp_path / "out/manifest.parquet").schema.equals(schema(MANIFEST))
+    assert pq.read_table(tmp_path / "out/summary.parquet").equals(schema(SUMMARY).empty_table())
     assert result.written == {"cases": 0, "slices": 0, "masks": 0}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -87,14 +88,40 @@ def test_damaged_and_missing_files_are_made_again_alone(source, expected, tmp_pa
     flip(out / "shards/train-000001.tar", 5_000)
     (out / "shards/val-000000.tar").unlink()
     flip(out / "rejects.parquet", 100)
+    flip(out / "summary.parquet", 100)
     if cleaned:
         shutil.rmtree(work_folder(out))
     before = times(out)
     result = again(source, out)
-    assert set(result.made) == {"shards/train-000001.tar", "shards/val-000000.tar", "rejects.parquet"}
+    damaged = {"shards/train-000001.tar", "shards/val-000000.tar", "rejects.parquet", "summary.parquet"}
+    assert set(result.made) == damaged
     assert tree(out) == expected
     changed = {name for name, time_ns in times(out).items() if before.get(name) != time_ns}
     assert changed == set(result.made)
+
+
+def test_a_missing_summary_is_made_again_alone(source, expected, tmp_path):
+    out = tmp_path / "out"
+    again(source, out)
+    (out / "summary.parquet").unlink()
+    shutil.rmtree(work_folder(out))
+    assert again(source, out).made == ("summary.parquet",)
+    assert tree(out) == expected
+
+
+def test_an_output_of_before_there_were_summaries_is_repaired_to_what_it_was(source, tmp_path):
+    out = tmp_path / "out"
+    again(source, out)
+    (out / "summary.parquet").unlink()
+    record = json.loads((out / "dataset.json").read_bytes())
+    del record["files"]["summary.parquet"]
+    (out / "dataset.json").write_text(json.dumps(record))
+    before = tree(out)
+    assert again(source, out).made == ()
+    (out / "manifest.parquet").unlink()
+    (out / "shards/val-000000.tar").unlink()
+    assert set(again(source, out).made) == {"manifest.parquet", "shards/val-000000.tar"}
+    assert tree(out) == before
 
 
 def flip(path: Path, position: int) -> None:

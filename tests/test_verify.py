@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kit import pieces, write_dataset
-from pack_kit import inline, pack
+from pack_kit import inline, pack, record_again, summarise
 from pycocotools import mask as coco
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
-from medcurate.commit import sha256_file
 from medcurate.engines import pool
 from medcurate.errors import ConfigError
 from medcurate.format import png, sample
 from medcurate.format.sample import END_OF_TAR
+from medcurate.pack.tables import TABLES
 from medcurate.verify.findings import Report
 from medcurate.verify.run import verify_dataset
 
@@ -55,22 +55,14 @@ def rows_of(folder: Path, shard: str) -> list[dict]:
     return [row for row in pq.read_table(folder / "manifest.parquet").to_pylist() if row["shard"] == shard]
 
 
-def record_again(folder: Path, *names: str) -> None:
-    """Make dataset.json agree with changed files: only their content can give them away then."""
-    record = json.loads((folder / "dataset.json").read_bytes())
-    for name in names:
-        path = folder / name
-        record["files"][name] = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    (folder / "dataset.json").write_text(json.dumps(record))
-
-
 def edit_manifest(folder: Path, change: Callable[[list[dict]], object]) -> None:
+    """As if the dataset had been written with this manifest."""
     path = folder / "manifest.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
     change(rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    record_again(folder, "manifest.parquet")
+    summarise(folder)
 
 
 # nothing wrong
@@ -133,18 +125,44 @@ def test_a_missing_shard(dataset):
     assert told(check(dataset)) == [f"{SHARD}: is missing"]
 
 
-@pytest.mark.parametrize("name", ["manifest.parquet", "rejects.parquet"])
+@pytest.mark.parametrize("name", TABLES)
 def test_a_missing_table(dataset, name):
     (dataset / name).unlink()
     assert told(check(dataset)) == [f"{name}: is missing"]
 
 
-@pytest.mark.parametrize("name", ["manifest.parquet", "rejects.parquet"])
+@pytest.mark.parametrize("name", TABLES)
 def test_a_damaged_table(dataset, name):
     (dataset / name).write_bytes((dataset / name).read_bytes()[:-9])
     first, second = told(check(dataset))
     assert first == f"{name}: its content is not what was written: it differs from dataset.json"
     assert second.startswith(f"{name}: is not a readable Parquet file")
+
+
+def test_a_summary_that_does_not_say_what_the_manifest_says(dataset):
+    path = dataset / "summary.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    right = dict(rows[0])
+    rows[0]["masks"] += 1
+    gone = rows.pop()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    record_again(dataset, "summary.parquet")
+    problems = told(check(dataset))
+    assert len(problems) == 3
+    assert problems[0].startswith("summary.parquet: the manifest does not give its row {")
+    assert f"'masks': {right['masks'] + 1}, " in problems[0]
+    assert all(p.startswith("summary.parquet: lacks a row that the manifest gives: {") for p in problems[1:])
+    assert any(f"'label': {gone['label']}, " in problem for problem in problems[1:])
+
+
+def test_a_dataset_of_before_there_were_summaries_has_no_problem(dataset):
+    record = json.loads((dataset / "dataset.json").read_bytes())
+    del record["files"]["summary.parquet"]
+    (dataset / "dataset.json").write_text(json.dumps(record))
+    assert told(check(dataset)) == ["summary.parquet: does not belong to the dataset"]
+    (dataset / "summary.parquet").unlink()
+    assert told(check(dataset)) == []
 
 
 def test_files_that_do_not_belong_are_named(dataset):

@@ -15,7 +15,7 @@ N = TypeVar("N", int, float)
 
 _FILES_PER_PART = 4  # samples, rows, ledger, record
 _CASES_PER_PART = 256  # of pictures; volumes fill a part by their bytes
-_TABLES = 3  # manifest, ledger, record
+_TABLES = 4  # manifest, ledger, summary, record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
     out/dataset.json        what it is, from what, under which licences; size and SHA-256 of every file
     out/manifest.parquet    one row a mask (``columns.MANIFEST``)
     out/rejects.parquet     one row per refused case, slice or mask (``columns.REJECTS``)
+    out/summary.parquet     what statistics count of the manifest (``columns.SUMMARY``); older datasets have none
     out/shards/<split>-000000.tar   plain USTAR WebDataset; one sample is <key>.png and <key>.json
 
 ``offset`` and ``size`` of a manifest row delimit the sample's two tar members (headers and padding
@@ -13,6 +14,7 @@ FORMAT_VERSION = 1
 DATASET_FILE = "dataset.json"
 MANIFEST_FILE = "manifest.parquet"
 REJECTS_FILE = "rejects.parquet"
+SUMMARY_FILE = "summary.parquet"
 CLAIM_FILE = "build.json"  # stands in an unfinished output; says what is being built there
 SCORE_FILES = ("scores.parquet", "volumes.parquet", "predictions.parquet", "prompts.parquet")
 """What an evaluation writes into a folder of its own; the first is always there."""

@@ -1,4 +1,5 @@
-"""Names, types and meanings of the columns of ``manifest.parquet`` and ``rejects.parquet``.
+"""Names, types and meanings of the columns of ``manifest.parquet``, ``rejects.parquet`` and
+``summary.parquet``.
 
 This table is the single source: the Parquet schemas, the documentation and the tests are made from it.
 """
@@ -104,10 +105,33 @@ REJECTS = (
     Column("bound", "float64", "the bound that it missed"),
 )
 
+SUMMARY = (
+    Column("source", "dictionary", "source id"),
+    Column("split", "dictionary", "train, val or test"),
+    Column("modality", "dictionary", "ontology modality id"),
+    Column("label", "dictionary", "ontology label id"),
+    Column("organ", "dictionary", "organ id, of the label"),
+    Column("lesion", "bool", "whether the label is a lesion"),
+    Column("licence", "dictionary", "SPDX id or LicenseRef-… of the source"),
+    Column("commercial", "bool", "whether commercial use is allowed; null where unknown"),
+    Column(
+        "area_bin",
+        "int8",
+        "half-decade b of the masks' `area_fraction`: from 10^(b/2) to below 10^((b+1)/2); null where it is 0 or null",
+    ),
+    Column("masks", "int64", "masks of these"),
+    Column("first_masks", "int64", "those that are their image's first: added up, they count images"),
+    Column(
+        "organ_images",
+        "int64",
+        "those that are their image's first of the organ: added up, they count images by organ",
+    ),
+)
+
 
 @cache
 def schema(columns: tuple[Column, ...]) -> pa.Schema:
-    """The Arrow schema of ``MANIFEST`` or ``REJECTS``."""
+    """The Arrow schema of ``MANIFEST``, ``REJECTS`` or ``SUMMARY``."""
     import pyarrow as pa
 
     types = {"dictionary": pa.dictionary(pa.int32(), pa.string()), "bool": pa.bool_()}

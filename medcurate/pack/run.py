@@ -11,12 +11,12 @@ from pathlib import Path
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, MedcurateError, OutputError
-from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS
+from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS, SUMMARY_FILE
 from medcurate.format.record import FileRecord, read_record
 from medcurate.pack.database import database
 from medcurate.pack.plan import Plan, make_plan
 from medcurate.pack.shard import ShardJob, pack_shard, stands
-from medcurate.pack.tables import count_rejected, count_rejects_added, count_written, write_tables
+from medcurate.pack.tables import TABLES, count_rejected, count_rejects_added, count_written, write_tables
 from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 
 _WORK = "pack"  # inside the output's work folder
@@ -34,7 +34,7 @@ def write_shards(
     workers: int,
     progress: Progress | None = None,
 ) -> PackResult:
-    """Write shards, manifest and ledger of ``out``; not ``dataset.json``, which the caller adds last.
+    """Write shards, manifest, ledger and summary of ``out``; not ``dataset.json``, which the caller adds last.
 
     A rerun makes only what is not there. Where ``out`` is finished already, every file is read and the
     missing or damaged ones are made again; the others are not touched. The caller holds the lock.
@@ -49,21 +49,21 @@ def write_shards(
         if rules.where and not plan.shards:
             raise ConfigError(f"--where {rules.where!r}: no mask fits; nothing was packed.")
         finished = read_record(out).files if (out / DATASET_FILE).is_file() else {}
-        standing = {
-            name for name in (MANIFEST_FILE, REJECTS_FILE) if _is_whole(out / name, finished.get(name))
-        }
-        jobs = _jobs(inputs, rules, plan, out, folder, finished, tables_stand=len(standing) == 2)
+        tables = _tables_of(finished)
+        wanted = [name for name in tables if not _is_whole(out / name, finished.get(name))]
+        tables_stand = not {MANIFEST_FILE, REJECTS_FILE} & set(wanted)
+        jobs = _jobs(inputs, rules, plan, out, folder, finished, tables_stand=tables_stand)
         _remove_stale(out, jobs)
         _check_space(jobs, out)
         files, made = _run(jobs, engine, workers, progress)
-        made += write_tables(connection, inputs, out, folder, jobs, standing)
-        files |= {name: _facts(out / name) for name in (MANIFEST_FILE, REJECTS_FILE)}
+        write_tables(connection, inputs, out, folder, jobs, wanted)
+        files |= {name: _facts(out / name) for name in tables}
         return PackResult(
             files=files,
             written=count_written(connection, out),
             rejected=count_rejected(connection, out),
             rejects_added=count_rejects_added(connection, inputs, out, jobs),
-            made=tuple(made),
+            made=(*made, *wanted),
         )
 
 
@@ -71,6 +71,13 @@ def _tables(inputs: PackInput, out: Path) -> list[Path]:
     """Every table that is read, those that are still to be written among them."""
     assignments = [inputs.assignments] if inputs.assignments else []
     return [*inputs.manifests, *inputs.rejects, *assignments, out / MANIFEST_FILE, out / REJECTS_FILE]
+
+
+def _tables_of(finished: Mapping[str, FileRecord]) -> tuple[str, ...]:
+    """The tables of an output; one that was finished when there were no summaries stays as its record says."""
+    if finished and SUMMARY_FILE not in finished:
+        return tuple(name for name in TABLES if name != SUMMARY_FILE)
+    return TABLES
 
 
 def _sweep(out: Path, folder: Path) -> None:

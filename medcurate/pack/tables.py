@@ -1,16 +1,17 @@
-"""Manifest and ledger of a packed output, and what they count."""
+"""Manifest, ledger and summary of a packed output, and what they count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medcurate.format import MANIFEST_FILE, REJECTS_FILE
-from medcurate.format.columns import MANIFEST, REJECTS
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SUMMARY_FILE
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
+from medcurate.format.summary import summary_query
 from medcurate.format.tables import write_table
 from medcurate.ledger import LEVEL
 from medcurate.pack.database import from_parquet, names, save
@@ -18,7 +19,7 @@ from medcurate.pack.plan import assigned
 from medcurate.pack.shard import ShardJob
 from medcurate.pack.types import PackInput
 
-_LEDGER = "rejects.parquet"
+TABLES = (MANIFEST_FILE, REJECTS_FILE, SUMMARY_FILE)  # in the order in which they are written
 
 
 def write_tables(
@@ -27,29 +28,39 @@ def write_tables(
     out: Path,
     folder: Path,
     jobs: Sequence[ShardJob],
-    standing: set[str],
-) -> list[str]:
-    """Join the shards' rows in shard order, and sort the ledger; tables that stand are left alone.
+    wanted: Collection[str],
+) -> None:
+    """Join the shards' rows in shard order, sort the ledger, count the summary: whichever of ``TABLES`` is ``wanted``.
 
-    ``folder``: pack's work folder; ``connection`` may read the tables of ``inputs``.
-    Returns the names of the files written.
+    ``folder``: pack's work folder; ``connection`` may read the tables of ``inputs`` and ``out``.
     """
-    if MANIFEST_FILE not in standing:
+    if MANIFEST_FILE in wanted:
         write_table(out / MANIFEST_FILE, MANIFEST, (pq.read_table(job.rows_path) for job in jobs))
-    if REJECTS_FILE not in standing:
-        write_table(out / REJECTS_FILE, REJECTS, _sorted_rejects(connection, inputs, folder, jobs))
-    return [name for name in (MANIFEST_FILE, REJECTS_FILE) if name not in standing]
+    if REJECTS_FILE in wanted:
+        rows = _sorted_rejects(inputs, jobs)
+        write_table(out / REJECTS_FILE, REJECTS, _rows(connection, rows, folder / REJECTS_FILE))
+    if SUMMARY_FILE in wanted:
+        write_summary(connection, out, folder)
 
 
-def _sorted_rejects(
-    connection: duckdb.DuckDBPyConnection, inputs: PackInput, folder: Path, jobs: Sequence[ShardJob]
-) -> Iterator[pa.Table]:
-    own = [job.rejects_path for job in jobs if job.rejects_path.is_file()]
-    query = f"SELECT * FROM {_given(inputs, jobs)} UNION ALL SELECT * FROM {from_parquet(own, REJECTS)}"
-    path = folder / _LEDGER
-    save(connection, f"SELECT * FROM ({query}) ORDER BY {names(REJECTS)}", path)
+def write_summary(connection: duckdb.DuckDBPyConnection, out: Path, folder: Path) -> None:
+    """Commit the summary of the manifest in ``out``; ``connection`` may read that and write in ``folder``."""
+    query = summary_query(from_parquet([out / MANIFEST_FILE], MANIFEST))
+    write_table(out / SUMMARY_FILE, SUMMARY, _rows(connection, query, folder / SUMMARY_FILE))
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> Iterator[pa.Table]:
+    """The rows of ``query``, which wait in ``path`` instead of memory."""
+    save(connection, query, path)
     for batch in pq.ParquetFile(path).iter_batches():
         yield pa.Table.from_batches([batch])
+
+
+def _sorted_rejects(inputs: PackInput, jobs: Sequence[ShardJob]) -> str:
+    """A query for the given rows of the ledger and those of pack itself."""
+    own = [job.rejects_path for job in jobs if job.rejects_path.is_file()]
+    query = f"SELECT * FROM {_given(inputs, jobs)} UNION ALL SELECT * FROM {from_parquet(own, REJECTS)}"
+    return f"SELECT * FROM ({query}) ORDER BY {names(REJECTS)}"
 
 
 def _given(inputs: PackInput, jobs: Sequence[ShardJob]) -> str:

@@ -11,12 +11,25 @@ import duckdb
 
 from medcurate.commit import TEMP_PREFIX, sha256_file
 from medcurate.engines.types import Engine, Limits
-from medcurate.format import CLAIM_FILE, DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER
-from medcurate.format.columns import MANIFEST, REJECTS
+from medcurate.format import (
+    CLAIM_FILE,
+    DATASET_FILE,
+    MANIFEST_FILE,
+    REJECTS_FILE,
+    SHARD_FOLDER,
+    SUMMARY_FILE,
+)
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
 from medcurate.format.record import DatasetRecord, FileRecord, read_record
 from medcurate.verify.findings import Findings, Report
 from medcurate.verify.shard import ShardCheck, check_shard
-from medcurate.verify.tables import manifest_problems, record_problems, rejects_problems, schema_problem
+from medcurate.verify.tables import (
+    manifest_problems,
+    record_problems,
+    rejects_problems,
+    schema_problem,
+    summary_problems,
+)
 
 Progress = Callable[[int, int], None]  # bytes of shards checked so far, bytes of all shards
 
@@ -24,7 +37,11 @@ _LIMITS = Limits(step_seconds=24 * 3600, memory_bytes=4 << 30)
 _REBUILT = (
     "build the dataset again into another folder: it was recorded like this, so no single file is to blame"
 )
-_TABLES = {MANIFEST_FILE: (MANIFEST, manifest_problems), REJECTS_FILE: (REJECTS, rejects_problems)}
+_TABLES = {
+    MANIFEST_FILE: (MANIFEST, manifest_problems),
+    REJECTS_FILE: (REJECTS, rejects_problems),
+    SUMMARY_FILE: (SUMMARY, summary_problems),
+}
 
 
 def verify_dataset(
@@ -40,7 +57,7 @@ def verify_dataset(
     for what in record_problems(record):
         findings.add(DATASET_FILE, what, "restore the file from a copy, or build the dataset again")
     _check_names(folder, record, findings)
-    readable = {name: _check_table(folder, name, record, remedy, findings) for name in _TABLES}
+    manifest_readable = _check_tables(folder, record, remedy, findings)
     _check_others(folder, record, remedy, findings)
     shards = {name: facts for name, facts in record.files.items() if name.startswith(f"{SHARD_FOLDER}/")}
     checks = [
@@ -49,7 +66,7 @@ def verify_dataset(
             name=name,
             expected=facts,
             deep=deep,
-            with_rows=readable[MANIFEST_FILE],
+            with_rows=manifest_readable,
             remedy=remedy,
         )
         for name, facts in sorted(shards.items())
@@ -95,8 +112,27 @@ def _files(folder: Path) -> Iterator[str]:
         yield from ((Path(parent) / name).relative_to(folder).as_posix() for name in names)
 
 
-def _check_table(folder: Path, name: str, record: DatasetRecord, remedy: str, findings: Findings) -> bool:
-    """Check manifest or ledger; returns whether it can be read."""
+def _check_tables(folder: Path, record: DatasetRecord, remedy: str, findings: Findings) -> bool:
+    """Check manifest, ledger and, where the record names it, summary; returns whether the manifest can be read."""
+    before = findings.count
+    readable = _check_table(folder, MANIFEST_FILE, record, remedy, findings)
+    manifest_is_sound = findings.count == before
+    _check_table(folder, REJECTS_FILE, record, remedy, findings)
+    if SUMMARY_FILE in record.files:  # of a manifest that is not sound, a summary can say nothing more
+        _check_table(folder, SUMMARY_FILE, record, remedy, findings, with_rules=manifest_is_sound)
+    return readable
+
+
+def _check_table(
+    folder: Path,
+    name: str,
+    record: DatasetRecord,
+    remedy: str,
+    findings: Findings,
+    *,
+    with_rules: bool = True,
+) -> bool:
+    """Check one of the tables; returns whether it can be read."""
     columns, rules = _TABLES[name]
     path, expected = folder / name, record.files.get(name)
     if not path.is_file():
@@ -109,6 +145,8 @@ def _check_table(folder: Path, name: str, record: DatasetRecord, remedy: str, fi
     if problem:
         findings.add(name, problem, remedy if changed else _REBUILT)
         return False
+    if not with_rules:
+        return True
     try:
         for what in rules(folder, record):
             findings.add(name, what, remedy if changed else _REBUILT)

@@ -1,4 +1,4 @@
-"""Manifest and ledger: their schema, and what must hold across all rows, by queries in bounded memory."""
+"""Manifest, ledger and summary: their schema, and what must hold across all rows, by queries in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SPLITS
-from medcurate.format.columns import MANIFEST, REJECTS, Column, schema
+from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SPLITS, SUMMARY_FILE
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY, Column, schema
 from medcurate.format.record import DatasetRecord
+from medcurate.format.summary import summary_query
 from medcurate.ledger import LEVEL
 
 _MEMORY_LIMIT = "512MB"
@@ -62,7 +63,7 @@ _ANSWERS = {"yes": True, "no": False}  # to commercial use, as the manifest has 
 
 def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
     """Rules across all rows, and agreement with the record's shards, sources and counts."""
-    with _database(folder / MANIFEST_FILE, MANIFEST, "manifest") as connection:
+    with _database({folder / MANIFEST_FILE: MANIFEST}) as connection:
         for rule in _RULES:
             yield from _violations(connection, rule)
         known = {"shard": set(record.files), "source": set(record.sources), "split": set(SPLITS)}
@@ -79,11 +80,23 @@ def manifest_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
 
 def rejects_problems(folder: Path, record: DatasetRecord) -> Iterator[str]:
     """Agreement of the ledger with the record's counts."""
-    with _database(folder / REJECTS_FILE, REJECTS, "rejects") as connection:
+    with _database({folder / REJECTS_FILE: REJECTS}) as connection:
         rows = connection.execute(f"SELECT {LEVEL}, count(*) FROM rejects GROUP BY ALL").fetchall()
         yield from _count_problems(
             record, "rejected", {kind: dict(rows).get(kind, 0) for kind in ("cases", "slices", "masks")}
         )
+
+
+def summary_problems(folder: Path, _: DatasetRecord) -> Iterator[str]:
+    """Rows of the summary that the manifest does not give, and those that it gives and the summary lacks."""
+    with _database({folder / MANIFEST_FILE: MANIFEST, folder / SUMMARY_FILE: SUMMARY}) as connection:
+        connection.execute(f"CREATE TEMP TABLE counted AS {summary_query()}")
+        for what, rows, others in (
+            ("the manifest does not give its row ", "summary", "counted"),
+            ("lacks a row that the manifest gives: ", "counted", "summary"),
+        ):
+            query = f"SELECT '{what}' || x::VARCHAR FROM (FROM {rows} EXCEPT ALL FROM {others}) x"
+            yield from _violations(connection, query)
 
 
 def schema_problem(path: Path, columns: tuple[Column, ...]) -> str | None:
@@ -135,14 +148,15 @@ def _violations(connection: duckdb.DuckDBPyConnection, rule: str) -> Iterator[st
 
 
 @contextmanager
-def _database(path: Path, columns: tuple[Column, ...], name: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with the table at ``path`` as ``name``; it spills into the system's temporary folder."""
-    names = ", ".join(f'"{column.name}"' for column in columns)
-    literal = glob.escape(str(path)).replace("'", "''")
+def _database(tables: Mapping[Path, tuple[Column, ...]]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with these files as tables, by their names; it spills into the system's temporary folder."""
     with (
         tempfile.TemporaryDirectory(prefix="medcurate-") as spill,
         duckdb.connect(config={"memory_limit": _MEMORY_LIMIT, "temp_directory": spill}) as connection,
     ):
-        source = f"read_parquet(['{literal}'], hive_partitioning = false)"
-        connection.execute(f"CREATE VIEW {name} AS SELECT {names} FROM {source}")
+        for path, columns in tables.items():
+            names = ", ".join(f'"{column.name}"' for column in columns)
+            literal = glob.escape(str(path)).replace("'", "''")
+            source = f"read_parquet(['{literal}'], hive_partitioning = false)"
+            connection.execute(f"CREATE VIEW {path.stem} AS SELECT {names} FROM {source}")
         yield connection
