@@ -146,6 +146,11 @@ TREES = {
         "paired-folders",
         {"images": "dicom", "image_suffix": "/", "labels": "labels", "label_suffix": ".nii.gz"},
     ),
+    "words after one word": (
+        [f"p{i}_{end}.nii.gz" for i in N for end in ("img", "seg_r1", "seg_r2", "seg_r3")],
+        "flat-suffix",
+        {"image_suffix": "_img.nii.gz", "label_suffix": "_seg_{label}.nii.gz"},
+    ),
     "mni": (
         ["a_t1.nii.gz", "a_gm.nii.gz", "a_wm.nii.gz"],
         "flat-suffix",
@@ -386,7 +391,7 @@ def test_one_word_for_all_labels_is_no_class(tmp_path):
         ({"liver": holding(1, 2), "spleen": holding(1)}, {}, "several values, which a build refuses (liver: 1, 2)"),
         ({"liver": BLURRED, "spleen": holding(255)}, {"above": 127.0}, "blurred"),
         ({"liver": BLURRED, "spleen": holding(1)}, {"above": 127.0}, "spleen would be lost"),
-        ({"rater1": holding(1), "rater2": holding(1)}, {}, "raters who drew the same structures"),
+        ({"a": holding(1), "b": holding(1)}, {}, "are their words raters"),
     ],
 )  # fmt: skip
 def test_a_file_a_class_is_doubted_by_its_values(tmp_path, masks, options, asked):
@@ -396,6 +401,14 @@ def test_a_file_a_class_is_doubted_by_its_values(tmp_path, masks, options, asked
     doubts = text.split("[label]")[1].split("decoder =")[0]
     assert asked in doubts
     assert (QUESTION in doubts) == bool(asked)
+
+
+def test_raters_are_drafted_as_raters(tmp_path):
+    source, text = drafted(named_masks(tmp_path / "x", **{f"rater{i}": holding(1, 2) for i in (1, 2, 3)}))
+    assert source.pairings[0].options["label_suffix"] == "_{rater}.png"
+    assert (source.label.raters, source.label.agreement) == (("rater1", "rater2", "rater3"), "majority")
+    assert (source.label.decoder, list(source.labels)) == ("index", ["1", "2"])
+    assert "# QUESTION: are these raters" in text
 
 
 @pytest.mark.parametrize(
@@ -490,7 +503,7 @@ def test_files_that_do_not_pair_are_shown(tmp_path):
         ["dicom/7", "5 x 5 x 4", "int16", "0.6 x 0.8 x 2.5", "0 to 99"],
         ["overview.png", "10 x 10 x 3", "uint16", "not stated", "0 to 299"],
     ]
-    assert "damaged.nii.gz: CORRUPT" in output
+    assert "damaged.nii.gz: UNREADABLE" in output
 
 
 def test_odd_names_give_valid_toml(tmp_path):

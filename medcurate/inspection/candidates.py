@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medcurate.inspection.survey import Survey, is_series, reader_of
-from medcurate.inspection.words import Affix, affixes, is_label
+from medcurate.inspection.words import Affix, affixes, is_image, is_label
 from medcurate.pairings.names import CHANNEL, LABEL, Matcher, expand
 from medcurate.pairings.tree import wildcard_count
 
@@ -199,6 +199,10 @@ def _made(
         options |= {"image_prefix": image.prefix, "label_prefix": label.prefix}
     named = "{token}" in label.suffix
     tokens = tuple(t for t in label.tokens if not named or label.suffix.replace("{token}", t) != image.suffix)
+    if kind == "flat-suffix":  # beside the image lie other images too
+        tokens = tuple(token for token in tokens if not is_image(token))
+    if named and not tokens:
+        return
     if named and len(tokens) == 1:  # one word for all labels says nothing about classes: their values do
         options["label_suffix"], tokens = label.suffix.replace("{token}", tokens[0]), ()
     yield Candidate(kind, {**place, **options}, image.tokens, tokens, weight)

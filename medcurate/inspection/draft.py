@@ -12,9 +12,10 @@ from medcurate.config.source import UNRESOLVED
 from medcurate.inspection.digest import Digest
 from medcurate.inspection.guess import Guess
 from medcurate.inspection.look import Facts
-from medcurate.inspection.meaning import meaning
+from medcurate.inspection.meaning import Meaning, meaning
 from medcurate.inspection.patients import FIRST_NUMBER, groupings, summary
 from medcurate.inspection.survey import Survey
+from medcurate.pairings.names import LABEL
 
 QUESTION = "# QUESTION:"
 MAX_COMPONENTS = 16
@@ -25,11 +26,12 @@ def draft(survey: Survey, guess: Guess, digest: Digest, ontology: Ontology) -> s
 
     No case is named: the file may be passed on.
     """
+    found = meaning(guess, digest.labels)
     sections = (
         _head(survey.root.resolve().name, digest.images, ontology),
         _licence(),
-        _pairing(survey, guess),
-        _reading(guess, digest),
+        _pairing(survey, guess, found),
+        _reading(found, digest),
         _channels(guess, digest.images),
         _case(guess),
     )
@@ -62,7 +64,7 @@ def _licence() -> Iterator[str]:
     yield 'commercial = "unknown"'
 
 
-def _pairing(survey: Survey, guess: Guess) -> Iterator[str]:
+def _pairing(survey: Survey, guess: Guess, found: Meaning) -> Iterator[str]:
     left = survey.data_count - guess.explained
     yield f"# {len(guess.usable)} cases; {guess.explained} of {survey.data_count} image files explained."
     if left:
@@ -73,11 +75,12 @@ def _pairing(survey: Survey, guess: Guess) -> Iterator[str]:
     yield "[[pairings]]"
     yield f"kind = {quoted(guess.candidate.kind)}"
     yield "[pairings.options]"
-    yield from (f"{key} = {_value(value)}" for key, value in guess.candidate.options.items())
+    for key, value in guess.candidate.options.items():
+        text = _value(value)
+        yield f"{key} = {text.replace(LABEL, '{rater}') if found.raters else text}"
 
 
-def _reading(guess: Guess, digest: Digest) -> Iterator[str]:
-    found = meaning(guess, digest.labels)
+def _reading(found: Meaning, digest: Digest) -> Iterator[str]:
     images = [facts.reader for facts in digest.images]
     labels = [facts.reader for facts in digest.labels]
     read = f"{digest.read_count} of {digest.usable_count} cases"
@@ -93,6 +96,9 @@ def _reading(guess: Guess, digest: Digest) -> Iterator[str]:
     yield f"decoder = {quoted(found.decoder)}"
     if found.options:
         yield f"options = {_inline(found.options)}"
+    if found.raters:
+        yield f"raters = {_value(found.raters)}"
+        yield 'agreement = "majority"'
     yield ""
     yield f"{QUESTION} which label of the ontology is each of these (`medcurate terms WORD` finds it)?"
     if digest.read_count < digest.usable_count:

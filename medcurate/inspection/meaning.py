@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from medcurate.inspection.guess import Guess
@@ -15,31 +15,44 @@ BRIGHT = 127.0
 FEW_VALUES = 8  # of one file that may be structures; soft edges have more
 
 RATERS = (
-    'Where the words are raters who drew the same structures, write {rater} for {label} above, raters = ["…"] and '
-    'agreement = "majority" here, and values as keys below.'
+    "are their words raters who drew the same structures? Then write {rater} for {label} above, "
+    'raters = ["…"] and agreement = "majority" here, and values as keys below.'
+)
+MAJORITY = (
+    "are these raters who drew the same structures, and is what most of them drew the label, or the union or the "
+    "intersection of it? Where every word is a structure instead, write {label} for {rater} above, no raters, and "
+    'decoder = "mask-per-class".'
 )
 _RATER = re.compile(
-    r"(r|rater|reader|annotator|annot|anno|ann|expert|observer|obs|grader|doctor|dr|radiologist|user)?_?([0-9]+|[a-d])",
+    r"(r|rater|reader|annotator|annot|anno|ann|expert|observer|obs|grader|doctor|dr|radiologist|user)([0-9]+|[-_][a-z0-9]+)",
     re.IGNORECASE,
 )
+_MAYBE_RATER = re.compile(r"[0-9]+|[A-Da-d]")
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """``keys``: of [labels], with the voxels counted in the sample ("" where unknown)."""
+    """``keys``: of [labels], with the voxels counted in the sample ("" where unknown). ``raters``: as of [label]."""
 
     decoder: str
     keys: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
     doubt: str = ""  # what its author has to look at
+    raters: tuple[str, ...] = ()
 
 
 def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
     """A decoder that could read ``labels``, the plainest that can."""
     if not labels:
         return Meaning("index", {"1": ""}, doubt="no label file could be read: what do they hold?")
-    if guess.candidate.tokens:
-        return _classes(guess.candidate.tokens, labels)
+    tokens = guess.candidate.tokens
+    if tokens and all(_RATER.fullmatch(token) for token in tokens):
+        found = _of_values(labels)
+        return replace(found, raters=tokens, doubt=f"{found.doubt} {MAJORITY}".lstrip())
+    return _classes(tokens, labels) if tokens else _of_values(labels)
+
+
+def _of_values(labels: Sequence[Facts]) -> Meaning:
     bright = max(facts.high for facts in labels) > BRIGHT
     if any(facts.colours for facts in labels):
         return _colours(labels)
@@ -57,14 +70,14 @@ def _classes(tokens: Sequence[str], labels: Sequence[Facts]) -> Meaning:
     odd = [facts for facts in labels if facts.lossy or facts.colours or len(_foreground(facts)) != 1]
     odd = [facts for facts in odd if facts.high > 0 or facts.low < 0]  # the others are empty
     if not odd:
-        doubt = RATERS if all(_RATER.fullmatch(token) for token in tokens) else ""
+        doubt = RATERS if all(_MAYBE_RATER.fullmatch(token) for token in tokens) else ""
         return Meaning("mask-per-class", keys, doubt=doubt)
     shown = f"{odd[0].token}: {_some(odd[0])}"
     if any(facts.colours for facts in odd):
         doubt = f"files of one class hold colours, which a build refuses ({shown}): what do they mean?"
         return Meaning("mask-per-class", keys, doubt=doubt)
     if not any(facts.lossy or len(_foreground(facts)) not in range(1, FEW_VALUES + 1) for facts in odd):
-        doubt = f"files of one class hold several values, which a build refuses ({shown}): what do they mean? {RATERS}"
+        doubt = f"files of one class hold several values, which a build refuses ({shown}); {RATERS}"
         return Meaning("mask-per-class", keys, doubt=doubt)
     return _soft(keys, odd, labels, shown)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import combining, normalize
@@ -31,6 +31,7 @@ _IMAGE = re.compile(
 )
 _WORD = r"(?:[^\W_]|[\u0300-\u036f\u3099\u309a])+"  # macOS stores accents as letters of their own
 _TRAIL = re.compile(rf"[_\-. ]+{_WORD}$")
+_WORDED = re.compile(rf"([_\-. ]+{_WORD}[_\-. ])({_WORD})$")
 _NUMBERED = re.compile(r"([_\-. ]?[^\W\d_]+)[_\-. ]?[0-9]+$")
 _LEAD = re.compile(r"[^0-9]+")
 
@@ -85,6 +86,7 @@ def _trailing(bodies: Sequence[str], end: str) -> Iterator[Affix]:
     )[:MAX_CLASSES]
     yield from (Affix("", trail + end) for trail in common[:6])
     yield from _numbered(bodies, end)
+    yield from _worded(bodies, end)
     for labels in (False, True):
         yield from _tokens([trail for trail in common if is_label(trail) == labels], end)
     yield from _tokens(common, end)
@@ -94,6 +96,18 @@ def _numbered(bodies: Sequence[str], end: str) -> Iterator[Affix]:
     """ "_mask" and "_mask_1" beside each other: "_mask*"."""
     words = Counter(found[1] for body in bodies if (found := _NUMBERED.search(body)) and is_label(found[1]))
     yield from (Affix("", f"{word}*{end}") for word, _ in sorted(words.most_common(2)))
+
+
+def _worded(bodies: Sequence[str], end: str) -> Iterator[Affix]:
+    """ "_seg_liver" and "_seg_spleen": "_seg_{token}"."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for body in bodies:
+        trail = _WORDED.search(body)
+        if trail and is_label(trail[1]) and not trail[2].isdigit():
+            found[trail[1]].add(trail[2])
+    for lead, tokens in sorted(found.items()):
+        if 1 < len(tokens) <= MAX_CLASSES:
+            yield Affix("", f"{lead}{{token}}{end}", tuple(sorted(tokens)))
 
 
 def _tokens(trails: Sequence[str], end: str) -> Iterator[Affix]:
