@@ -112,6 +112,23 @@ def test_a_split_zip_is_read_from_its_parts_and_from_parts_joined_by_copying(joi
 
 
 @pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP")
+@pytest.mark.parametrize(
+    ("name", "in_place"),
+    [("set.tar", False), ("set.tar.gz", False), ("deflated.zip", False), ("deflated.zip", True)],
+)
+def test_whole_archives_are_no_parts_of_one(name, in_place, tmp_path):
+    """Only the members of one of them would be found, as by other programs."""
+    first, second = (KINDS[name](tmp_path / f"{number}-{name}") for number in (1, 2))
+    with pytest.raises(ConfigError, match=r"another (tar|zip) archive .* a file of its own, not as a part"):
+        unpack(second, tmp_path / "data", rule(in_place=in_place), [first])
+
+
+def test_what_follows_the_end_of_a_tar_means_nothing(tmp_path):
+    archive = tar(tmp_path / "a.tar")
+    archive.write_bytes(archive.read_bytes() + b"\0" * 700 + b"the rest of a tape")
+    assert content(unpacked(archive, tmp_path).folder) == TREE
+
+
 def test_a_missing_part_is_told(tmp_path):
     (tmp_path / "a.bin").write_bytes(os.urandom(400_000))
     subprocess.run(["zip", "-q", "-s", "64k", "s.zip", "a.bin"], cwd=tmp_path, check=True)

@@ -78,9 +78,23 @@ class Forward(ABC):
     def copy(self, size: int, place: Place) -> None:
         """Write the next ``size`` bytes to ``place``, now or later. Raises Stop where the archive is cut."""
 
-    @abstractmethod
     def finish(self) -> None:
-        """Read what follows the end mark, so that every checksum is seen."""
+        """Read what follows the end mark, so that every checksum is seen.
+
+        Raises Stop where that is another archive, whose members would be lost: elsewhere it means nothing.
+        """
+        rest = b""
+        while data := self.take(BLOCK_BYTES):
+            if not rest and (found := data.lstrip(b"\0")):
+                at = (len(data) - len(found)) // BLOCK * BLOCK
+                rest = data[at : at + BLOCK]
+                start = self.position - len(data) + at
+        if rest and is_tar(rest):
+            raise Stop(
+                f"another tar archive follows its end, at byte {start:,}; declare each as a file of its own, not as a "
+                "part",
+                damage=False,
+            )
 
 
 class Plain(Forward):
@@ -109,9 +123,6 @@ class Plain(Forward):
             span = (self._volumes, self.position, size, place, self._told)
             self._pool.submit(_copy_span, *span, dropped=place.abandon)
         self.position += size
-
-    def finish(self) -> None:
-        """A tar has no checksum of its data."""
 
 
 class Compressed(Forward):
@@ -150,10 +161,6 @@ class Compressed(Forward):
                 raise Stop(f"it is cut inside of the member {name}")
             size -= len(data)
             yield data
-
-    def finish(self) -> None:
-        while self._stream.read(BLOCK_BYTES):
-            pass
 
     def close(self) -> None:
         """End the thread that reads ahead."""

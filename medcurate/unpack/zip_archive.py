@@ -10,7 +10,7 @@ from medcurate.unpack.pool import Pool
 from medcurate.unpack.record import TOO_LARGE
 from medcurate.unpack.room import check_room
 from medcurate.unpack.sink import Kind, Place, Sink
-from medcurate.zips.directory import Directory, Entry, entries, find_directory, last_whole_member
+from medcurate.zips.directory import LOCAL_MAGIC, Directory, Entry, entries, find_directory, last_whole_member
 from medcurate.zips.member import WHOLE_BYTES, member_chunks, read_member
 from medcurate.zips.volumes import BadZip, Volumes
 
@@ -37,13 +37,23 @@ def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], N
 
 
 def found_directory(volumes: Volumes) -> Directory:
-    """Where the directory is. Raises Stop, naming the last whole member of an archive that is cut."""
+    """Where the directory is. Raises Stop, naming the last whole member of an archive that is cut.
+
+    The directory of two archives in one file is that of the second: the members of the first would be lost.
+    """
     try:
-        return find_directory(volumes)
+        found = find_directory(volumes)
     except BadZip as error:
         name = zip_text(last_whole_member(volumes), utf8=False)
         last = f'; its last whole member is "{name}"' if name else ""
         raise Stop(f"{error}{last}") from error
+    if found.shift % 2**32 and volumes.read_at(0, len(LOCAL_MAGIC)) == LOCAL_MAGIC:  # no offset that ran over
+        raise Stop(
+            f"it is another zip archive that begins after {found.shift:,} bytes of a first one; declare each as a file "
+            "of its own, not as a part",
+            damage=False,
+        )
+    return found
 
 
 def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
