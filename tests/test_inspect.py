@@ -146,6 +146,35 @@ TREES = {
         "paired-folders",
         {"images": "dicom", "image_suffix": "/", "labels": "labels", "label_suffix": ".nii.gz"},
     ),
+    "isles": (
+        [f"sub-{i:02d}/ses-1/anat/sub-{i:02d}_ses-1_FLAIR.nii.gz" for i in N]
+        + [f"derivatives/sub-{i:02d}/ses-1/sub-{i:02d}_ses-1_space-orig_msk.nii.gz" for i in N],
+        "bids-derivatives",
+        {
+            "images": ".",
+            "labels": "derivatives",
+            "image_suffix": "FLAIR",
+            "label_suffix": "msk",
+            "label_entities": {"space": "orig"},
+        },
+    ),
+    "spine generic": (
+        [f"sub-{i:02d}/anat/sub-{i:02d}_T2w.nii.gz" for i in N]
+        + [f"derivatives/labels/sub-{i:02d}/anat/sub-{i:02d}_T2w_seg-manual.nii.gz" for i in N],
+        "paired-folders",
+        {
+            "images": "sub-*/anat",
+            "labels": "derivatives/labels/sub-*/anat",
+            "image_suffix": ".nii.gz",
+            "label_suffix": "_seg-manual.nii.gz",
+        },
+    ),
+    "bids classes": (
+        [f"sub-{i}/anat/sub-{i}_{w}.nii.gz" for i in N for w in ("T1w", "T2w")]
+        + [f"derivatives/x/sub-{i}/sub-{i}_label-{c}_mask.nii.gz" for i in N for c in ("GM", "WM")],
+        "bids-derivatives",
+        {"image_suffix": "{channel}", "label_suffix": "mask", "label_entities": {"label": "{label}"}},
+    ),
     "words after one word": (
         [f"p{i}_{end}.nii.gz" for i in N for end in ("img", "seg_r1", "seg_r2", "seg_r3")],
         "flat-suffix",
@@ -303,6 +332,14 @@ def test_facts_agree_with_nibabel(tmp_path):
     assert looks[1].labels[0].values == dict(zip(values.tolist(), counts.tolist(), strict=True))
     assert looks[0].problems == []
     assert looks[3].problems == ["label: affine differs from the image's by up to 9"]
+
+
+@pytest.mark.parametrize("name", ["isles", "bids classes"])
+def test_entities_are_drafted(tmp_path, name):
+    files, _, options = TREES[name]
+    source, _ = drafted(grow(tmp_path / "x", *files))
+    assert options.items() <= source.pairings[0].options.items()
+    assert list(source.labels) == (["GM", "WM"] if name == "bids classes" else ["1"])
 
 
 def test_damaged_files_and_other_shapes_are_questions(tmp_path):

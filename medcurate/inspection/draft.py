@@ -153,6 +153,8 @@ def _value(value: Any) -> str:
         return quoted(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return _inline(value)
     return json.dumps(value)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.errors import ConfigError
+from medcurate.inspection.bids_candidates import by_entities
 from medcurate.inspection.candidates import Candidate, by_names
 from medcurate.inspection.case_candidates import by_folders
 from medcurate.inspection.survey import Survey
@@ -16,7 +17,7 @@ from medcurate.pairings.found import Found, Names
 from medcurate.registry import load
 
 TRIED = 6
-_RANK = {"paired-folders": 0, "case-folder": 1, "flat-suffix": 2}
+_RANK = {"paired-folders": 0, "case-folder": 1, "flat-suffix": 2, "bids-derivatives": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,30 @@ class Guess:
     problems: tuple[Found, ...]
     explained: int
 
+    @property
+    def worth(self) -> tuple[int, int]:
+        """More files explained, then fewer cases that lack one, is better."""
+        return self.explained, -len(self.problems)
+
 
 def guess(survey: Survey) -> Guess | None:
     """The best pairing of the tree; None where nothing pairs. Equal trees give equal guesses."""
-    found = {_key(candidate): candidate for candidate in (*by_names(survey), *by_folders(survey))}
+    found = {_key(candidate): candidate for candidate in _candidates(survey)}
     likely = sorted(found.values(), key=_order)[:TRIED]
     best: Guess | None = None
     for candidate in likely:
         attempt = _attempt(survey.root, candidate)
-        if attempt and (best is None or attempt.explained > best.explained):
+        if attempt and (best is None or attempt.worth > best.worth):
             best = attempt
         if best and best.explained == survey.data_count:
             break  # nothing can explain more, and of equals the likelier came first
     return best
+
+
+def _candidates(survey: Survey) -> Iterator[Candidate]:
+    yield from by_names(survey)
+    yield from by_folders(survey)
+    yield from by_entities(survey)
 
 
 def _key(candidate: Candidate) -> str:

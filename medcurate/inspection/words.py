@@ -32,6 +32,7 @@ _IMAGE = re.compile(
 _WORD = r"(?:[^\W_]|[\u0300-\u036f\u3099\u309a])+"  # macOS stores accents as letters of their own
 _TRAIL = re.compile(rf"[_\-. ]+{_WORD}$")
 _WORDED = re.compile(rf"([_\-. ]+{_WORD}[_\-. ])({_WORD})$")
+_LONGER = [re.compile(rf"(?:[_\-. ]+{_WORD}){{{count}}}$") for count in (2, 3)]
 _NUMBERED = re.compile(r"([_\-. ]?[^\W\d_]+)[_\-. ]?[0-9]+$")
 _LEAD = re.compile(r"[^0-9]+")
 
@@ -87,6 +88,7 @@ def _trailing(bodies: Sequence[str], end: str) -> Iterator[Affix]:
     yield from (Affix("", trail + end) for trail in common[:6])
     yield from _numbered(bodies, end)
     yield from _worded(bodies, end)
+    yield from _longer(bodies, end)
     for labels in (False, True):
         yield from _tokens([trail for trail in common if is_label(trail) == labels], end)
     yield from _tokens(common, end)
@@ -96,6 +98,18 @@ def _numbered(bodies: Sequence[str], end: str) -> Iterator[Affix]:
     """ "_mask" and "_mask_1" beside each other: "_mask*"."""
     words = Counter(found[1] for body in bodies if (found := _NUMBERED.search(body)) and is_label(found[1]))
     yield from (Affix("", f"{word}*{end}") for word, _ in sorted(words.most_common(2)))
+
+
+def _longer(bodies: Sequence[str], end: str) -> Iterator[Affix]:
+    """ "_T2w_seg-manual": labels that are called after two or three words."""
+    for pattern in _LONGER:
+        trails = Counter(found.group() for body in bodies if (found := pattern.search(body)))
+        least = max(2, len(bodies) // 4)
+        yield from (
+            Affix("", trail + end)
+            for trail, count in sorted(trails.most_common(3))
+            if count >= least and is_label(trail)
+        )
 
 
 def _worded(bodies: Sequence[str], end: str) -> Iterator[Affix]:
