@@ -43,9 +43,11 @@ class Meaning:
 
 def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
     """A decoder that could read ``labels``, the plainest that can."""
-    if not labels:
-        return Meaning("index", {"1": ""}, doubt="no label file could be read: what do they hold?")
     tokens = guess.candidate.tokens
+    if not labels:
+        doubt = "no label file could be read: what do they hold?"
+        decoder, keys = ("mask-per-class", tokens) if tokens else ("index", ("1",))
+        return Meaning(decoder, dict.fromkeys(keys, ""), doubt=doubt)
     if tokens and all(_RATER.fullmatch(token) for token in tokens):
         found = _of_values(labels)
         return replace(found, raters=tokens, doubt=f"{found.doubt} {MAJORITY}".lstrip())
