@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from http_kit import served
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit import pieces, write_dataset
+from pack_kit import summarise
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -80,6 +83,18 @@ def test_both_tables_and_single_files(dataset):
     assert run(dataset, "SELECT reason FROM rejects").to_pylist() == [{"reason": "CORRUPT"}]
     assert run(dataset / "rejects.parquet", "SELECT reason FROM rejects").num_rows == 1
     assert run(dataset / "manifest.parquet", "SELECT * FROM manifest").num_rows > 0
+
+
+def test_the_summary_is_a_table_where_there_is_one(dataset, tmp_path, manifest):
+    with pytest.raises(ConfigError, match="summary where the dataset has one"):
+        run(dataset, "FROM summary")
+    folder = shutil.copytree(dataset, tmp_path / "set")
+    summarise(folder)
+    sql = "SELECT organ, sum(masks) AS n FROM summary GROUP BY ALL ORDER BY ALL"
+    wanted = sorted(Counter(manifest["organ"].to_pylist()).items())
+    with served(folder) as server:
+        for place in (folder, server.url, folder / "summary.parquet"):
+            assert [tuple(row.values()) for row in run(place, sql).to_pylist()] == wanted
 
 
 @pytest.mark.parametrize("sql", [

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 from collections import Counter, defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from http_kit import served
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import pieces, write_dataset
+from pack_kit import summarise
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -24,15 +27,22 @@ from medcurate.errors import ConfigError
 from medcurate.explore import page, rows, stats
 from medcurate.explore.charts import FIXED_COLOURS, MAX_BARS, Chart, colours, draw, nice_ticks
 from medcurate.explore.marks import Rect, Text, compact, font, shortened, svg, text_width
+from medcurate.explore.query import run
+from medcurate.format.columns import MANIFEST
+from medcurate.format.record import DatasetRecord
+from medcurate.format.tables import table, write_table
 
 cli = CliRunner()
 NAMES = list(stats.named_queries())
 
 
-@pytest.fixture(scope="module", params=[(5, 0), (40, 1)])
+@pytest.fixture(scope="module", params=[(5, 0, False), (40, 1, False), (40, 1, True)])
 def dataset(request, tmp_path_factory):
-    count, seed = request.param
-    return write_dataset(tmp_path_factory.mktemp("stats") / "demo-set", pieces(count, seed=seed))
+    count, seed, with_summary = request.param
+    folder = write_dataset(tmp_path_factory.mktemp("stats") / "demo-set", pieces(count, seed=seed))
+    if with_summary:
+        summarise(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +123,7 @@ def test_a_remote_dataset_gives_the_same_answers(dataset):
 
 @pytest.mark.parametrize("first_rows", [0, 1])
 def test_terms_that_the_first_rows_lack_are_found(dataset, answers, monkeypatch, first_rows):
-    monkeypatch.setattr("medcurate.explore.stats._FIRST_ROWS", first_rows)
+    monkeypatch.setattr("medcurate.format.summary._FIRST_ROWS", first_rows)
     assert {answer.query.name: answer.rows for answer in stats.compute(dataset).answers} == answers
 
 
@@ -169,6 +179,132 @@ def test_a_dataset_without_masks_has_empty_answers(tmp_path):
     assert found.totals["masks"] == found.totals["images"] == 0
     assert page.png(found).startswith(b"\x89PNG")
     assert "None." in page.html(found)
+
+
+# from the summary that a dataset has, or from its manifest
+
+
+TERMS = {
+    "source": ["a", "b", "it's"],
+    "split": ["train", "val"],
+    "modality": ["ct", "mr"],
+    "label": ["liver", "unmapped:x", None],
+    "organ": ["liver", "kidney", ""],
+    "lesion": [False, True],
+    "licence": ["CC0-1.0", "unresolved", None],
+    "commercial": [True, False, None],
+    "annotation": [0, 1, 2],
+    "organ_first": [False, True],
+    "area_fraction": [None, 0.0, 1.0, 0.3, 0.1, 0.01, 0.001, 1e-9, 1e-300, 1e300, -0.5, math.inf, math.nan],
+}
+
+
+def _of_masks(folder, found):
+    """A dataset that has only what statistics of masks read."""
+    values = {column.name: [row.get(column.name) for row in found] for column in MANIFEST}
+    write_table(folder / "manifest.parquet", MANIFEST, [table(MANIFEST, values)])
+    DatasetRecord(name="made", made_by={}, sources={}, counts={}).write(folder)
+    return folder
+
+
+def _has_summary(folder):
+    return "summary" in {row["name"] for row in run(folder, "SHOW TABLES").to_pylist()}
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_a_summary_gives_the_answers_that_the_manifest_gives(tmp_path, count):
+    chance = random.Random(count)
+    found = [{name: chance.choice(terms) for name, terms in TERMS.items()} for _ in range(count)]
+    folder = _of_masks(tmp_path, found)
+    counted = stats.compute(folder)
+    assert counted.totals["masks"] == count
+    summarise(folder)
+    assert _has_summary(folder)
+    assert stats.compute(folder) == counted
+
+
+def test_a_label_that_rows_put_under_several_organs_has_one(tmp_path):
+    found = [{"source": "a", "label": "x", "organ": organ, "annotation": 0} for organ in ("liver", "kidney")]
+    folder = _of_masks(tmp_path, found)
+    for _ in range(2):
+        (answer,) = stats.compute(folder, ["labels"]).answers
+        assert [(row["organ"], row["masks"]) for row in answer.rows] == [("kidney", 2)]
+        summarise(folder)
+    assert _has_summary(folder)
+
+
+@pytest.mark.parametrize("where", ["folder", "url"])
+def test_a_summary_is_all_that_is_read_of_the_masks(tmp_path, where):
+    folder = write_dataset(tmp_path / "set", pieces(12))
+    counted = stats.compute(folder)
+    summarise(folder)
+    names = [name for name in NAMES if name != "patients"]
+    manifest = folder / "manifest.parquet"
+    size, footer = manifest.stat().st_size, pq.read_metadata(manifest).serialized_size + 8
+    manifest.write_bytes(
+        bytes(size - footer) + manifest.read_bytes()[-footer:]
+    )  # its columns and no row any more
+    with served(folder) as server:
+        found = stats.compute(server.url if where == "url" else folder, names)
+    assert found.answers == [answer for answer in counted.answers if answer.query.name in names]
+
+
+def _longer_manifest(folder):
+    _of_masks(folder / "other", [{"source": "a", "label": "x", "annotation": 0}] * 7)
+    (folder / "other/manifest.parquet").replace(folder / "manifest.parquet")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _longer_manifest,
+        lambda folder: (folder / "summary.parquet").write_bytes(b"PAR1"),
+        lambda folder: (folder / "summary.parquet").unlink(),
+        lambda folder: (folder / "dataset.json").unlink(),
+        lambda folder: (folder / "dataset.json").write_text("{"),
+        lambda folder: (folder / "dataset.json").write_text('{"format_version": 2}'),
+    ],
+)
+@pytest.mark.parametrize("where", ["folder", "url"])
+def test_a_summary_that_is_not_known_to_be_the_manifests_is_not_read(tmp_path, change, where):
+    folder = write_dataset(tmp_path / "set", pieces(12))
+    summarise(folder)
+    change(folder)
+    masks = pq.read_metadata(folder / "manifest.parquet").num_rows
+    with served(folder) as server:
+        found = stats.compute(server.url if where == "url" else folder)
+    assert not _has_summary(folder)
+    assert found.totals["masks"] == masks
+    assert sum(row["masks"] for row in found.answers[0].rows) == masks
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.99])
+def test_a_damaged_summary_is_not_read(tmp_path, part):
+    folder = write_dataset(tmp_path / "set", pieces(12))
+    counted = stats.compute(folder)
+    summarise(folder)
+    data = bytearray((folder / "summary.parquet").read_bytes())
+    data[int(part * len(data))] ^= 0x55
+    (folder / "summary.parquet").write_bytes(data)
+    assert stats.compute(folder) == counted
+
+
+def test_a_summary_by_itself_answers_what_it_can(tmp_path):
+    folder = write_dataset(tmp_path / "set", pieces(12))
+    summarise(folder)
+    whole = {answer.query.name: answer for answer in stats.compute(folder).answers}
+    found = stats.compute(folder / "summary.parquet")
+    assert {answer.query.name: answer for answer in found.answers} == {
+        name: answer for name, answer in whole.items() if name not in {"patients", "rejects"}
+    }
+    assert found.totals["images"] == 12
+
+
+def test_a_file_that_is_no_manifest_is_told_in_one_line(tmp_path):
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(ConfigError, match="not found in FROM clause") as caught:
+        stats.compute(tmp_path / "rows.parquet")
+    assert "\n" not in str(caught.value)
 
 
 CATEGORIES = st.lists(

@@ -4,12 +4,11 @@
 -- x: percent_from
 -- y: masks
 -- colour: modality
-WITH bins AS (
-    SELECT modality, floor(log10(area_fraction) * 2) AS bin, count(*) AS masks
-    FROM manifest
-    WHERE area_fraction > 0
-    GROUP BY ALL
-)
-SELECT modality, 100 * 10 ** (bin / 2) AS percent_from, 100 * 10 ** ((bin + 1) / 2) AS percent_to, masks
-FROM bins
-ORDER BY bin, modality
+SELECT
+    modality,
+    100 * 10 ** (area_bin / 2) AS percent_from,
+    100 * 10 ** ((area_bin + 1) / 2) AS percent_to,
+    masks
+FROM sizes
+WHERE area_bin IS NOT NULL
+ORDER BY area_bin, modality

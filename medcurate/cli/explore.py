@@ -38,7 +38,7 @@ def query(
         str,
         typer.Argument(
             metavar="SQL",
-            help="One SELECT over `manifest` and `rejects`; of an evaluation over `scores`, `volumes`, "
+            help="One SELECT over `manifest`, `rejects` and `summary`; of an evaluation over `scores`, `volumes`, "
             "`predictions` and `prompts`.",
         ),
     ],

@@ -1,8 +1,8 @@
 """Read-only SQL over a dataset's tables, on a folder or a URL, by DuckDB.
 
-Two tables, ``manifest`` and ``rejects`` (columns: ``medcurate.format.columns``); in the folder of an evaluation
-``scores``, ``volumes``, ``predictions`` and ``prompts``. A connection is closed in both senses of safety: SQL can
-reach these files and nothing else, and no setting can be changed.
+Tables ``manifest``, ``rejects`` and, where a dataset has one, ``summary`` (columns: ``medcurate.format.columns``);
+in the folder of an evaluation ``scores``, ``volumes``, ``predictions`` and ``prompts``. A connection is closed in both
+senses of safety: SQL can reach these files and nothing else, and no setting can be changed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 import duckdb
 from fsspec import AbstractFileSystem
 
+from medcurate.commit import sha256_file
 from medcurate.engines.allotted import allotted_cpus
-from medcurate.errors import ConfigError
-from medcurate.format import MANIFEST_FILE, REJECTS_FILE, SCORE_FILES
-from medcurate.format.columns import MANIFEST, REJECTS
-from medcurate.format.record import read_record
+from medcurate.errors import ConfigError, MedcurateError
+from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SCORE_FILES, SUMMARY_FILE
+from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
+from medcurate.format.record import parse_record, read_record
 from medcurate.storage import Location, RangeFile, StorageError, locate
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ def run(dataset: str | Path, sql: str) -> pa.Table:
 
 
 def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
-    """A locked-down connection with the views ``manifest`` and ``rejects``; close it after use.
+    """A locked-down connection with the views ``manifest``, ``rejects`` and ``summary``; close it after use.
 
-    ``dataset``: a dataset's folder or URL, or one Parquet file of it. Threads are the CPUs allotted.
+    ``dataset``: a dataset's folder or URL, or one Parquet file of it. ``summary`` is there only where it is known to be
+    that of the manifest. Threads are the CPUs allotted.
     Remote tables are read by ranges: the columns and row groups that a query touches, no more.
     Raises ConfigError when there is no dataset, StorageError when it cannot be read.
     """
@@ -88,6 +90,14 @@ def stream(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRea
     return _checked(connection, reader, sql)
 
 
+def make(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Run a statement of medcurate's own that makes a temporary table or view. Raises as ``stream`` does."""
+    try:
+        _interruptibly(connection, lambda: connection.execute(sql))
+    except duckdb.Error as error:
+        raise _mistake(error, sql) from error
+
+
 def _interruptibly(connection: duckdb.DuckDBPyConnection, call: Callable[[], T]) -> T:
     """``call()`` in a thread of its own: while DuckDB computes in this one, Python sees no Ctrl-C."""
     with ThreadPoolExecutor(1) as pool:
@@ -123,13 +133,13 @@ def _tables(dataset: str | Path) -> dict[str, Location]:
     """Table name to file. Raises ConfigError when the manifest is not there."""
     where = locate(dataset)
     if where.url.endswith(".parquet"):
-        known = (REJECTS_FILE, *SCORE_FILES)
+        known = (REJECTS_FILE, SUMMARY_FILE, *SCORE_FILES)
         file = where.url.rsplit("/", 1)[-1]
         name = file.removesuffix(".parquet") if file in known else "manifest"
         if not where.exists():
             raise ConfigError(f"{where}: no such file")
         return {name: where}
-    manifest, rejects = where.member(MANIFEST_FILE), where.member(REJECTS_FILE)
+    manifest, rejects, summary = map(where.member, (MANIFEST_FILE, REJECTS_FILE, SUMMARY_FILE))
     if not manifest.exists():
         if where.member(SCORE_FILES[0]).exists():
             scores = {name.removesuffix(".parquet"): where.member(name) for name in SCORE_FILES}
@@ -137,7 +147,31 @@ def _tables(dataset: str | Path) -> dict[str, Location]:
         if where.is_local:
             read_record(where.path)
         raise ConfigError(f"{where}: no dataset here ({MANIFEST_FILE} is missing).")
-    return {"manifest": manifest} | ({"rejects": rejects} if rejects.exists() else {})
+    tables = {"manifest": manifest}
+    if rejects.exists():
+        tables["rejects"] = rejects
+    if _are_as_recorded(where, manifest, summary):
+        tables["summary"] = summary
+    return tables
+
+
+def _are_as_recorded(dataset: Location, manifest: Location, summary: Location) -> bool:
+    """Whether the dataset's record names both files in the sizes that they have; of a local summary the digest too.
+
+    The manifest's digest would cost more than all answers: what it alone can find, ``verify`` finds.
+    """
+    path = dataset.member(DATASET_FILE)
+    try:
+        stated = parse_record(path.read_range(0, path.size_bytes), path.url).files
+        for name, file in ((MANIFEST_FILE, manifest), (SUMMARY_FILE, summary)):
+            if name not in stated or stated[name].size_bytes != file.size_bytes:
+                return False
+        return not summary.is_local or sha256_file(summary.path) == stated[SUMMARY_FILE].sha256
+    except (
+        MedcurateError,
+        OSError,
+    ):  # no record, or a file that cannot be read: the manifest alone answers then
+        return False
 
 
 def _close_off(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Location]) -> None:
@@ -243,11 +277,14 @@ def _hint(error: Exception, text: str, sql: str) -> str:
         return f' (columns named like words of SQL need double quotes: "{found[0]}")' if found else ""
     unknown = re.search(r'(?:does not have a column named|Referenced column) "([^"]+)"', text)
     if unknown and "Candidate" not in text:
-        known = sorted({column.name for column in MANIFEST + REJECTS})
+        known = sorted({column.name for column in MANIFEST + REJECTS + SUMMARY})
         near = difflib.get_close_matches(unknown[1], known, 3)
         return f" (did you mean {' or '.join(near)}?)" if near else f"; columns: {', '.join(known)}"
     if "Table with name" in text:
-        return " (tables: manifest, rejects; of an evaluation: scores, volumes, predictions, prompts)"
+        return (
+            " (tables: manifest, rejects, and summary where the dataset has one; "
+            "of an evaluation: scores, volumes, predictions, prompts)"
+        )
     return ""
 
 

@@ -8,46 +8,33 @@ when named, because counting distinct images or patients takes seconds there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcurate.errors import ConfigError
-from medcurate.explore.query import connect, stream
+from medcurate.explore.query import connect, make, stream
+from medcurate.format.summary import AREA_BIN, summary_query
+from medcurate.storage import locate
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 CHARTS = ("bar", "stacked-bar", "histogram", "none")
+_TABLES = re.compile(r"\bFROM (manifest|rejects|summary|sizes)\b")
 _COMMENT = re.compile(r"^-- ([a-z-]+): (.+)$", re.MULTILINE)
 _KEYS = {"title", "order", "chart", "x", "y", "colour", "default-up-to"}
 
-# One scan serves most queries. ``first_masks`` counts masks that are the first of their image: added up over
-# labels it is the number of images; ``organ_images`` likewise, by organ.
-_COUNTS = """
-CREATE TEMP TABLE counts AS
-SELECT
-    source, split, modality, label, count(*) AS masks, count_if(annotation = 0) AS first_masks,
-    count_if(organ_first) AS organ_images
-FROM manifest
-GROUP BY source, split, modality, label
-"""
-# A label decides its organ and whether it is a lesion, a source its licence. The first rows know most of them,
-# so that these columns are seldom read whole: not at all where none is missing.
-_FACTS = """
-CREATE TEMP TABLE {key}_facts AS
-SELECT {key}, {facts} FROM (SELECT {key}, {columns} FROM manifest LIMIT {first_rows}) GROUP BY {key};
-INSERT INTO {key}_facts
-SELECT {key}, {facts} FROM manifest
-WHERE {key} IN (SELECT {key} FROM counts EXCEPT SELECT {key} FROM {key}_facts) GROUP BY {key}
-"""
-_FIRST_ROWS = 100_000
-_DECIDED_BY = {"label": ("organ", "lesion"), "source": ("licence", "commercial")}
-_SUMMARY = """
-CREATE TEMP TABLE summary AS FROM counts JOIN label_facts USING (label) JOIN source_facts USING (source)
-"""
+# What is not a file of the dataset. A table and no view of the manifest: a query's conditions would go down into its
+# scan, and compute every bin twice. One scan for both tables would take longer than the two.
+_COUNTED = {
+    "summary": "CREATE TEMP TABLE summary AS {summary}",
+    "sizes": "CREATE TEMP TABLE sizes AS SELECT modality, {bin} AS area_bin, count(*) AS masks FROM manifest"
+    " GROUP BY ALL",
+}
+_SIZES = "CREATE TEMP VIEW sizes AS SELECT modality, area_bin, sum(masks) AS masks FROM summary GROUP BY ALL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +52,9 @@ class NamedQuery:
     default_up_to: int | None = None
 
     @property
-    def of_rejects(self) -> bool:
-        """Whether it reads the ledger instead of the manifest."""
-        return "FROM rejects" in self.sql
+    def tables(self) -> set[str]:
+        """Which of manifest, rejects, summary and sizes it reads."""
+        return set(_TABLES.findall(self.sql))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +127,10 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
         if name not in known:
             raise ConfigError(f'stats: query "{name}" is unknown; known: {", ".join(known)}')
     with connect(dataset) as connection:
-        tables = {row["name"] for row in _rows(connection, "SHOW TABLES")[1]}
         wanted = [known[name] for name in names] or list(known.values())
-        wanted = [query for query in wanted if ("rejects" if query.of_rejects else "manifest") in tables]
-        if "manifest" in tables and (not names or any("FROM summary" in query.sql for query in wanted)):
-            _summarise(connection)
+        read = {table for query in wanted for table in query.tables} | ({"summary"} if not names else set())
+        tables = _made_tables(connection, read, remote=not locate(dataset).is_local)
+        wanted = [query for query in wanted if query.tables <= tables]
         totals = {} if names else _totals(connection, tables)
         masks = totals.get("masks", 0)
         left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
@@ -165,20 +151,27 @@ def readable(value: object) -> str:
     return str(value)
 
 
-def _summarise(connection: DuckDBPyConnection) -> None:
-    """Make the table ``summary``: counts by source, split, modality and label, with what these decide."""
-    connection.execute(_COUNTS)
-    for key, columns in _DECIDED_BY.items():
-        facts = ", ".join(f"any_value({name}) AS {name}" for name in columns)
-        connection.execute(
-            _FACTS.format(key=key, facts=facts, columns=", ".join(columns), first_rows=_FIRST_ROWS)
-        )
-    connection.execute(_SUMMARY)
+def _made_tables(connection: DuckDBPyConnection, wanted: Set[str], *, remote: bool) -> set[str]:
+    """The tables that queries can read, after making those of ``wanted`` that are no files of the dataset.
+
+    ``summary`` and ``sizes`` both come of the dataset's own summary where it has one, else of the manifest.
+    """
+    tables = {row["name"] for row in _rows(connection, "SHOW TABLES")[1]}
+    if "summary" in tables:
+        if remote:  # read once, not once for every query
+            make(connection, "CREATE TEMP TABLE summary AS FROM main.summary")
+        make(connection, _SIZES)
+    elif "manifest" in tables:
+        for name in sorted(wanted & set(_COUNTED)):
+            make(connection, _COUNTED[name].format(summary=summary_query(area_bins=False), bin=AREA_BIN))
+    else:
+        return tables
+    return tables | {"summary", "sizes"}
 
 
 def _totals(connection: DuckDBPyConnection, tables: set[str]) -> dict[str, int]:
     totals: dict[str, int] = {}
-    if "manifest" in tables:
+    if "summary" in tables:
         totals |= _rows(
             connection,
             "SELECT coalesce(sum(masks), 0) AS masks, coalesce(sum(first_masks), 0) AS images,"

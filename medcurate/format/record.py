@@ -56,8 +56,13 @@ def read_record(folder: Path) -> DatasetRecord:
             if unfinished
             else f"{folder}: no dataset here ({DATASET_FILE} is missing). Give the folder that build or pack wrote."
         )
+    return parse_record(path.read_bytes(), str(path))
+
+
+def parse_record(data: bytes, path: str) -> DatasetRecord:
+    """The record whose file at ``path`` holds ``data``. Raises ConfigError, as ``read_record`` does."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(data)
         version = value["format_version"]
         if version != FORMAT_VERSION:
             raise ConfigError(
