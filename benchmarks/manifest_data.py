@@ -6,6 +6,8 @@ in shuffled order, as ``pack`` writes them, which is the hard case for compressi
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from medcurate.commit import sha256_file
+from medcurate.format import MANIFEST_FILE
 from medcurate.format.columns import MANIFEST, REJECTS, schema
+from medcurate.format.record import DatasetRecord, FileRecord
 from medcurate.format.tables import first_in_sample, write_table
+from medcurate.pack.database import database
+from medcurate.pack.tables import TABLES, write_summary
 
 MODALITIES = (
     "ct",
@@ -64,6 +71,18 @@ def write_rejects(path: Path, rows: int, *, seed: int = 0) -> None:
     target = schema(REJECTS)
     arrays = [columns.get(f.name, pa.nulls(rows, f.type)) for f in target]
     write_table(path, REJECTS, [pa.table(arrays, schema=target)])
+
+
+def write_record(folder: Path) -> float:
+    """Give the tables in ``folder`` their summary, by the product's own writer, and a record; seconds of the former."""
+    with tempfile.TemporaryDirectory() as work, database(Path(work), [folder / MANIFEST_FILE]) as connection:
+        start = time.perf_counter()
+        write_summary(connection, folder, Path(work))
+        seconds = time.perf_counter() - start
+    files = {name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name)) for name in TABLES}
+    made_by = {"verb": "benchmark"}
+    DatasetRecord(name=folder.name, made_by=made_by, sources={}, counts={}, files=files).write(folder)
+    return seconds
 
 
 def _manifest_chunks(rows: int, rng: np.random.Generator) -> Iterator[pa.Table]:
