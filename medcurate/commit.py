@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -155,6 +155,22 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def swept(*folders: Path) -> Iterator[None]:
+    """``remove_temporaries`` of ``folders`` before the body and, however it ends, after it.
+
+    Workers that are killed leave what they were writing, and so a full disk full. All of the body's have ended by then.
+    """
+    for folder in folders:
+        remove_temporaries(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what ended the body is the better message, and the next run sweeps too
+            for folder in folders:
+                remove_temporaries(folder)
 
 
 def remove_temporaries(folder: Path) -> None:

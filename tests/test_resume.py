@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -215,7 +216,8 @@ def test_a_full_disk_says_what_is_needed_and_a_rerun_continues(
     recipe: Path, reference: dict[str, str], small_disk: Path
 ) -> None:
     failed = lab.build(recipe, small_disk / "out", "--workers", "2", code=1)
-    assert "bytes are needed" in failed.stderr
+    told = re.search(r"bout ([\d,]+) bytes are needed", failed.stderr)
+    standing = tar_bytes(small_disk)
     assert "Traceback" not in failed.stderr
     assert not [path for path in small_disk.rglob("*") if path.name.startswith(".tmp-")]
     for path in small_disk.rglob("parts/*[0-9a-f].json"):
@@ -223,3 +225,9 @@ def test_a_full_disk_says_what_is_needed_and_a_rerun_continues(
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     lab.build(recipe, small_disk / "out", "--workers", "2")
     assert lab.digests(small_disk / "out") == reference
+    needed = tar_bytes(small_disk) - standing
+    assert 0.6 * needed < int(told[1].replace(",", "")) < 1.5 * needed
+
+
+def tar_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.tar"))

@@ -16,10 +16,11 @@ from medcurate.build.finish import Folders, Stated, pack_parts, write_record
 from medcurate.build.parts import changed_inputs, committed_part, damage_in, forget_part, run_jobs
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
+from medcurate.build.room import still_needed_bytes
 from medcurate.build.splits import Assignment, assign, joined_groups
 from medcurate.choice import Use
 from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
-from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.commit import sha256_file, swept
 from medcurate.config.source import UNRESOLVED
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
@@ -27,7 +28,7 @@ from medcurate.errors import ConfigError, DataMissing, DiskFull, OutputError
 from medcurate.format import DATASET_FILE
 from medcurate.format.keys import pseudonym
 from medcurate.format.record import read_record
-from medcurate.job.spec import Job, PartRecord, tar_path
+from medcurate.job.spec import PartRecord, tar_path
 from medcurate.library import Resolved, canonical, resolve
 from medcurate.lock import locked
 from medcurate.pack.types import DamagedInput, PackResult
@@ -36,6 +37,7 @@ from medcurate.registry import load
 
 # Parts that rot between two readings are rebuilt; more often than this the disk is at fault.
 _PACK_TRIES = 3
+_PARTS = "parts"  # inside the work folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,8 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         own = work_folder(options.out)
         check_claim(options.out, made_by, own)
         whole = _stands_whole(options.out)
-        folders = Folders(out=options.out, work=own, parts=options.work / "parts")
+        folders = Folders(out=options.out, work=own, parts=options.work / _PARTS)
         folders.parts.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(folders.parts)
         plans: tuple[SourcePlan, ...] | None
         try:
             plans = plan(resolved, options.data, folders.parts, made_by["tools"], options.network)
@@ -131,11 +132,12 @@ def _tell(resolved: Resolved) -> None:
 
 @contextmanager
 def _locks(options: BuildOptions) -> Iterator[None]:
-    """Of the output's own work folder, and of that of its parts where another was given."""
+    """Of the output's own work folder, and of that of its parts where another was given; what is theirs is swept."""
     purpose = f"building {options.out.name}"
     with ExitStack() as stack:
         for folder in dict.fromkeys((work_folder(options.out), options.work.resolve())):
             stack.enter_context(locked(folder, purpose))
+        stack.enter_context(swept(options.work / _PARTS))
         yield
 
 
@@ -260,15 +262,7 @@ def _parts(run: _Build) -> dict[str, PartRecord]:
         try:
             run_jobs(missing, run.engine, workers=run.options.workers, limits=limits, done=done)
         except DiskFull as error:
-            raise DiskFull(f"{error} {_still_needed(jobs, records)}") from error
+            needed = still_needed_bytes(jobs, records)
+            what = f"About {needed:,} bytes are needed for the remaining parts and the shards."
+            raise DiskFull(f"{error} {what}") from error
     return records
-
-
-def _still_needed(jobs: Sequence[Job], records: Mapping[str, PartRecord]) -> str:
-    """How many bytes the remaining parts and the shards will take, judged by the finished parts."""
-    done_in = sum(job.size_bytes for job in jobs if job.id in records)
-    done_out = sum(record.tar_bytes for record in records.values())
-    left_in = sum(job.size_bytes for job in jobs if job.id not in records)
-    ratio = done_out / done_in if done_in else 1.0
-    needed = round(left_in * ratio) + round((left_in + done_in) * ratio)
-    return f"About {needed:,} bytes are needed for the remaining parts and the shards."

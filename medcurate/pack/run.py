@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from medcurate.commit import remove_temporaries, sha256_file
+from medcurate.commit import sha256_file, swept
 from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, MedcurateError, OutputError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS, SUMMARY_FILE
@@ -42,9 +42,8 @@ def write_shards(
     Raises ConfigError (a wrong ``rules.where``), DamagedInput (a bad sample), OutputError (disk full).
     """
     folder = work / _WORK
-    _sweep(out, folder)
     # One connection for all tables: opening one takes as long as writing a few samples.
-    with database(folder, _tables(inputs, out)) as connection:
+    with swept(out, out / SHARD_FOLDER, folder), database(folder, _tables(inputs, out)) as connection:
         plan = make_plan(connection, inputs, rules, folder)
         if rules.where and not plan.shards:
             raise ConfigError(f"--where {rules.where!r}: no mask fits; nothing was packed.")
@@ -78,11 +77,6 @@ def _tables_of(finished: Mapping[str, FileRecord]) -> tuple[str, ...]:
     if finished and SUMMARY_FILE not in finished:
         return tuple(name for name in TABLES if name != SUMMARY_FILE)
     return TABLES
-
-
-def _sweep(out: Path, folder: Path) -> None:
-    for place in (out, out / SHARD_FOLDER, folder):
-        remove_temporaries(place)
 
 
 def _is_whole(path: Path, facts: FileRecord | None) -> bool:
