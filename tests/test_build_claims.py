@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import lab
@@ -14,7 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from medcurate.build.status import read_status
+from medcurate.claim import work_folder
 from medcurate.cli.main import app
+from medcurate.errors import ConfigError
 from medcurate.lock import locked
 
 OBLIQUE = np.array([[-0.61, 0.23, 0.4, 3.0], [-0.3, -0.63, 0.9, 2.0], [0.1, 0.12, 2.9, 1.0], [0, 0, 0, 1]])
@@ -136,6 +141,39 @@ def test_status_tells_stopped_from_finished(tmp_path: Path, recipe: Path) -> Non
     (out / "dataset.json").unlink()
     assert "stopped; run the same build command again" in status(out)
     assert json.loads(status(out, "--json"))["sources"][0]["cases_written"] == 2
+
+
+def test_status_refuses_a_work_folder_that_is_not_there(tmp_path: Path, recipe: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    lab.build(recipe, out)
+    with pytest.raises(ConfigError, match=f"--work {elsewhere}: there is no such folder"):
+        read_status(out, elsewhere)
+    shutil.rmtree(work_folder(out))  # as `medcurate clean` does
+    assert read_status(out, work_folder(out)).state.startswith("finished")
+
+
+def test_status_shows_a_build_that_runs_and_what_it_has_done(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=3, cases=2)
+    out, parts = tmp_path / "out", tmp_path / "out.work" / "parts"
+    command = lab.command(recipe, out, "--workers", "1")
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        try:
+            while not any(parts.glob("[0-9a-f]*.json")):
+                assert running.poll() is None
+                time.sleep(0.002)
+            os.killpg(running.pid, signal.SIGSTOP)  # so that it does not end while it is looked at
+            shown = json.loads(status(out, "--json"))
+            text = status(out)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert shown["state"].startswith(f"running: process {running.pid} ")
+    done = [entry["cases_written"] for entry in shown["sources"] if entry["jobs_done"]]
+    assert done == [2] * len(done)
+    assert 1 <= len(done) <= 3
+    assert f"{out}: running: process {running.pid} " in text
+    assert "stopped; run the same build command again" in status(out)
 
 
 def status(out: Path, *more: str) -> str:

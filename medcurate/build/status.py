@@ -41,7 +41,9 @@ class Status:
 
 
 def read_status(out: Path, work: Path) -> Status:
-    """The status of the build into ``out`` with its parts in ``work``. Raises ConfigError when there is none."""
+    """The status of the build into ``out`` with its parts in ``work``. Raises ConfigError when either is not there."""
+    if work != work_folder(out) and not work.is_dir():
+        raise ConfigError(f"--work {work}: there is no such folder. Give the one that the build was given.")
     finished = (out / DATASET_FILE).is_file()
     running = holder(work_folder(out))
     path = work_folder(out) / PLAN_FILE
