@@ -9,6 +9,7 @@ from pathlib import Path
 import build_kit as kit
 import lab
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -80,11 +81,15 @@ def test_the_peak_is_at_most_three_times_the_volume(tmp_path: Path, intensity: s
     assert 1.0 < peak_ratio(small, large, np.prod(SHAPE) * np.dtype(dtype).itemsize) <= 3.0
 
 
-def noise_case(folder: Path, shape: tuple[int, int, int]) -> Path:
+def write_noise(folder: Path, name: str, shape: tuple[int, int, int]) -> None:
     """Labels that change in nearly every voxel: what thresholds make of noise."""
     rng = np.random.default_rng(0)
     label = rng.choice(np.array([0, 1, 2, 300], np.int16), shape)
-    lab.write_pair(folder / "lab-a", "p1", rng.integers(-500, 900, shape).astype(np.int16), label)
+    lab.write_pair(folder, name, rng.integers(-500, 900, shape).astype(np.int16), label)
+
+
+def noise_case(folder: Path, shape: tuple[int, int, int]) -> Path:
+    write_noise(folder / "lab-a", "p1", shape)
     (folder / "lab-a.toml").write_text(lab.SOURCE.format(name="lab-a", more=""))
     recipe = lab.write_recipe(folder, "lab-a")
     recipe.write_text(recipe.read_text().replace('components = "2d"', 'components = "none"'))
@@ -121,6 +126,18 @@ def test_the_peak_of_labels_that_are_noise(tmp_path: Path) -> None:
     shape = (256, 256, 100)
     small, large = noise_case(tmp_path / "small", (64, 64, 20)), noise_case(tmp_path / "large", shape)
     assert peak_ratio(small, large, np.prod(shape) * 2) < 4.5
+
+
+def test_specks_that_need_too_much_memory_cost_their_case_and_not_the_build(tmp_path: Path) -> None:
+    """As 2D components every speck of noise is a mask: forty times the volume, which the cap is not enough for."""
+    recipe = lab.lab(tmp_path, sources=1, cases=2)
+    write_noise(tmp_path / "lab-a", "p5_noise", (160, 160, 30))
+    out = tmp_path / "out"
+    lab.build(recipe, out, "--memory", "64MiB", "--workers", "1", code=3)
+    refused = pq.read_table(out / "rejects.parquet", filters=[("stage", "=", "read")]).to_pylist()
+    assert [(row["case"], row["reason"]) for row in refused] == [("p5_noise", "MEMORY")]
+    kept = pq.read_table(out / "manifest.parquet", columns=["case"])["case"].to_pylist()
+    assert set(kept) == {"p0_scan", "p1_scan"}
 
 
 def test_the_peak_of_a_colour_picture(tmp_path: Path) -> None:
