@@ -362,7 +362,10 @@ def test_a_damaged_part_is_found_by_the_digest(tmp_path, server):
     assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("state", [None, b"", b"[]", b"{}", b'{"url": 1'])
+NO_SIZE = b'{"url": "", "etag": "", "last_modified": "", "size_bytes": 1e999}'
+
+
+@pytest.mark.parametrize("state", [None, b"", b"[]", b"{}", b'{"url": 1', NO_SIZE])
 def test_a_part_whose_state_is_lost_begins_anew(tmp_path, server, state):
     served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=150_000), Fault(status=404)])
     file = behind(f"{server.url}/a.zip")

@@ -158,7 +158,7 @@ class Part:
                 size_bytes=None if facts["size_bytes"] is None else int(facts["size_bytes"]),
             )
             return str(facts["url"]), identity
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return "", None
 
     def _missing_bytes(self) -> int | None:
