@@ -10,6 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_kit import series, written
+from pydicom.uid import generate_uid
+from test_readers_seg import PATIENT, segmentation, store
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
@@ -196,3 +199,59 @@ def test_the_printed_commands_build_the_dataset(tmp_path, monkeypatch, folder, h
     built = CliRunner().invoke(app, [*command[1:], "--engine", "serial", "--workers", "1"])
     assert built.exit_code == 0, (built.output, built.exception)
     assert "12 images and 12 masks" in built.output
+
+
+# -- labels that are drawn on a DICOM image ------------------------------------------------------------
+
+
+def segmented(folder: Path, patient: str) -> None:
+    """A CT series with a segmentation object of two segments beside it."""
+    facts = PATIENT | {
+        "PatientID": patient,
+        "StudyInstanceUID": generate_uid(),
+        "SeriesInstanceUID": generate_uid(),
+    }
+    voxels = np.random.default_rng(0).integers(-1000, 900, (40, 36, 6)).astype(np.int16)
+    planes = series(voxels, **facts)
+    for number, plane in enumerate(planes, start=1):
+        plane.InstanceNumber = number
+    masks = np.zeros((6, 36, 40, 2), bool)
+    masks[1:4, 4:20, 4:30, 0] = masks[2:5, 22:34, 4:30, 1] = True
+    for name in ("ct", "seg"):
+        (folder / patient / name).mkdir(parents=True)
+    written(folder / patient / "ct", planes)
+    store(folder / patient / "seg" / "1.dcm", segmentation(planes, masks))
+
+
+def test_a_dicom_series_with_a_segmentation_is_drafted_by_its_segments(tmp_path):
+    for patient in ("P0", "P1"):
+        segmented(tmp_path / "lab", patient)
+    path = tmp_path / "lab.toml"
+    assert "liver (1,248), spleen (936)" in run(tmp_path / "lab", "-o", path).output
+    text = path.read_text(encoding="utf-8")
+    assert "CANARY" not in text
+    text = text.replace('modality = "unresolved"', 'modality = "ct"').replace(
+        'pattern = "unresolved"', 'pattern = ""'
+    )
+    for name in ("liver", "spleen"):
+        text = text.replace(f'"{name}" = "unresolved"', f'"{name}" = "{name}"')
+    path.write_text(text, encoding="utf-8")
+    source = load_model(path, Source)
+    assert (source.image.reader, source.label.reader, source.label.decoder) == (
+        "dicom",
+        "dicom-seg",
+        "structures",
+    )
+    checked = CliRunner().invoke(app, ["check", str(path), "--data", str(tmp_path), "--sample", "0"])
+    assert checked.exit_code == 0, checked.output
+    assert "all is as declared" in checked.output
+
+
+def test_a_segmentation_that_does_not_fit_is_a_question(tmp_path):
+    for patient in ("P0", "P1"):
+        segmented(tmp_path / "lab", patient)
+    label = tmp_path / "lab/P0/seg/1.dcm"
+    label.write_bytes((tmp_path / "lab/P1/seg/1.dcm").read_bytes()[:-900])
+    output = run(tmp_path / "lab").output
+    assert "P0: label: CORRUPT" in output
+    assert "1 of 2: image and label can be read" in output

@@ -234,9 +234,11 @@ def _cells(facts: Facts) -> tuple[str, str, str, str]:
 
 
 def _values(facts: Facts) -> str:
-    if not facts.values:
+    if not facts.values and not facts.structures:
         return f"{facts.low:g} to {facts.high:g}"
-    names = {value: f"#{int(value):06x}" if facts.colours else f"{value:g}" for value in facts.values}
-    shown = [f"{names[value]} ({count:,})" for value, count in facts.values.items()]
+    counts: dict[str, int] = dict(facts.structures)
+    for value, count in (facts.values or {}).items():
+        counts[f"#{int(value):06x}" if facts.colours else f"{value:g}"] = count
+    shown = [f"{name} ({count:,})" for name, count in counts.items()]
     rest = len(shown) - VALUES_SHOWN
     return ", ".join(shown[:VALUES_SHOWN]) + (f", and {rest} more" if rest > 0 else "")

@@ -1,5 +1,6 @@
 """A first look at a lab's folder: what is there, how it seems to pair, and a draft of its source file.
 
 Nothing here decides what a build does: a guess becomes a fact only when its author answers the draft's
-questions. Only names of files and numbers are reported, never texts of headers.
+questions. Only names of files, names of drawn structures (keys of [labels]) and numbers are reported, never
+other texts of headers.
 """

@@ -76,7 +76,10 @@ def _join(table: dict[Kind, Facts], facts: Facts) -> None:
         table[kind] = facts
         return
     low, high = float(np.fmin(first.low, facts.low)), float(np.fmax(first.high, facts.high))
-    table[kind] = replace(first, low=low, high=high, values=_summed(first.values, facts.values))
+    names = dict.fromkeys((*first.structures, *facts.structures))
+    structures = {name: first.structures.get(name, 0) + facts.structures.get(name, 0) for name in names}
+    values = _summed(first.values, facts.values)
+    table[kind] = replace(first, low=low, high=high, values=values, structures=structures)
 
 
 def _summed(first: Mapping[float, int] | None, more: Mapping[float, int] | None) -> dict[float, int] | None:

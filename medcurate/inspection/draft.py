@@ -14,7 +14,7 @@ from medcurate.inspection.guess import Guess
 from medcurate.inspection.look import Facts
 from medcurate.inspection.meaning import Meaning, meaning
 from medcurate.inspection.patients import FIRST_NUMBER, groupings, summary
-from medcurate.inspection.survey import Survey
+from medcurate.inspection.survey import Survey, reader_of
 from medcurate.pairings.names import LABEL
 
 QUESTION = "# QUESTION:"
@@ -31,7 +31,7 @@ def draft(survey: Survey, guess: Guess, digest: Digest, ontology: Ontology) -> s
         _head(survey.root.resolve().name, digest.images, ontology),
         _licence(),
         _pairing(survey, guess, found),
-        _reading(found, digest),
+        _reading(guess, found, digest),
         _channels(guess, digest.images),
         _case(guess),
     )
@@ -80,17 +80,18 @@ def _pairing(survey: Survey, guess: Guess, found: Meaning) -> Iterator[str]:
         yield f"{key} = {text.replace(LABEL, '{rater}') if found.raters else text}"
 
 
-def _reading(found: Meaning, digest: Digest) -> Iterator[str]:
-    images = [facts.reader for facts in digest.images]
-    labels = [facts.reader for facts in digest.labels]
+def _reading(guess: Guess, found: Meaning, digest: Digest) -> Iterator[str]:
+    first = guess.usable[0]
+    images = [*(facts.reader for facts in digest.images), reader_of(first.images[0].paths[0].name)]
+    labels = [*(facts.reader for facts in digest.labels), reader_of(first.labels[0].paths[0].name)]
     read = f"{digest.read_count} of {digest.usable_count} cases"
     for problem in dict.fromkeys(problem for _, problem in digest.problems):
         yield f"{QUESTION} seen in one of the cases read: {_comment(problem)}. Is it an erratum?"
     yield "[image]"
-    yield f"reader = {quoted(images[0] if images else 'nifti')}"
+    yield f"reader = {quoted(images[0])}"
     yield ""
     yield "[label]"
-    yield f"reader = {quoted(labels[0] if labels else 'nifti')}"
+    yield f"reader = {quoted(labels[0])}"
     if found.doubt:
         yield f"{QUESTION} {found.doubt}"
     yield f"decoder = {quoted(found.decoder)}"

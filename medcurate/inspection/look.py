@@ -14,13 +14,14 @@ import numpy.typing as npt
 from medcurate.decoders.colour_map import packed_colours
 from medcurate.decoders.values import blocks, distinct
 from medcurate.errors import CaseRejected, ConfigError
+from medcurate.inspection.drawn import drawn_on
 from medcurate.inspection.guess import Guess
 from medcurate.inspection.survey import Survey, is_series, reader_of
 from medcurate.pairings.found import Found
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.types import Array, Volume
+from medcurate.types import Array, Reference, Volume
 
 CASES_READ = 4
 KINDS_READ = 12  # of files that do not pair
@@ -47,6 +48,7 @@ class Facts:
     high: float
     colours: bool = False
     values: Mapping[float, int] | None = None
+    structures: Mapping[str, int] = field(default_factory=dict)  # of a drawn label: voxels by name
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
@@ -103,10 +105,41 @@ def look(root: Path, found: Found, *, whole: bool = False) -> Look:
         _add(seen.images, seen, files, (image.channel, image.paths), what, is_label=False)
     for label in found.labels[: None if whole else LABEL_FILES_READ]:
         what = f"label {label.label}".rstrip()
+        if found.images and _add_drawn(seen, files, found.images[0].paths, (label.label, label.paths), what):
+            continue
         _add(seen.labels, seen, files, (label.label, label.paths), what, is_label=True)
     if seen.images:
         seen.problems += _disagreements(seen.images[0], [*seen.images[1:], *seen.labels])
     return seen
+
+
+def _add_drawn(
+    seen: Look, files: CaseFiles, image: Sequence[Path], part: tuple[str, Sequence[Path]], what: str
+) -> bool:
+    """Whether the label is one that is drawn on the image; then it is in ``seen``, or what is wrong with it."""
+    try:
+        drawn = drawn_on(files, image, part[1])
+    except CaseRejected as problem:
+        seen.problems.append(f"{what}: {problem}")
+        return True
+    if drawn is None:
+        return False
+    place = drawn.reference
+    seen.labels.append(
+        Facts(
+            token=part[0],
+            reader=drawn.reader,
+            lossy=False,
+            shape=place.shape,
+            dtype="drawn",
+            spacing_mm=_spacing_mm(place),
+            affine=place.affine,
+            low=0.0,
+            high=1.0,
+            structures=drawn.structures,
+        )
+    )
+    return True
 
 
 def _add(
@@ -166,7 +199,7 @@ def _extremes(voxels: Array) -> tuple[float, float]:
     return (float(np.fmin.reduce(low)), float(np.fmax.reduce(high))) if low else (np.nan, np.nan)
 
 
-def _spacing_mm(volume: Volume) -> tuple[float, ...]:
+def _spacing_mm(volume: Volume | Reference) -> tuple[float, ...]:
     if volume.affine is None:
         return volume.spacing_mm or ()
     return tuple(np.linalg.norm(volume.affine[:3, :3], axis=0).tolist())

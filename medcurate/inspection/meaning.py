@@ -48,6 +48,9 @@ def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
         doubt = "no label file could be read: what do they hold?"
         decoder, keys = ("mask-per-class", tokens) if tokens else ("index", ("1",))
         return Meaning(decoder, dict.fromkeys(keys, ""), doubt=doubt)
+    drawn = {name: count for facts in labels for name, count in facts.structures.items()}
+    if drawn and not tokens:
+        return Meaning("structures", {name: f"{count} voxels" for name, count in drawn.items()})
     if tokens and all(_RATER.fullmatch(token) for token in tokens):
         found = _of_values(labels)
         return replace(found, raters=tokens, doubt=f"{found.doubt} {MAJORITY}".lstrip())
