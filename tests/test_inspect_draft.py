@@ -201,6 +201,27 @@ def test_the_printed_commands_build_the_dataset(tmp_path, monkeypatch, folder, h
     assert "12 images and 12 masks" in built.output
 
 
+# -- which file is the label ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [("aorta",), ("aorta", "heart"), ("zones",)])
+def test_values_tell_the_image_where_no_name_does(tmp_path, labels):
+    """Neither "thorax" nor "aorta" sounds like an image or a label."""
+    root, path = tmp_path / "lab", tmp_path / "lab.toml"
+    root.mkdir()
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 900, (12, 12, 4)).astype(np.int16)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), root / f"p{number}_thorax.nii.gz")
+        for name in labels:
+            nib.save(
+                nib.Nifti1Image((image > 600).astype(np.uint8), np.eye(4)), root / f"p{number}_{name}.nii.gz"
+            )
+    run(root, "-o", path)
+    source = load_model(path, Source)
+    assert source.pairings[0].options["image_suffix"] == "_thorax.nii.gz"
+    assert list(source.labels) == (["1"] if len(labels) == 1 else list(labels))
+
+
 # -- labels that are drawn on a DICOM image ------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ def inspect_folder(
 ) -> None:
     """Look at a folder of images and labels: how files pair, what they hold; draft its source file."""
     from medcurate.errors import ConfigError
-    from medcurate.inspection.guess import guess
+    from medcurate.inspection.look import likeliest
     from medcurate.inspection.survey import survey
     from medcurate.pairings import PAIRINGS
 
@@ -45,7 +45,7 @@ def inspect_folder(
     console = _console()
     found = survey(folder)
     _show_files(console, found)
-    best = guess(found)
+    best = likeliest(found)
     if best is None:
         _show_unpaired(console, found)
         raise ConfigError(

@@ -11,9 +11,10 @@ from medcurate.inspection.bids_candidates import by_entities
 from medcurate.inspection.candidates import Candidate, by_names
 from medcurate.inspection.case_candidates import by_folders
 from medcurate.inspection.survey import Survey
-from medcurate.inspection.words import is_image
+from medcurate.inspection.words import is_image, is_label
 from medcurate.pairings import PAIRINGS
 from medcurate.pairings.found import Found, Names
+from medcurate.pairings.names import LABEL
 from medcurate.registry import load
 
 TRIED = 6
@@ -37,16 +38,30 @@ class Guess:
 
 def guess(survey: Survey) -> Guess | None:
     """The best pairing of the tree; None where nothing pairs. Equal trees give equal guesses."""
+    return next(iter(guesses(survey)), None)
+
+
+def guesses(survey: Survey) -> list[Guess]:
+    """The best pairings of the tree, the likeliest first: several only where names alone do not tell what is label."""
     found = {_key(candidate): candidate for candidate in _candidates(survey)}
     likely = sorted(found.values(), key=_order)[:TRIED]
-    best: Guess | None = None
+    best: list[Guess] = []
     for candidate in likely:
         attempt = _attempt(survey.root, candidate)
-        if attempt and (best is None or attempt.worth > best.worth):
-            best = attempt
-        if best and best.explained == survey.data_count:
+        if attempt and (not best or attempt.worth > best[0].worth):
+            best = [attempt]
+        elif attempt and _is_open(best[0]) and attempt.worth == best[0].worth:
+            best.append(attempt)
+        if best and best[0].explained == survey.data_count and not _is_open(best[0]):
             break  # nothing can explain more, and of equals the likelier came first
     return best
+
+
+def _is_open(guess: Guess) -> bool:
+    """Whether image and label lie side by side and no name sounds like a label."""
+    suffix = str(guess.candidate.options.get("label_suffix", ""))
+    prefix = str(guess.candidate.options.get("label_prefix", ""))
+    return guess.candidate.kind == "flat-suffix" and not is_label(f"{prefix} {suffix.replace(LABEL, '')}")
 
 
 def _candidates(survey: Survey) -> Iterator[Candidate]:

@@ -15,7 +15,7 @@ from medcurate.decoders.colour_map import packed_colours
 from medcurate.decoders.values import blocks, distinct
 from medcurate.errors import CaseRejected, ConfigError
 from medcurate.inspection.drawn import drawn_on
-from medcurate.inspection.guess import Guess
+from medcurate.inspection.guess import Guess, guesses
 from medcurate.inspection.survey import Survey, is_series, reader_of
 from medcurate.pairings.found import Found
 from medcurate.readers import READERS
@@ -94,6 +94,24 @@ def kinds(survey: Survey) -> list[tuple[Path, ...]]:
             found[re.sub(r"[0-9]+", "#", pattern)].append(entry)
     ranked = sorted(found, key=lambda pattern: (-len(found[pattern]), pattern))
     return [found[pattern][0] for pattern in ranked]
+
+
+def likeliest(survey: Survey) -> Guess | None:
+    """The best pairing of the tree; where names do not tell images from labels, what a case holds does."""
+    rivals = guesses(survey)
+    if len(rivals) < 2:
+        return rivals[0] if rivals else None
+    return next((rival for rival in rivals if not _is_turned(survey.root, rival.usable[0])), rivals[0])
+
+
+def _is_turned(root: Path, found: Found) -> bool:
+    """Whether the image of a case has as few values as labels have, and a label of it more."""
+    files, seen = CaseFiles(root, VOLUME_BYTES), Look(found.name)
+    _add(seen.images, seen, files, ("", found.images[0].paths), "", is_label=True)
+    for label in found.labels[:LABEL_FILES_READ]:
+        _add(seen.labels, seen, files, (label.label, label.paths), "", is_label=True)
+    few = any(facts.values is not None for facts in seen.images)
+    return few and any(facts.values is None for facts in seen.labels)
 
 
 def look(root: Path, found: Found, *, whole: bool = False) -> Look:
