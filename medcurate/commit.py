@@ -111,6 +111,12 @@ def require_picture_name(option: str, path: Path) -> None:
         raise ConfigError(f"{option} {path}: the picture is written as .png; end the name in .png")
 
 
+def require_page_name(option: str, path: Path) -> None:
+    """``require_picture_name`` for a page. Raises ConfigError."""
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise ConfigError(f"{option} {path}: the page is written as HTML; end the name in .html")
+
+
 def _nearest(folder: Path) -> Path:
     """What exists of ``folder``: itself, or the nearest of those that it lies in."""
     return next((one for one in (folder, *folder.parents) if os.path.exists(one)), Path())

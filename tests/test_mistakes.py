@@ -10,6 +10,8 @@ from typer.testing import CliRunner, Result
 
 from medcurate.cli.main import app
 from medcurate.errors import MedcurateError
+from medcurate.format.columns import MANIFEST
+from medcurate.format.tables import write_table
 
 
 def told(*words: object) -> str:
@@ -82,3 +84,29 @@ def test_one_finding_is_told_in_the_singular(own: Path) -> None:
     (own / "out/stray").touch()
     text = told("verify", own / "out", "--engine", "serial")
     assert f"{own}/out: 1 problem\n" in text
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    """A manifest without a row, and no dataset around it."""
+    path = tmp_path_factory.mktemp("lone") / "manifest.parquet"
+    write_table(path, MANIFEST, [])
+    return path
+
+
+def test_a_lone_manifest_names_the_only_table_that_it_has(table: Path) -> None:
+    text = told("query", table, "SELECT * FROM rejects")
+    assert text.endswith("(tables here: manifest; give the dataset's folder for its others)")
+
+
+@pytest.mark.parametrize("name", ["s.png", "s", "s.htm.txt"])
+def test_a_page_is_written_to_a_name_of_pages_alone(table: Path, tmp_path: Path, name: str) -> None:
+    text = told("stats", table, "--html", tmp_path / name)
+    assert text == f"--html {tmp_path / name}: the page is written as HTML; end the name in .html"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_behind_plain_http_is_refused_with_the_remedy() -> None:
+    text = told("query", "http://example.org/data", "SELECT 1")
+    assert "http://example.org/data: over http:// anybody" in text
+    assert "give the https:// address, or copy the dataset here." in text

@@ -86,7 +86,7 @@ def test_both_tables_and_single_files(dataset):
 
 
 def test_the_summary_is_a_table_where_there_is_one(dataset, tmp_path, manifest):
-    with pytest.raises(ConfigError, match="summary where the dataset has one"):
+    with pytest.raises(ConfigError, match=r"tables here: manifest, rejects\)"):
         run(dataset, "FROM summary")
     folder = shutil.copytree(dataset, tmp_path / "set")
     summarise(folder)

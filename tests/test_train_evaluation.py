@@ -81,7 +81,7 @@ def test_there_is_one_row_a_mask_and_prompt_that_query_reads(monkeypatch, datase
     }
     assert query(out, "SELECT count(*) AS n FROM predictions")["n"][0].as_py() == 4 * masks
     assert query(out, "SELECT count(*) AS n FROM volumes")["n"][0].as_py() > 0
-    with pytest.raises(ConfigError, match="of an evaluation: scores"):
+    with pytest.raises(ConfigError, match=r"tables here: .*scores, volumes"):
         query(out, "SELECT * FROM manifest")
 
 

@@ -76,10 +76,12 @@ def stats(
     json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
 ) -> None:
     """Count what a dataset holds: modalities, organs, sizes, sources, splits, licences, refusals."""
-    from medcurate.commit import committed, require_picture_name
+    from medcurate.commit import committed, require_page_name, require_picture_name
     from medcurate.explore import rows
     from medcurate.explore.stats import compute
 
+    if html:
+        require_page_name("--html", html)
     if png:
         require_picture_name("--png", png)
     found = compute(dataset, name or ())

@@ -86,7 +86,7 @@ def stream(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRea
         _check_reading(connection, sql)
         reader = _interruptibly(connection, lambda: connection.sql(sql).to_arrow_reader())
     except duckdb.Error as error:
-        raise _mistake(error, sql) from error
+        raise _mistake(connection, error, sql) from error
     return _checked(connection, reader, sql)
 
 
@@ -95,7 +95,7 @@ def make(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     try:
         _interruptibly(connection, lambda: connection.execute(sql))
     except duckdb.Error as error:
-        raise _mistake(error, sql) from error
+        raise _mistake(connection, error, sql) from error
 
 
 def _interruptibly(connection: duckdb.DuckDBPyConnection, call: Callable[[], T]) -> T:
@@ -262,11 +262,20 @@ def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         )
 
 
-def _mistake(error: Exception, sql: str) -> ConfigError | StorageError:
+def _mistake(connection: duckdb.DuckDBPyConnection, error: Exception, sql: str) -> ConfigError | StorageError:
     text = one_line(error)
     if text.startswith(StorageError.__name__):
         return StorageError(text.split(": ", 1)[1])
-    return ConfigError(f"query: {text}{_hint(error, text, sql)}")
+    hint = _tables_hint(connection) if "Table with name" in text else _hint(error, text, sql)
+    return ConfigError(f"query: {text}{hint}")
+
+
+def _tables_hint(connection: duckdb.DuckDBPyConnection) -> str:
+    found = connection.execute(
+        "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+    ).fetchall()
+    more = "; give the dataset's folder for its others" if len(found) == 1 else ""
+    return f" (tables here: {', '.join(name for (name,) in found)}{more})"
 
 
 def _hint(error: Exception, text: str, sql: str) -> str:
@@ -280,11 +289,6 @@ def _hint(error: Exception, text: str, sql: str) -> str:
         known = sorted({column.name for column in MANIFEST + REJECTS + SUMMARY})
         near = difflib.get_close_matches(unknown[1], known, 3)
         return f" (did you mean {' or '.join(near)}?)" if near else f"; columns: {', '.join(known)}"
-    if "Table with name" in text:
-        return (
-            " (tables: manifest, rejects, and summary where the dataset has one; "
-            "of an evaluation: scores, volumes, predictions, prompts)"
-        )
     return ""
 
 
@@ -309,6 +313,6 @@ def _checked(
                 "query: a whole number exceeds 64 bits; write sum(x)::DOUBLE for it."
             ) from error
         except OSError as error:
-            raise _mistake(error, sql) from error
+            raise _mistake(connection, error, sql) from error
 
     return pa.RecordBatchReader.from_batches(target, batches())
