@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from medcurate.build.splits import split_by_hash
 from medcurate.config.recipe import SplitRule
 from medcurate.errors import ConfigError
 from medcurate.library import (
@@ -143,11 +144,10 @@ def test_quickstart_writes_out_every_option():
 
 
 def test_quickstart_fills_all_three_splits():
-    splits = pytest.importorskip("medcurate.build.splits")
     recipe = load_recipe("quickstart")
     groups = ["mni152-tissues:icbm152-2009a", "dsb2018-nuclei-sample:stardist-2d"]
     groups += [f"synthetic-ct-phantom:p{number:02d}" for number in range(1, 7)]
-    assert {splits.split_by_hash(group, recipe.split) for group in groups} == {"train", "val", "test"}
+    assert {split_by_hash(group, recipe.split) for group in groups} == {"train", "val", "test"}
     assert recipe.split.model_copy(update={"salt": "medcurate"}) == SplitRule()
 
 

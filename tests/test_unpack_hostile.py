@@ -21,6 +21,7 @@ from pathlib import Path
 
 import py7zr
 import pytest
+import pyzipper
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -438,7 +439,6 @@ def test_patterns(pattern, name, fits):
 
 
 def test_aes_as_its_specification_says(tmp_path):
-    pyzipper = pytest.importorskip("pyzipper")
     with pyzipper.AESZipFile(
         tmp_path / "a.zip", "w", compression=zipfile.ZIP_DEFLATED, encryption=pyzipper.WZ_AES
     ) as out:
