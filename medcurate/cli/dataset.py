@@ -51,7 +51,10 @@ def pack(
         typer.Option("--publish", help="Refuse what may not be passed on; add LICENCES.md and CITATIONS.md."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
-    shard_size: Annotated[str, typer.Option(help="Largest shard, such as 256MiB or 1GB.")] = "256MiB",
+    shard_size: Annotated[
+        str,
+        typer.Option(help="Largest shard, such as 256MiB or 1GB; with --size they are a third to half full."),
+    ] = "256MiB",
     workers: WorkersOption = None,
     engine: EngineOption = EngineName.pool,
     log_format: LogOption = LogFormat.auto,
