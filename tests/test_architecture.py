@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 BASE = {"errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "interrupt": set(),
     "units": BASE,
     "places": set(),
     "registry": BASE,
@@ -77,7 +78,7 @@ MAY_IMPORT["prediction"] = BASE | {
 # The command line may use every part; nothing may use the command line.
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"train"}
 MAY_IMPORT["train"] = BASE | {
-    "commit", "condition", "format", "lock", "places", "progress", "storage", "tables", "units",
+    "commit", "condition", "format", "interrupt", "lock", "places", "progress", "storage", "tables", "units",
 }  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _canonical(package: str) -> str:
 
 
 LIGHT = {"medcurate", "pydantic", "rich", "typer"}
-HELP_PARTS = {"cli", "commit", "errors", "format", "progress", "train"}
+HELP_PARTS = {"cli", "commit", "errors", "format", "interrupt", "progress", "train"}
 ALL_HELP = """
 import json, sys
 from medcurate.cli.main import app

@@ -9,19 +9,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from interrupt_kit import interrupted_at
 
-WHILE_LOADING = """
-import os, signal, sys
-
-class Interrupting:
-    def find_spec(self, name, *_):
-        if name == "medcurate.cli.build":
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
+WHILE_LOADING = (
+    interrupted_at("medcurate.cli.build")
+    + """
 from medcurate.__main__ import main
 main()
 """
+)
 BEFORE_THE_VERB = """
 from medcurate.cli import main
 

@@ -6,25 +6,22 @@ import subprocess
 import sys
 
 import pytest
+from interrupt_kit import interrupted_at
 from loop_kit import finish, start, write_recipe
 from stream_kit import small_dataset
 
 from medcurate.errors import ConfigError
-from medcurate.train.entry import INTERRUPTED, TOLD
+from medcurate.interrupt import INTERRUPTED, TOLD
 from medcurate.train.launch import COMES_AGAIN
 from medcurate.train.place import Place, own_place, require_meeting_point
 
-WHILE_LOADING = """
-import os, runpy, signal, sys
-
-class Interrupting:
-    def find_spec(self, name, *_):
-        if name == "torch":
-            os.kill(os.getpid(), signal.SIGINT)
-
-sys.meta_path.insert(0, Interrupting())
+WHILE_LOADING = (
+    interrupted_at("torch")
+    + """
+import runpy
 runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from medcurate.train.entry import ended_by_interrupt
+from medcurate.train.entry import loading
 
 
 def main() -> None:
     """Entry point. A user's mistake is one paragraph and no traceback."""
-    with ended_by_interrupt():  # until the run notes signals by itself: before, there is nothing to save
+    with loading():  # until the run notes signals by itself: before, there is nothing to save
         _main()
 
 

@@ -1,36 +1,13 @@
-"""Ctrl-C at a program of the trainer while it loads torch, which takes seconds: one line and exit code 130."""
+"""How programs of the trainer begin: they load torch, which takes seconds, and a launcher may have started them."""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from contextlib import AbstractContextManager
 
-INTERRUPTED = 128 + signal.SIGINT
-TOLD = "interrupted; run the same command again to continue"
+from medcurate.interrupt import TOLD, ended_by_interrupt
 
 
-@contextmanager
-def ended_by_interrupt() -> Iterator[None]:
-    """SIGINT ends the process at once while the body runs, which has begun nothing that wants to be undone.
-
-    An exception raised amid an import may be swallowed there, or come out as a traceback of the importing modules.
-    """
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.default_int_handler:  # a shell may have it ignored
-        signal.signal(signal.SIGINT, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-
-
-def _end(_: int, __: FrameType | None) -> NoReturn:
-    if (
-        "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # a launcher, which has the signal too, speaks for its processes
-        os.write(2, f"{TOLD}\n".encode())
-    os._exit(INTERRUPTED)
+def loading() -> AbstractContextManager[None]:
+    """Ctrl-C in the body is one line and exit code 130. A launcher, which has the signal too, speaks for its own."""
+    return ended_by_interrupt("" if "TORCHELASTIC_RUN_ID" in os.environ else TOLD)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import ClassVar, Literal, NoReturn
 
 from medcurate.errors import ConfigError, MedcurateError
-from medcurate.train.entry import ended_by_interrupt
+from medcurate.train.entry import loading
 
 NO_USE = signal.SIGQUIT  # torchrun hands it on before it ends; no scheduler or lost terminal sends it
 COMES_AGAIN = 4  # exit code of what whoever starts the same run again meets again
@@ -115,7 +115,7 @@ def main() -> None:
 
 def _launched(folder: Path) -> int:
     """Run torchrun; its exit code."""
-    with ended_by_interrupt():
+    with loading():
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import parse_args, run

@@ -53,7 +53,7 @@ def pack(
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
     shard_size: Annotated[
         str,
-        typer.Option(help="Largest shard, such as 256MiB or 1GB; with --size they are a third to half full."),
+        typer.Option(help="Largest shard, such as 256MiB or 1GB; with --size they are closed earlier."),
     ] = "256MiB",
     workers: WorkersOption = None,
     engine: EngineOption = EngineName.pool,

@@ -12,6 +12,7 @@ import typer
 
 from medcurate import __version__
 from medcurate.errors import MedcurateError
+from medcurate.interrupt import INTERRUPTED, TOLD
 
 GROUPS = (
     "build",
@@ -26,8 +27,6 @@ GROUPS = (
     "predict",
     "train",
 )
-
-INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 
 app = typer.Typer(
     name="medcurate",
@@ -78,5 +77,5 @@ def run() -> None:
         sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            typer.echo("interrupted; run the same command again to continue", err=True)
+            typer.echo(TOLD, err=True)
         raise

@@ -167,11 +167,8 @@ def _are_as_recorded(dataset: Location, manifest: Location, summary: Location) -
             if name not in stated or stated[name].size_bytes != file.size_bytes:
                 return False
         return not summary.is_local or sha256_file(summary.path) == stated[SUMMARY_FILE].sha256
-    except (
-        MedcurateError,
-        OSError,
-    ):  # no record, or a file that cannot be read: the manifest alone answers then
-        return False
+    except (MedcurateError, OSError):
+        return False  # no record, or a file that cannot be read: the manifest alone answers then
 
 
 def _close_off(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Location]) -> None:

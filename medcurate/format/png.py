@@ -133,9 +133,9 @@ def _deflated(rows: npt.NDArray[np.uint8]) -> list[bytes]:
     deflater = isal_zlib.compressobj(_LEVEL)
     step = max(1, _BLOCK_BYTES // rows.shape[1])
     blocks = (_filtered(rows, first, first + step).reshape(-1) for first in range(0, len(rows), step))
-    first = next(blocks)
-    pieces = [deflater.compress(first[:_HEAD_BYTES]), deflater.flush(isal_zlib.Z_SYNC_FLUSH)]
-    pieces += [deflater.compress(block) for block in chain([first[_HEAD_BYTES:]], blocks)]
+    head, rest = np.split(next(blocks), [_HEAD_BYTES])
+    pieces = [deflater.compress(head), deflater.flush(isal_zlib.Z_SYNC_FLUSH)]
+    pieces += [deflater.compress(block) for block in chain([rest], blocks)]
     return [*pieces, deflater.flush()]
 
 

@@ -2,7 +2,7 @@
 
 ``most`` decides where shards are cut, so it must not be passed; ``likely`` is for what a disk must hold. What a picture
 deflates to cannot be told from what it deflated to before (a chequerboard of single pixels becomes a moiré, two grey
-levels become many), so at most it has its pixels, undeflated: of shards that are cut so, a quarter to a half is full.
+levels become many), so at most it has its pixels, undeflated: shards are then closed well before they are full.
 """
 
 from __future__ import annotations

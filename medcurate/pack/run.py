@@ -16,7 +16,7 @@ from medcurate.format.record import FileRecord, read_record
 from medcurate.pack.database import database
 from medcurate.pack.plan import Plan, make_plan
 from medcurate.pack.shard import ShardJob, pack_shard, stands
-from medcurate.pack.tables import TABLES, count_rejected, count_rejects_added, count_written, write_tables
+from medcurate.pack.tables import TABLES, count_kept, count_rejected, count_written, write_tables
 from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 
 _WORK = "pack"  # inside the output's work folder
@@ -57,11 +57,12 @@ def write_shards(
         files, made = _run(jobs, engine, workers, progress)
         write_tables(connection, inputs, out, folder, jobs, wanted)
         files |= {name: _facts(out / name) for name in tables}
+        rejected, kept = count_rejected(connection, out), count_kept(connection, inputs, jobs)
         return PackResult(
             files=files,
             written=count_written(connection, out),
-            rejected=count_rejected(connection, out),
-            rejects_added=count_rejects_added(connection, inputs, out, jobs),
+            rejected=rejected,
+            rejects_added={level: count - kept[level] for level, count in rejected.items()},
             made=(*made, *wanted),
         )
 

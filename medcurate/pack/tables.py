@@ -85,12 +85,11 @@ def count_rejected(connection: duckdb.DuckDBPyConnection, out: Path) -> dict[str
     return _levels(connection, from_parquet([out / REJECTS_FILE], REJECTS))
 
 
-def count_rejects_added(
-    connection: duckdb.DuckDBPyConnection, inputs: PackInput, out: Path, jobs: Sequence[ShardJob]
+def count_kept(
+    connection: duckdb.DuckDBPyConnection, inputs: PackInput, jobs: Sequence[ShardJob]
 ) -> dict[str, int]:
-    """Cases, slices and masks that pack itself refused: what the ledger has beyond what is kept of the given one."""
-    kept = _levels(connection, _given(inputs, jobs))
-    return {level: count - kept[level] for level, count in count_rejected(connection, out).items()}
+    """Cases, slices and masks of what the ledger keeps of the given one: the rest pack itself refused."""
+    return _levels(connection, _given(inputs, jobs))
 
 
 def _levels(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from medcurate.train.entry import INTERRUPTED, TOLD, ended_by_interrupt
+from medcurate.interrupt import INTERRUPTED, TOLD
+from medcurate.train.entry import loading
 
 
 def main() -> None:
     """Entry point. A user's mistake is one paragraph and exit code 1."""
-    with ended_by_interrupt():
+    with loading():
         import typer
 
         from medcurate.errors import MedcurateError

@@ -75,9 +75,8 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
         stream = opened_stream(session, options)
         with stream:
             world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
-            with held(
-                options.out, found, world
-            ):  # after the stream's workers were forked, who would hold it too
+            # After the stream's workers were forked, who would hold it too.
+            with held(options.out, found, world):
                 return _Run(session, stream, options, request, found).go()
 
 
