@@ -12,6 +12,7 @@ import typer
 from medcurate.cli.listing import list_sources
 from medcurate.cli.options import JsonOption
 from medcurate.cli.tables import echo_json, echo_table
+from medcurate.cli.verbs import Verbs
 
 if TYPE_CHECKING:
     from medcurate.config.source import Origin, Source, SourceFile
@@ -32,11 +33,11 @@ class TermKind(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the group's verbs to ``app``."""
-    sources = typer.Typer(help="List the known sources, or show one.", invoke_without_command=True)
+    sources = typer.Typer(cls=Verbs, help="List the known sources, or show one.", invoke_without_command=True)
     sources.callback()(list_sources)
     sources.command("show")(show_source)
     app.add_typer(sources, name="sources")
-    recipes = typer.Typer(help="List the known recipes, or show one.", invoke_without_command=True)
+    recipes = typer.Typer(cls=Verbs, help="List the known recipes, or show one.", invoke_without_command=True)
     recipes.callback()(list_recipes)
     recipes.command("show")(show_recipe)
     app.add_typer(recipes, name="recipes")

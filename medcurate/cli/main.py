@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from medcurate import __version__
+from medcurate.cli.verbs import Verbs
 from medcurate.errors import MedcurateError
 from medcurate.interrupt import INTERRUPTED, TOLD
 
@@ -30,6 +31,7 @@ GROUPS = (
 
 app = typer.Typer(
     name="medcurate",
+    cls=Verbs,
     help="Turn medical image sets into reproducible, patient-safe training corpora.",
     no_args_is_help=True,
     add_completion=False,
