@@ -12,7 +12,6 @@ import functools
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import cv2
 import numpy as np
@@ -132,10 +131,13 @@ def _deflated(rows: npt.NDArray[np.uint8]) -> list[bytes]:
     """The zlib stream of filtered rows, in pieces: a large picture is never in memory filtered as a whole."""
     deflater = isal_zlib.compressobj(_LEVEL)
     step = max(1, _BLOCK_BYTES // rows.shape[1])
-    blocks = (_filtered(rows, first, first + step).reshape(-1) for first in range(0, len(rows), step))
-    head, rest = np.split(next(blocks), [_HEAD_BYTES])
-    pieces = [deflater.compress(head), deflater.flush(isal_zlib.Z_SYNC_FLUSH)]
-    pieces += [deflater.compress(block) for block in chain([rest], blocks)]
+    pieces = []
+    for first in range(0, len(rows), step):
+        block = _filtered(rows, first, first + step).reshape(-1)
+        if first == 0:
+            pieces += [deflater.compress(block[:_HEAD_BYTES]), deflater.flush(isal_zlib.Z_SYNC_FLUSH)]
+            block = block[_HEAD_BYTES:]
+        pieces.append(deflater.compress(block))
     return [*pieces, deflater.flush()]
 
 
