@@ -161,6 +161,16 @@ def test_the_published_preset_changes_nothing_but_quirks() -> None:
             "[run]\nbatches = 3",
             "here: run: exactly one of epochs and batches, the other 0; given: 1 and 3",
         ),
+        (
+            '["mask-decoder"]',
+            '["adapters"]\nadapter = "lora"',
+            'here: steps.rounds = 8 train nothing that model.trainable names: add "mask-decoder"',
+        ),
+        (
+            '["mask-decoder"]',
+            '["prompt-encoder"]',
+            "here: steps.rounds = 8 train nothing that model.trainable names",
+        ),
         ("[run]", "[data]\nembeddings = true\n[run]", "here: data.embeddings = true goes with steps.method"),
         (
             "[run]",

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from medcurate.tables import Strict
 from medcurate.train.config.data import DataTable
 from medcurate.train.config.model import ModelTable
-from medcurate.train.config.objective import LossTable, Steps
+from medcurate.train.config.objective import Interactive, LossTable, Steps
 from medcurate.train.config.prompts import PromptTable
 from medcurate.train.config.run import OptimiserTable, RunTable, ScheduleTable
 
@@ -44,11 +44,23 @@ class TrainRecipe(Strict):
         decoder_only = self.steps.method == "decoder-only"
         if decoder_only and self.model.trainable != ("mask-decoder",):
             raise ValueError('steps.method = "decoder-only" goes with model.trainable = ["mask-decoder"]')
+        if idle := self._idle_rounds():
+            raise ValueError(
+                f"steps.rounds = {idle} train nothing that model.trainable names: add "
+                '"mask-decoder" (or "prompt-encoder", with steps.prompt_encoder_rounds = true), or say steps.rounds = 0'
+            )
         if self.data.embeddings and not decoder_only:
             raise ValueError('data.embeddings = true goes with steps.method = "decoder-only"')
         if self.loss.pool == "batch" and self.run.micro_batch:
             raise ValueError('loss.pool = "batch" needs the batch whole: run.micro_batch must be 0')
         return self
+
+    def _idle_rounds(self) -> int:
+        """The rounds where nothing learns in them: they see the embedding without gradient. Else 0."""
+        steps, trainable = self.steps, self.model.trainable
+        if not isinstance(steps, Interactive) or "mask-decoder" in trainable:
+            return 0
+        return 0 if steps.prompt_encoder_rounds and "prompt-encoder" in trainable else steps.rounds
 
 
 def digest(recipe: TrainRecipe) -> str:
