@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("file", "https", "s3")  # and http to this machine itself
 STALL_SECONDS = 60.0  # without a byte from an HTTP server, after which a request has failed
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _CLIENTS = ("aiohttp", "botocore", "aiobotocore", "fsspec", "s3fs")  # whose errors are no OSError
 
 
@@ -46,7 +48,8 @@ class Location:
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        """The place as it may be shown: without a name and a password before its host."""
+        return without_user(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -57,7 +60,7 @@ class Location:
     def path(self) -> Path:
         """The local path. Raises ConfigError for a remote location."""
         if not self.is_local:
-            raise ConfigError(f"{self.url}: this needs a local folder; copy the dataset here first.")
+            raise ConfigError(f"{self}: this needs a local folder; copy the dataset here first.")
         return Path(self.url)
 
     def member(self, name: str) -> Location:
@@ -81,7 +84,7 @@ class Location:
         with _named(self.url):
             size = os.path.getsize(self.url) if self.is_local else self._filesystem.info(self.url)["size"]
         if size is None:
-            raise StorageError(f"{self.url}: the server does not tell the size; copy the file here first.")
+            raise StorageError(f"{self}: the server does not tell the size; copy the file here first.")
         return int(size)
 
     def open(self) -> IO[bytes]:
@@ -102,7 +105,7 @@ class Location:
         if len(data) != size:
             kind = RangesIgnoredError if len(data) > size else StorageError
             raise kind(
-                f"{self.url}: {len(data):,} instead of {size:,} bytes at offset {offset:,}: "
+                f"{self}: {len(data):,} instead of {size:,} bytes at offset {offset:,}: "
                 "the file is cut, or its server ignores byte ranges."
             )
         return data
@@ -148,23 +151,29 @@ class RangeFile(io.RawIOBase):
         return size
 
 
+def without_user(text: str) -> str:
+    """A URL, or a text with URLs, without a name and a password before their hosts."""
+    return _USER.sub("", text)
+
+
 def locate(dataset: str | Path) -> Location:
     """The location of a path or URL. Raises ConfigError for an unknown protocol or a missing package."""
     text = str(dataset)
+    shown = without_user(text)
     try:
         parts = urlsplit(text if "://" in text else "")
     except ValueError as error:
-        raise ConfigError(f"{text}: is no URL: {error}") from error
+        raise ConfigError(f"{shown}: is no URL: {error}") from error
     scheme = parts.scheme
     if not scheme:
         return Location(os.path.abspath(os.path.expanduser(text)))
     if scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{text}: over http:// anybody on the way can read and change the data; give the https:// address, or "
+            f"{shown}: over http:// anybody on the way can read and change the data; give the https:// address, or "
             "copy the dataset here."
         )
     if scheme not in {*PROTOCOLS, "http"}:
-        raise ConfigError(f'{text}: protocol "{scheme}" is not supported; known: {", ".join(PROTOCOLS)}')
+        raise ConfigError(f'{shown}: protocol "{scheme}" is not supported; known: {", ".join(PROTOCOLS)}')
     if scheme == "file":
         return Location(os.path.abspath(parts.path))
     _filesystem(scheme)
@@ -225,6 +234,7 @@ def _http_timeout() -> Any:
 @contextmanager
 def _named(url: str) -> Iterator[None]:
     """Give every failure of a file system the file's name; server errors are no OSError in aiohttp."""
+    place = without_user(url)
     try:
         yield
     except MedcurateError:
@@ -232,9 +242,10 @@ def _named(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         cause = error.__cause__  # fsspec's HTTP says "not found" also when nobody answered
         if cause is not None and getattr(cause, "status", None) not in {404, 410}:
-            raise StorageError(f"{url}: cannot be read: {cause}") from error
-        raise MissingFileError(f"{url}: no such file") from error
+            raise StorageError(f"{place}: cannot be read: {without_user(str(cause))}") from error
+        raise MissingFileError(f"{place}: no such file") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(_CLIENTS):
             raise
-        raise StorageError(f"{url}: cannot be read: {str(error) or type(error).__name__}") from error
+        why = without_user(str(error)) or type(error).__name__
+        raise StorageError(f"{place}: cannot be read: {why}") from error

@@ -134,6 +134,26 @@ def test_only_local_locations_have_a_path(folder):
         _ = Location("s3://bucket/data").path
 
 
+def test_no_message_tells_the_password_of_an_address(folder):
+    with served(folder, broken_after=0) as server:
+        secret = server.url.replace("://", "://me:hunter2@")
+        for asked in (Location.exists, lambda file: file.size_bytes, lambda file: file.read_range(0, 1)):
+            with pytest.raises(StorageError, match="cannot be read") as caught:
+                asked(locate(secret).member("a.tar"))
+            assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"https://example.org/data: this needs a local folder") as caught:
+        locate("https://me:hunter2@example.org/data").path  # noqa: B018
+    for address in (
+        "http://me:hunter2@example.org",
+        "ftp://me:hunter2@example.org",
+        "https://me:hunter2@[bad",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            locate(address)
+        assert "hunter2" not in str(caught.value)
+    assert str(locate("https://me:hunter2@example.org/a@b")) == "https://example.org/a@b"
+
+
 def test_locations_travel_to_workers(folder):
     member = locate(folder).member("shards/a.tar")
     copy = pickle.loads(pickle.dumps(member))  # noqa: S301

@@ -27,10 +27,9 @@ from medcurate.download.types import (
     RefusedError,
     TransientError,
     without_secrets,
-    without_user,
 )
 from medcurate.errors import ConfigError
-from medcurate.storage import is_loopback
+from medcurate.storage import is_loopback, without_user
 
 USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
 

@@ -25,10 +25,11 @@ from medcurate.download.objects import ObjectFile, s3_filesystem
 from medcurate.download.part import Part
 from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
-from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all, without_user
+from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all
 from medcurate.errors import ConfigError, DiskFull, MedcurateError
 from medcurate.lock import locked
 from medcurate.progress import Progress, progress
+from medcurate.storage import without_user
 
 S3 = "s3://"
 _STOP_SECONDS = 3.0

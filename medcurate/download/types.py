@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from medcurate.errors import MedcurateError
+from medcurate.storage import without_user
 
-_USER = re.compile(r"(?<=://)[^/?#]*@")
 # Signatures of S3, Google's store, CloudFront and Azure with what is made anew with each, and what is called a secret.
 _SIGNED = re.compile(
     r"(?<=[?&])(x-(amz|goog)-[^=&#]*|awsaccesskeyid|googleaccessid|key-pair-id|expires|policy|pwd|apikey"
@@ -30,11 +30,6 @@ class SourceChangedError(DownloadError):
 
 class NeedsRegistrationError(DownloadError):
     """A server wants a person to log in or to agree first; the text says what to put where."""
-
-
-def without_user(url: str) -> str:
-    """``url`` without a name and a password before its host."""
-    return _USER.sub("", url)
 
 
 def without_secrets(url: str) -> str:

@@ -107,7 +107,7 @@ def identity_of(sam: Sam, recipe: TrainRecipe) -> Identity:
 
 def default_folder(dataset: str) -> Location:
     """``<dataset>.embeddings``, beside the dataset."""
-    return Location(f"{locate(dataset)}.embeddings")
+    return Location(f"{locate(dataset).url}.embeddings")
 
 
 class EmbeddingStore:
