@@ -165,6 +165,28 @@ def test_a_zip_behind_other_bytes(tmp_path):
     assert content(unpacked(tmp_path / "b.zip", tmp_path).folder) == TREE
 
 
+@pytest.mark.parametrize("rest", [b"\r\n", b"\0" * 1000, b"a signature" * 99])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_follows_the_end_of_a_zip_means_nothing(rest, in_place, tmp_path):
+    archive = zip_archive(tmp_path / "a.zip")
+    archive.write_bytes(archive.read_bytes() + rest)
+    result = unpacked(archive, tmp_path, in_place=in_place)
+    assert result.files == len(TREE)
+    assert in_place or content(result.folder) == TREE
+
+
+def test_the_end_of_a_zip_inside_of_a_cut_one_is_not_taken_for_its_own(tmp_path):
+    """Its members would be all that is there: first one that is stored in another, then one in front of another."""
+    inner = zip_archive(tmp_path / "a.zip", {"a.bin": b"a" * 99}).read_bytes()
+    outer = zip_archive(
+        tmp_path / "b.zip", {"a.zip": inner, "b.bin": b"b" * 99}, zipfile.ZIP_STORED
+    ).read_bytes()
+    for cut in (outer[: outer.index(b"b.bin") + 20], inner + outer[:-9], inner + outer[:60]):
+        (tmp_path / "c.zip").write_bytes(cut)
+        with pytest.raises(ConfigError, match="no end record: it is cut"):
+            unpacked(tmp_path / "c.zip", tmp_path)
+
+
 def test_zip64_sizes_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("a.bin", "w", force_zip64=True) as stream:

@@ -15,6 +15,7 @@ LOCAL_MAGIC = b"PK\x03\x04"
 LOCAL = struct.Struct("<4sHHHHHIIIHH")  # APPNOTE 4.3.7
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")  # 4.3.12
 _END = struct.Struct("<4sHHHHIIH")  # 4.3.16
+_CENTRAL_MAGIC, _END_MAGIC = b"PK\x01\x02", b"PK\x05\x06"
 _END64 = struct.Struct("<4sQHHIIQQQQ")  # 4.3.14
 _LOCATOR64 = struct.Struct("<4sIQI")  # 4.3.15
 _BLOCK_BYTES = 1 << 20
@@ -75,9 +76,29 @@ def find_directory(volumes: Volumes) -> Directory:
     """Read the end records. Raises BadZip where there is none: no zip, cut, or a part is missing."""
     tail_start, tail, at = _tail(volumes)
     if at < 0:
-        raise BadZip("it has no end record: it is cut, or not a zip archive")
-    _, disk, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
-    end = tail_start + at
+        return _followed(volumes, tail_start, tail)
+    return _stated(volumes, tail_start + at, tail[at:])
+
+
+def _followed(volumes: Volumes, tail_start: int, tail: bytes) -> Directory:
+    """Where the directory is of an archive with bytes behind its end, which mean nothing: a line feed, zeros.
+
+    An archive that is cut holds such a record too where its members are archives or another one precedes it, so
+    everything must lie where it is stated, and no member may follow.
+    """
+    at = tail.rfind(_END_MAGIC)
+    end = at + _END.size + int.from_bytes(tail[at + 20 : at + 22], "little")
+    if at >= 0 and end <= len(tail) and LOCAL_MAGIC not in tail[end:]:
+        found = _stated(volumes, tail_start + at, tail[at:])
+        begins = volumes.read_at(found.position, 4) == _CENTRAL_MAGIC
+        if found.volumes == 1 and not found.shift and begins:
+            return found
+    raise BadZip("it has no end record: it is cut, or not a zip archive")
+
+
+def _stated(volumes: Volumes, end: int, record: bytes) -> Directory:
+    """What the end ``record`` at position ``end`` states."""
+    _, disk, _, _, count, size, offset, _ = _END.unpack_from(record)
     # The zip64 record, where there is one, lies between: also where the narrow one has room (Info-ZIP of a pipe).
     wide = _end64(volumes, end)
     if wide:
@@ -104,9 +125,9 @@ def _tail(volumes: Volumes) -> tuple[int, bytes, int]:
     """(position, bytes, index of the end record in them or -1) of the archive's end."""
     start = max(0, volumes.size - _END.size - _FULL16)
     tail = volumes.read_at(start, volumes.size - start)
-    at = tail.rfind(b"PK\x05\x06")
+    at = tail.rfind(_END_MAGIC)
     while at >= 0 and not _ends_file(tail, at):
-        at = tail.rfind(b"PK\x05\x06", 0, at)
+        at = tail.rfind(_END_MAGIC, 0, at)
     return start, tail, at
 
 
@@ -153,7 +174,7 @@ def _records(volumes: Volumes, directory: Directory) -> Iterator[tuple[tuple[int
             position += len(more)
         if at == len(block):
             return
-        if block[at : at + 4] != b"PK\x01\x02" or len(block) - at < _CENTRAL.size:
+        if block[at : at + 4] != _CENTRAL_MAGIC or len(block) - at < _CENTRAL.size:
             raise BadZip("its directory is damaged")
         fixed = _CENTRAL.unpack_from(block, at)
         name_end = at + _CENTRAL.size + fixed[10]
