@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,11 @@ from pydantic import field_validator
 
 from medcurate.config.table import CaseTable
 from medcurate.errors import ConfigError
-from medcurate.pairings.found import Candidates, Found, Names, Paths, at_entries, judged
+from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, Paths, at_entries, judged
+from medcurate.pairings.listed import Listed
 from medcurate.pairings.names import CHANNEL, LABEL, check_tokens
 from medcurate.pairings.records import Row, fill, read_rows
-from medcurate.pairings.tree import check_template, entries, files_below, folders, wildcard_pattern
+from medcurate.pairings.tree import check_template
 
 
 class Options(CaseTable):
@@ -56,14 +57,17 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     except ValueError as error:
         raise ConfigError(f"table: {error}") from error
     found: list[Found] = []
+    listed = Listed(root)
     for row in read_rows(root, options):
-        files = Candidates(
-            images=_files(root, options.image, row, options.file, CHANNEL, names.channels),
-            labels=_files(root, options.label, row, options.file, LABEL, names.labels),
-        )
-        if options.absent == "skip" and not files.images and not files.labels:
-            continue
-        found += _cases(root, options, row, files, names)
+        images = _templates(options.image, row, options.file, CHANNEL, names.channels)
+        labels = _templates(options.label, row, options.file, LABEL, names.labels)
+        files = Candidates(images=_files(listed, images), labels=_files(listed, labels))
+        if files.images or files.labels:
+            found += _cases(root, options, row, files, names)
+        elif any(listed.in_other_case(path) for path in (*images.values(), *labels.values())):
+            found.append(Found(fill(options.case, row, options.file), (), (), OTHER_CASE))
+        elif options.absent == "refuse":
+            found += _cases(root, options, row, files, names)
     return iter(sorted(found, key=lambda entry: entry.name))
 
 
@@ -90,16 +94,16 @@ def split_of(table: CaseTable, row: Row) -> str:
     return split
 
 
-def _files(
-    root: Path, template: str, row: Row, file: str, placeholder: str, tokens: Sequence[str]
-) -> dict[str, list[Paths]]:
+def _templates(template: str, row: Row, file: str, placeholder: str, tokens: Sequence[str]) -> dict[str, str]:
+    """Paths of a row's files, which may still hold wildcards, by token."""
+    told = {token: template.replace(placeholder, token) for token in tokens}
+    every = told if placeholder in template else {"": template}
+    return {token: _below(fill(text, row, file), file) for token, text in every.items()}
+
+
+def _files(listed: Listed, templates: Mapping[str, str]) -> dict[str, list[Paths]]:
     """Files by token; tokens without a file are absent."""
-    filled = (
-        {token: template.replace(placeholder, token) for token in tokens}
-        if placeholder in template
-        else {"": template}
-    )
-    found = {token: _matches(root, _below(fill(text, row, file), file)) for token, text in filled.items()}
+    found = {token: listed.matches(template) for token, template in templates.items()}
     return {token: paths for token, paths in found.items() if paths}
 
 
@@ -109,17 +113,3 @@ def _below(path: str, file: str) -> str:
         return check_template(path.removeprefix("./"))
     except ValueError as error:
         raise ConfigError(f"{file}: a row leads to {path!r}: {error}") from error
-
-
-def _matches(root: Path, path: str) -> list[Paths]:
-    parent, _, last = path.rstrip("/").rpartition("/")
-    found: list[Paths] = []
-    for folder in folders(root, parent or "."):
-        files, below = entries(root / folder.path)
-        offered = below if path.endswith("/") else files
-        hits = [name for name in offered if wildcard_pattern(last).fullmatch(name)]
-        if path.endswith("/"):
-            found += [files_below(root, folder.path / name) for name in hits]
-        else:
-            found += [(folder.path / name,) for name in hits]
-    return [paths for paths in found if paths]
