@@ -265,6 +265,17 @@ def test_a_later_volume_of_a_tar_is_refused(kind, tmp_path):
         unpacked(archive, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["gnu", "posix"])
+def test_volumes_of_a_tar_are_no_parts_of_one(kind, tmp_path):
+    """Their own headers became data of the file that goes on in them; zeros at its end passed for the archive's."""
+    (tmp_path / "a.bin").write_bytes(TREE["set/images/case1.bin"] + bytes(100_000))
+    volumes = [tmp_path / "1.tar", tmp_path / "2.tar"]
+    make = ["tar", f"--format={kind}", "-cML", "100", "-f", volumes[0], "-C", tmp_path, "a.bin"]
+    subprocess.run(make, input=f"n {volumes[1]}\n", text=True, check=True, capture_output=True)
+    with pytest.raises(ConfigError, match=r'one of several volumes: the start of "a\.bin" is in another'):
+        unpack(volumes[1], tmp_path / "data", rule(), volumes[:1])
+
+
 def test_labels_and_headers_for_all_are_no_members(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "a commit"}) as archive:

@@ -11,7 +11,7 @@ from medcurate.unpack.other_archives import unpack_7z, unpack_rar
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.sink import Sink
 from medcurate.unpack.streams import BLOCK_BYTES, MAGIC, SUFFIXES, Stream, opened
-from medcurate.unpack.tar_archive import BLOCK, Compressed, Plain, is_tar, unpack_tar
+from medcurate.unpack.tar_archive import BLOCK, Compressed, is_tar, unpack_plain, unpack_tar
 from medcurate.unpack.zip_archive import unpack_zip
 from medcurate.zips.volumes import BadZip, Volumes
 
@@ -49,7 +49,7 @@ def _unpack_by_position(volumes: Volumes, kind: str, sink: Sink, told: Told) -> 
             if kind == "zip":
                 unpack_zip(volumes, sink, pool, told)
             else:
-                unpack_tar(Plain(volumes, pool, told), sink)
+                unpack_plain(volumes, sink, pool, told)
     except BadZip as error:
         raise Stop(str(error)) from error
 

@@ -98,11 +98,12 @@ class Forward(ABC):
 
 
 class Plain(Forward):
-    """A tar that is not compressed: large members are copied by the kernel, in threads."""
+    """A tar that is not compressed, from ``start``: large members are copied by the kernel, in threads."""
 
-    def __init__(self, volumes: Volumes, pool: Pool, told: Callable[[int], None]) -> None:
+    def __init__(self, volumes: Volumes, pool: Pool, told: Callable[[int], None], start: int = 0) -> None:
         super().__init__()
         self._volumes, self._pool, self._told = volumes, pool, told
+        self.position = start
 
     def take(self, size: int) -> bytes:
         data = self._volumes.read_at(self.position, size)
@@ -165,6 +166,22 @@ class Compressed(Forward):
     def close(self) -> None:
         """End the thread that reads ahead."""
         self._stream.close()
+
+
+def unpack_plain(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], None]) -> None:
+    """All members of a tar that is not compressed. Raises Stop as ``unpack_tar``, and for parts that are volumes.
+
+    A volume of GNU tar begins with a header of its own, which would become data of the member that it continues.
+    """
+    for start in volumes.starts[1:]:
+        part = Plain(volumes, pool, told, start)
+        try:
+            first = next(_members(part), None)
+        except (tarfile.TarError, Stop):
+            continue  # no header: the archive was cut anywhere
+        if first:
+            is_no_file(first, part)
+    unpack_tar(Plain(volumes, pool, told), sink)
 
 
 def unpack_tar(source: Forward, sink: Sink) -> None:
