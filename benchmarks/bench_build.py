@@ -72,30 +72,25 @@ def make_input(folder: Path, kind: str, volumes: int, slices: int) -> None:
     (folder / f"{kind}-recipe.toml").write_text(RECIPE.format(kind=kind))
 
 
-def ours(folder: Path, kind: str, engine: str, workers: int) -> Path:
-    """One build from nothing; returns the dataset."""
-    out = folder / f"out-{kind}-{engine}-{workers}"
-    for path in (out, out.with_name(f"{out.name}.work")):
-        shutil.rmtree(path, ignore_errors=True)
+def ours(folder: Path, kind: str, out: Path, engine: str, workers: int) -> None:
+    """One build of ``out`` from nothing."""
+    work = out.with_name(f"{out.name}.work")
     options = BuildOptions(
-        data=folder,
-        out=out,
-        work=out.with_name(f"{out.name}.work"),
-        engine=engine,
-        workers=workers,
-        memory_bytes=8 << 30,
+        data=folder, out=out, work=work, engine=engine, workers=workers, memory_bytes=8 << 30
     )
     build(str(folder / f"{kind}-recipe.toml"), options)
-    return out
 
 
-def theirs(folder: Path, kind: str) -> Path:
-    """One export from nothing; returns the tree."""
-    out = folder / f"export-{kind}"
-    shutil.rmtree(out, ignore_errors=True)
+def theirs(folder: Path, kind: str, out: Path) -> None:
+    """One export to ``out`` from nothing."""
     data = folder / f"bench-{kind}"
     exporter.export(data / "images", data / "labels", out, percentiles=kind == "mr")
-    return out
+
+
+def remove(out: Path) -> None:
+    """Forget what an earlier run made of ``out``."""
+    for path in (out, out.with_name(f"{out.name}.work")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def floor(folder: Path, kind: str, pictures: list[np.ndarray]) -> None:
@@ -140,16 +135,18 @@ def _export_name(key: str) -> str:
 def compare(folder: Path, kind: str, runs: int) -> list[str]:
     """The rows of one modality."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    dataset, export = ours(folder, kind, "serial", 1), theirs(folder, kind)
+    export, dataset = folder / f"exporter-{kind}", folder / f"medcurate-{kind}"
+    theirs(folder, kind, export)
+    ours(folder, kind, dataset, "serial", 1)
     samples = samples_of(dataset)
     masks = check_same_masks(samples, export)
     pictures = [s.image for s in samples]
     arms: dict[str, Callable[[], object]] = {
-        "exporter": partial(theirs, folder, kind),
-        "medcurate": partial(ours, folder, kind, "serial", 1),
+        "exporter": partial(theirs, folder, kind, export),
+        "medcurate": partial(ours, folder, kind, dataset, "serial", 1),
         "floor": partial(floor, folder, kind, pictures),
     }
-    seconds = measure.interleaved(arms, runs)
+    seconds = measure.interleaved(arms, runs, before=lambda name: remove(folder / f"{name}-{kind}"))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     rows = []
     for name in arms:
@@ -177,8 +174,8 @@ def _sizes(kind: str, dataset: Path, export: Path, samples: list[sample.Sample],
 
 def scaling(folder: Path, kind: str, runs: int) -> str:
     """Two workers against one, on two processors. Workers keep the processors that the first build had."""
-    arms = {str(n): partial(ours, folder, kind, "pool", n) for n in (1, 2)}
-    seconds = measure.interleaved(arms, runs)
+    arms = {str(n): partial(ours, folder, kind, folder / f"{n}-{kind}", "pool", n) for n in (1, 2)}
+    seconds = measure.interleaved(arms, runs, before=lambda name: remove(folder / f"{name}-{kind}"))
     return f"{kind}: 2 workers are {measure.ratio(seconds['1'], seconds['2']):.2f} times as fast as 1"
 
 

@@ -11,15 +11,20 @@ from pathlib import Path
 
 
 def interleaved(
-    arms: Mapping[str, Callable[[], object]], runs: int, clock: Callable[[], float] = time.perf_counter
+    arms: Mapping[str, Callable[[], object]],
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[str], object] = lambda name: None,
 ) -> dict[str, list[float]]:
     """Seconds of every arm, run in turn ``runs`` times after one warm-up each, so that drift hits all alike.
 
-    What an arm left to be written is written before the next one starts: an fsync would wait for it.
+    ``before``: gets the name of the arm that comes next and makes room for it; its time does not count.
+    What is left to be written by then is written before the arm starts: an fsync would wait for it.
     """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(runs + 1):
         for name, work in arms.items():
+            before(name)
             os.sync()
             started = clock()
             work()
