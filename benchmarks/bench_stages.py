@@ -1,6 +1,6 @@
 """Single stages against the usual way of doing them, on generated and real slices; one core, in one run.
 
-    python benchmarks/bench_stages.py [--runs 5]
+    python benchmarks/bench_stages.py [--runs 5] [--ct lung1_image.nrrd]
 
 Every pair is checked for equal results before it is timed.
 """
@@ -18,6 +18,7 @@ import cv2
 import measure
 import nibabel as nib
 import numpy as np
+import SimpleITK
 from pycocotools import mask as coco
 
 from medcurate.config.recipe import Masks, Percentiles
@@ -123,11 +124,19 @@ def real_slices() -> list[np.ndarray]:
     return [np.ascontiguousarray(volume[:, :, index]) for index in range(30, 150)]
 
 
+def scanned_slices(scan: Path) -> list[np.ndarray]:
+    """Axial slices of a CT scan, clipped."""
+    voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(scan))
+    return list(to_uint8(np.ascontiguousarray(voxels), 1.0, 0.0, -500.0, 1000.0))
+
+
 def main() -> None:
     """Run all pairs and print Markdown."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    parser.add_argument("--ct", type=Path, help="a real CT scan in HU, for one more comparison of PNG")
+    options = parser.parse_args()
+    runs = options.runs
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     image, labels, affine = ct_phantom(0, (512, 512, SLICES), (0.8, 0.8, 3.0), lesions=10)
@@ -142,6 +151,7 @@ def main() -> None:
             masks_pair(labels),
             png_pair("generated CT", pictures),
             png_pair("real MR", real_slices()),
+            *([png_pair("real CT", scanned_slices(options.ct))] if options.ct else []),
         ]
         print(f"{measure.machine()}; 512 x 512 x {SLICES} int16, one core, medians of {runs}\n")
         print(
