@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 import typer.main
+from build_kit import write_toml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
 
 from medcurate.build.cases import discover
 from medcurate.checks import recipe_problems, source_problems
@@ -51,11 +55,13 @@ from medcurate.errors import Reason
 from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
 from medcurate.library import load_source, ontology
 from medcurate.pairings import PAIRINGS
+from medcurate.phantom import write_nifti
 from medcurate.readers import READERS
 from medcurate.registry import load
 from medcurate.tables import check_model
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -109,9 +115,65 @@ def test_make_targets_in_the_documents_exist() -> None:
 
 
 def test_files_that_the_documents_name_exist() -> None:
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in DOCUMENTS:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+FOLDERS = ("benchmarks", "docs", "manifests", "medcurate", "recipes", "tests", "train")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_and_tests_that_the_documents_quote_exist(path: Path) -> None:
+    for quoted in re.findall(r"`([^`\s]+)`", path.read_text(encoding="utf-8")):
+        if quoted.startswith("test_"):
+            assert list((ROOT / "tests").glob(quoted)), f"{path.name}: {quoted}"
+        elif quoted.startswith(tuple(f"{folder}/" for folder in FOLDERS)) and "my-set" not in quoted:
+            assert list(ROOT.glob(quoted.rstrip("/"))), f"{path.name}: {quoted}"
+
+
+def test_the_readme_names_every_extra() -> None:
+    extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    (told,) = re.findall(r"`make quickstart` leaves out (.*?)\n\n", text("README.md"), re.S)
+    assert set(re.findall(r"`(\w+)`", told)) == set(extras) - {"train", "dev", "bench"}
+
+
+def test_the_worked_example_of_contributing_is_what_check_says(tmp_path: Path) -> None:
+    told = text("CONTRIBUTING.md").split("### A worked example")[1]
+    (shown,) = re.findall(r"```text\n(.*?)```", told, re.S)
+    (pattern,) = re.findall(r"the pattern is `([^`]+)`", told)
+    _prostates(tmp_path / "raw" / "prostate-mr")
+    value = _example("docs/source.md")[0] | {"cases": 48, "channels": [], "errata": []}
+    options = {"images": "imagesTr", "labels": "labelsTr", "image_suffix": "_0000.nii.gz"}
+    value |= {
+        "pairings": [{"kind": "paired-folders", "options": options | {"label_suffix": ".nii.gz"}}],
+        "label": {"reader": "nifti", "decoder": "index"},
+        "case": {"pattern": pattern, "identifiers": "keep"},
+    }
+    source = write_toml(tmp_path / "prostate-mr.toml", value)
+    done = CliRunner().invoke(app, ["check", str(source), "--data", str(tmp_path / "raw"), "--sample", "0"])
+    assert done.exit_code == 3
+    for line in set(shown.splitlines()) - {"…"}:
+        assert line in done.output.splitlines()
+
+
+def _prostates(folder: Path) -> None:
+    """48 cases of 32 patients: one without a label, one with 812 voxels of 255, one whose label lacks a plane."""
+    usual = np.repeat(np.array([0, 1, 2], np.uint8), 512).reshape(24, 8, 8)
+    unsure = np.repeat(np.array([0, 1, 2, 255], np.uint8), 812).reshape(4, 29, 28)
+    large = np.zeros((320, 320, 20), np.uint8)
+    large[:8], large[8:16] = 1, 2
+    labels = {"": usual, "pz013-v1": unsure, "pz021-v1": large[:, :, :-1]}
+    images = {"": usual, "pz013-v1": unsure, "pz021-v1": large}
+    visits = [(patient, visit) for patient in range(1, 33) for visit in (1, 2) if visit == 1 or patient <= 16]
+    for kind, files, suffix in (("imagesTr", images, "_0000.nii.gz"), ("labelsTr", labels, ".nii.gz")):
+        for name, voxels in files.items():
+            write_nifti(folder / f"{name}{suffix}", voxels, np.diag([-0.5, -0.5, 3.0, 1.0]))
+        (folder / kind).mkdir()
+        for name in (f"pz{patient:03d}-v{visit}" for patient, visit in visits):
+            kept = folder / f"{name if name in files else ''}{suffix}"
+            shutil.copy(kept, folder / kind / f"{name}{suffix}")
+    (folder / "labelsTr" / "pz007-v2.nii.gz").unlink()
 
 
 @pytest.mark.parametrize("columns", [MANIFEST, REJECTS, SUMMARY], ids=["manifest", "rejects", "summary"])
@@ -189,6 +251,23 @@ def test_the_references_list_every_key_with_its_default(name: str, heading: str)
     fields = REFERENCES[name][heading].model_fields
     assert len(rows) == len(dict(rows))
     assert dict(rows) == {field: _default(info) for field, info in fields.items()}
+
+
+@pytest.mark.parametrize(("name", "heading"), SECTIONS)
+def test_the_references_tell_every_value_that_a_key_may_have(name: str, heading: str) -> None:
+    (section,) = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", text(name), re.M | re.S)
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.M))
+    for key, info in REFERENCES[name][heading].model_fields.items():
+        for value in filter(None, _values(info.annotation)):
+            assert re.search(rf"(?<![\w-]){re.escape(str(value))}(?![\w-])", rows[key]), f"{key}: {value}"
+
+
+def _values(annotation: Any) -> list[Any]:
+    """What ``Literal`` names, however deep it stands in ``annotation``."""
+    given = list(get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return given
+    return [value for each in given for value in _values(each)]
 
 
 def _default(info: FieldInfo) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from medcurate.train.prompts import counters
 from medcurate.train.prompts.boxes import bounding_boxes, draw_boxes, largest_components
 from medcurate.train.prompts.counters import What, below, bits, fold, mask_keys
 from medcurate.train.prompts.points import draw_corrections, draw_points, select
-from medcurate.train.prompts.record import Turn, read_records, to_records, to_turn, write_records
+from medcurate.train.prompts.record import SCHEMA, Turn, read_records, to_records, to_turn, write_records
 from medcurate.train.prompts.scribbles import draw_scribbles
 from medcurate.train.types import Prompts
 
@@ -359,6 +360,12 @@ def test_other_files_are_not_records(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.jsonl: holds no prompt records"):
         read_records(path)
+
+
+def test_the_document_lists_the_columns_of_records() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^`prompts` holds what was given: (.*)\.$", text, re.M)
+    assert re.findall(r"`(\w+)`", told) == SCHEMA.names
 
 
 def test_the_meaning_of_what_is_drawn_is_numbered_for_good() -> None:
