@@ -296,6 +296,12 @@ def _example(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return first, [(unpaired if "pairings" in fragment else first) | fragment for fragment in rest]
 
 
+def test_the_recipe_of_the_readme_fits() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", text("README.md"), re.S)
+    recipe = check_model(tomllib.loads(block), Recipe, "README.md")
+    assert f"medcurate build --recipe {recipe.name}.toml" in text("README.md")
+
+
 def test_the_examples_of_the_references_fit() -> None:
     value, variants = _example("docs/source.md")
     source = check_model(value, Source, "docs/source.md")

@@ -69,7 +69,8 @@ def query(
 def stats(
     dataset: DatasetArgument,
     name: Annotated[
-        list[str] | None, typer.Option(metavar="QUERY", help="Only this query; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="QUERY", help="Only this query, such as licences; may be repeated."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to this file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the charts to this picture.")] = None,
