@@ -120,6 +120,15 @@ def test_files_that_the_documents_name_exist() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_headings_that_the_documents_link_to_exist(path: Path) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text(encoding="utf-8")):
+        target = path.parent / link if link else path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{path.name}: {link}#{anchor}"
+
+
 FOLDERS = ("benchmarks", "docs", "manifests", "medcurate", "recipes", "tests", "train")
 
 
