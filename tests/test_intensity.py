@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from medcurate.config.recipe import Clip, MinMax, Percentiles, Rgb, Window
 from medcurate.errors import CaseRejected, ConfigError, Reason
 from medcurate.stages import intensity
-from medcurate.stages.intensity import bounds, rule_for, scaled, to_uint8
+from medcurate.stages.intensity import bounds, rule_for, scale_for, to_uint8
 from medcurate.types import Volume
 
 DTYPES = [
@@ -263,19 +263,29 @@ def test_one_voxel_of_a_large_volume_makes_it_readable_and_its_want_is_seen(slop
         bounds(above.astype(np.int16), np.sign(slope), 0.0, rule)
 
 
-def test_scaled_gives_grey_and_its_bounds():
+def test_a_scale_gives_grey_and_its_bounds():
     volume = Volume(voxels=np.array([[[-1000, 0, 1000]]], np.int16), affine=np.eye(4))
-    result = scaled(volume, Clip(rule="clip", low=-500, high=1000))
-    assert result.voxels.tolist() == [[[0, 85, 255]]]
-    assert (result.low, result.high) == (-500, 1000)
+    scale = scale_for(volume, Clip(rule="clip", low=-500, high=1000))
+    assert scale.grey(volume.voxels).tolist() == [[[0, 85, 255]]]
+    assert (scale.low, scale.high) == (-500, 1000)
+
+
+@pytest.mark.parametrize("dtype", ["i2", ">i2", "u1", "f4", ">f8"])
+def test_a_part_of_a_volume_is_as_grey_as_in_the_whole(dtype):
+    voxels = np.random.default_rng(0).integers(0, 200, (9, 8, 7)).astype(dtype)
+    volume = Volume(voxels=np.asfortranarray(voxels), affine=np.eye(4), slope=1.5, intercept=-20.0)
+    scale = scale_for(volume, Percentiles(rule="percentiles", low=2, high=97))
+    whole = to_uint8(voxels, 1.5, -20.0, scale.low, scale.high)
+    assert np.array_equal(scale.grey(volume.voxels), whole)
+    assert np.array_equal(scale.grey(volume.voxels[::-1, 2:5]), whole[::-1, 2:5])
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
 def test_pictures_are_stored_as_they_are(shape):
     picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    result = scaled(Volume(voxels=picture), Rgb(rule="rgb"))
-    assert np.array_equal(result.voxels, picture)
-    assert (result.low, result.high) == (None, None)
+    scale = scale_for(Volume(voxels=picture), Rgb(rule="rgb"))
+    assert np.array_equal(scale.grey(picture), picture)
+    assert (scale.low, scale.high) == (None, None)
     assert np.array_equal(to_uint8(picture, 1.0, 0.0, *bounds(picture, 1.0, 0.0, Rgb(rule="rgb"))), picture)
 
 
@@ -291,7 +301,7 @@ def test_pictures_are_stored_as_they_are(shape):
 )
 def test_other_data_than_pictures_is_refused_by_rgb(volume):
     with pytest.raises(CaseRejected, match="rgb") as caught:
-        scaled(volume, Rgb(rule="rgb"))
+        scale_for(volume, Rgb(rule="rgb"))
     assert caught.value.reason is Reason.BAD_INTENSITY
 
 
@@ -305,7 +315,7 @@ def test_other_data_than_pictures_is_refused_by_rgb(volume):
 @pytest.mark.parametrize("rule", ANY_RULE, ids=lambda rule: rule.rule)
 def test_colour_needs_the_rgb_rule(volume, rule):
     with pytest.raises(CaseRejected, match='"rgb"') as caught:
-        scaled(volume, rule)
+        scale_for(volume, rule)
     assert caught.value.reason is Reason.BAD_INTENSITY
 
 

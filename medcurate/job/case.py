@@ -60,6 +60,8 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> Cas
     for image in case.images:
         picture = read_picture(job, case, image, grid, files)
         result.digests.append(picture.digest)
+        if len(axes) > 1:
+            picture = picture.all_grey()
         for found in axes:
             spacing_mm = picture.image_spacing_mm or found.spacing_mm
             cut = _Cut(job, case, grid, picture, dataclasses.replace(found, spacing_mm=spacing_mm))
@@ -91,13 +93,13 @@ def _encoded(
     cut: _Cut, slices: npt.NDArray[np.int64], members: Sequence[npt.NDArray[np.int64]]
 ) -> Iterator[tuple[str, int, bytes]]:
     """(key, plane, sample bytes) of every slice that keeps a mask; ``members``: its rows of the mask table."""
-    planes = cut.grid.planes(cut.picture.pixels, cut.found.axis)
+    planes = cut.grid.planes(cut.picture.voxels, cut.found.axis)
     shared = _image_info(cut)
-    for (plane, pixels), rows in zip(each_plane(planes, slices.tolist()), members, strict=True):
+    for (plane, voxels), rows in zip(each_plane(planes, slices.tolist()), members, strict=True):
         key = sample_key(cut.job.source.id, cut.case.id, cut.picture.channel, cut.found.axis or "", plane)
         image = {"image_id": key, "file_name": f"{key}.png", "slice_index": plane, **shared}
         info = {"image": image, "annotations": _annotations(cut.found, rows)}
-        yield key, plane, sample.encode(key, png.encode(pixels), info)
+        yield key, plane, sample.encode(key, png.encode(cut.picture.grey(voxels)), info)
 
 
 def _image_info(cut: _Cut) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""One image of a case, read and rescaled to uint8, with what its rows must say of it."""
+"""One image of a case, read and ready to be rescaled to uint8, with what its rows must say of it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from medcurate.config.source import Source
 from medcurate.errors import CaseRejected, Reason, blamed_on
@@ -15,7 +18,7 @@ from medcurate.job.reading import read_file
 from medcurate.job.spec import Job
 from medcurate.readers.files import CaseFiles
 from medcurate.stages.fingerprint import picture_digest, voxel_digest
-from medcurate.stages.intensity import rule_for, scaled
+from medcurate.stages.intensity import rule_for, scale_for
 from medcurate.types import Array, Case, ImageFile, Volume
 
 
@@ -23,11 +26,12 @@ from medcurate.types import Array, Case, ImageFile, Volume
 class Picture:
     """An image ready to be cut.
 
-    ``pixels``: uint8 of the stored shape and memory order. ``intensity_low``, ``intensity_high``: the source
+    ``voxels``: as stored; ``grey`` makes uint8 of any part of them. ``intensity_low``, ``intensity_high``: the source
     values that became 0 and 255; None for RGB. ``digest``: of the exact voxels, equal for repackaged copies.
     """
 
-    pixels: Array
+    voxels: Array
+    grey: Callable[[Array], npt.NDArray[np.uint8]]
     intensity_low: float | None
     intensity_high: float | None
     digest: str
@@ -38,9 +42,13 @@ class Picture:
     source_file: str
     source_sha256: str
 
+    def all_grey(self) -> Picture:
+        """With every voxel rescaled already: for cuts along several axes, which meet each of them several times."""
+        return replace(self, voxels=self.grey(self.voxels), grey=np.asarray)
+
 
 def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: CaseFiles) -> Picture:
-    """Read ``image``, hold it against the labels' grid, and apply the modality's intensity rule.
+    """Read ``image``, hold it against the labels' grid, and ask the modality's intensity rule what grey its values are.
 
     Raises CaseRejected.
     """
@@ -50,11 +58,12 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
     check_grid(grid, grid_of(volume, source), "image and label")
     channel = next((c for c in source.channels if c.name == image.channel), None)
     modality = (channel and channel.modality) or source.modality
-    result = scaled(volume, rule_for(modality, job.recipe.intensity))
+    scale = scale_for(volume, rule_for(modality, job.recipe.intensity))
     return Picture(
-        pixels=result.voxels,
-        intensity_low=result.low,
-        intensity_high=result.high,
+        voxels=volume.voxels,
+        grey=scale.grey,
+        intensity_low=scale.low,
+        intensity_high=scale.high,
         digest=_digest(volume, grid),
         channel=image.channel,
         modality=modality,

@@ -17,7 +17,7 @@ from medcurate.prediction.intensity import choose_rule
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
-from medcurate.stages.intensity import scaled
+from medcurate.stages.intensity import scale_for
 from medcurate.stages.orient import Orientation, canonical, canonical_spacing_mm, orientation, stored
 from medcurate.stages.planes import Axis, place_back, planes, resolve_axes
 from medcurate.types import Volume
@@ -67,7 +67,7 @@ def read_subject(
             raise ConfigError(
                 f"{path}: {count} values a voxel, frames or channels; give a file of one of them."
             )
-        pixels = scaled(volume, rule).voxels
+        pixels = scale_for(volume, rule).grey(volume.voxels)
     except CaseRejected as error:
         raise ConfigError(f"{path}: {error.detail} ({error.reason}).") from error
     if volume.affine is None:

@@ -7,8 +7,10 @@ Building a dataset and preparing an image for a trained model call the same two 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,15 +29,16 @@ _CV_LOOKS_UP_16_BIT = int(cv2.__version__.split(".")[0]) >= 5
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
-    """uint8 voxels of the stored shape and memory order, and the source values that became 0 and 255.
+class Scale:
+    """The map from a volume's stored values to grey.
 
-    The bounds are None where pictures were stored as they are.
+    ``low``, ``high``: the physical values that become 0 and 255; None where pictures stay as they are. ``grey`` gives
+    uint8 of the same shape and memory order for the volume or any part of it.
     """
 
-    voxels: npt.NDArray[np.uint8]
     low: float | None
     high: float | None
+    grey: Callable[[Array], npt.NDArray[np.uint8]]
 
 
 def rule_for(modality: str, rules: Mapping[str, Intensity]) -> Intensity:
@@ -50,14 +53,14 @@ def rule_for(modality: str, rules: Mapping[str, Intensity]) -> Intensity:
     )
 
 
-def scaled(volume: Volume, rule: Intensity) -> Scaled:
-    """Apply ``rule`` to a whole volume or picture.
+def scale_for(volume: Volume, rule: Intensity) -> Scale:
+    """What ``rule`` makes of a whole volume or picture.
 
     Raises CaseRejected(BAD_INTENSITY) as ``bounds`` does, and for colour under any rule but ``rgb``.
     """
     if isinstance(rule, Rgb):
         _require_picture(volume.voxels, volume.slope, volume.intercept)
-        return Scaled(volume.voxels, None, None)
+        return Scale(None, None, np.asarray)
     if volume.voxels.ndim > (2 if volume.affine is None else 3):
         raise CaseRejected(
             Reason.BAD_INTENSITY,
@@ -65,7 +68,7 @@ def scaled(volume: Volume, rule: Intensity) -> Scaled:
             f'"{rule.rule}"), several channels need their components in the source\'s [[channels]]',
         )
     low, high = bounds(volume.voxels, volume.slope, volume.intercept, rule)
-    return Scaled(to_uint8(volume.voxels, volume.slope, volume.intercept, low, high), low, high)
+    return Scale(low, high, _grey_map(volume.voxels.dtype, volume.slope, volume.intercept, low, high))
 
 
 def bounds(volume_voxels: Array, slope: float, intercept: float, rule: Intensity) -> tuple[float, float]:
@@ -100,19 +103,35 @@ def to_uint8(voxels: Array, slope: float, intercept: float, low: float, high: fl
     round up. ``voxels``: any real dtype without NaN, any strides and byte order; ``low`` < ``high`` finite.
     Equal for equal v, whatever the stored dtype. Source: DICOM PS3.3 C.11.2.1.3.2 (LINEAR_EXACT).
     """
+    return _grey_map(voxels.dtype, slope, intercept, low, high)(voxels)
+
+
+def _grey_map(
+    dtype: np.dtype[Any], slope: float, intercept: float, low: float, high: float
+) -> Callable[[Array], npt.NDArray[np.uint8]]:
+    """``to_uint8`` for many parts of one volume: what does not depend on the voxels is done once."""
     if not (low < high and math.isfinite(255 * (high - low))):
         raise ValueError(f"low must be below high and both finite, not {low} and {high}")
-    grey = np.empty_like(voxels, np.uint8, subok=False)
-    if voxels.dtype.itemsize > 2:
-        for stored, target in paired_blocks(voxels, grey, _CACHED_VOXELS):
-            target[...] = _grey(_physical(stored, slope, intercept), low, high)
-        return grey
-    bits = f"u{voxels.dtype.itemsize}"
+    if dtype.itemsize > 2:
+        return partial(_computed, slope=slope, intercept=intercept, low=low, high=high)
     # Every bit pattern, read in the stored type and byte order, so that no voxel is ever converted.
-    patterns = np.arange(1 << (8 * voxels.dtype.itemsize), dtype=bits).view(voxels.dtype)
+    patterns = np.arange(1 << (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype)
     with np.errstate(invalid="ignore", over="ignore"):
-        table = _grey(_physical(patterns, slope, intercept), low, high)
-    for stored, target in paired_blocks(voxels.view(bits), grey):
+        return partial(_looked_up, table=_grey(_physical(patterns, slope, intercept), low, high))
+
+
+def _computed(
+    voxels: Array, *, slope: float, intercept: float, low: float, high: float
+) -> npt.NDArray[np.uint8]:
+    grey = np.empty_like(voxels, np.uint8, subok=False)
+    for stored, target in paired_blocks(voxels, grey, _CACHED_VOXELS):
+        target[...] = _grey(_physical(stored, slope, intercept), low, high)
+    return grey
+
+
+def _looked_up(voxels: Array, *, table: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    grey = np.empty_like(voxels, np.uint8, subok=False)
+    for stored, target in paired_blocks(voxels.view(f"u{voxels.dtype.itemsize}"), grey):
         _look_up(stored, table, target)
     return grey
 
