@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from medcurate.train.config.load import load_recipe
@@ -20,6 +21,8 @@ from medcurate.train.config.recipe import TrainRecipe
 from medcurate.train.loop.replay import ReplayedStep, replay
 from medcurate.train.loop.run import Outcome, train
 from medcurate.train.loop.start import Options
+
+torch.set_num_threads(1)  # as ``start`` does: threads that share cores with other tests' spin
 
 BATCHES = 10
 
