@@ -48,7 +48,10 @@ def test_tensorboard_has_every_figure_at_its_batch(tmp_path: Path) -> None:
     assert (event.step, event.value) == (4, 0.5)
 
 
-def test_wandb_goes_on_under_the_runs_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_goes_on_with_the_curves_of_this_very_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team has many runs of one recipe, whose folders are called alike."""
     calls: list[object] = []
 
     def init(**given: object) -> SimpleNamespace:
@@ -58,13 +61,17 @@ def test_wandb_goes_on_under_the_runs_name(tmp_path: Path, monkeypatch: pytest.M
         )
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    _told(tmp_path / "run", "wandb")
-    first, *others = calls
-    assert first == {
-        "project": "medcurate", "id": "run", "dir": str(tmp_path / "run"),
-        "config": {"name": "tiny"}, "resume": "allow",
+    run = tmp_path / "mine" / "run"
+    for folder in (run, run, tmp_path / "other" / "run"):
+        _told(folder, "wandb")
+    begun, again, other = (call for call in calls if isinstance(call, dict))
+    assert begun == {
+        "project": "medcurate", "id": begun["id"], "name": "run", "dir": str(run), "config": {"name": "tiny"},
+        "resume": "allow",
     }  # fmt: skip
-    assert others == [({"loss": 0.5, "lr": 1e-4}, 4), "end"]
+    assert again == begun
+    assert other["id"] != begun["id"]
+    assert calls[1:3] == [({"loss": 0.5, "lr": 1e-4}, 4), "end"]
 
 
 FIGURES = {"rate", "eta_s", "loss", "data_wait_percent", "memory_bytes"}

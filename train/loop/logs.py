@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -14,11 +15,12 @@ from typing import Any
 
 import torch
 
-from medcurate.commit import output_error
+from medcurate.commit import committed, output_error
 from medcurate.errors import ConfigError, DiskFull, OutputError
 from medcurate.progress import emit
 
 LOG_FILE = "log.jsonl"
+_WANDB_ID_FILE = "wandb-id"
 Sink = Callable[[int, Mapping[str, float]], None]
 
 
@@ -102,14 +104,25 @@ def _tensorboard(module: Any, stack: ExitStack, run: Path, _: Mapping[str, Any])
 
 
 def _wandb(module: Any, stack: ExitStack, run: Path, facts: Mapping[str, Any]) -> Sink:
-    # The id is the run folder's name, so that a resumed run goes on under the same curves.
-    session = module.init(project="medcurate", id=run.name, dir=str(run), config=dict(facts), resume="allow")
+    session = module.init(
+        project="medcurate", id=_wandb_id(run), name=run.resolve().name, dir=str(run), config=dict(facts),
+        resume="allow",
+    )  # fmt: skip
     stack.callback(session.finish)
 
     def write(batches: int, figures: Mapping[str, float]) -> None:
         session.log(dict(figures), step=batches)
 
     return write
+
+
+def _wandb_id(run: Path) -> str:
+    """Of the curves of ``run``, kept in its folder: one that goes on adds to them, and another of its name does not."""
+    path = run / _WANDB_ID_FILE
+    if not path.exists():
+        with committed(path) as stream:
+            stream.write(uuid.uuid4().hex.encode())
+    return path.read_text(encoding="ascii")
 
 
 _TOOLS: dict[str, tuple[str, Callable[[Any, ExitStack, Path, Mapping[str, Any]], Sink]]] = {
