@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medcurate.format.columns import REJECTS
-from medcurate.format.tables import table
+from medcurate.format.tables import compact, table
 from medcurate.types import Reject
 
 if TYPE_CHECKING:
@@ -18,12 +18,21 @@ LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) TH
 
 _LEDGER_MEASURES = ("area_px", "area_mm2", "area_fraction", "x0", "y0", "x1", "y1", "measure", "bound")
 _LEDGER_INTEGERS = {"area_px", "x0", "y0", "x1", "y1"}
+_ABSENT = {column.name: "" if column.type in {"dictionary", "string"} else None for column in REJECTS}
 
 
 def rejects_table(rows: Iterable[tuple[str, str, str, Reject]]) -> pa.Table:
     """Ledger rows of (source, case, group, reject)."""
     records = [_ledger_row(source, case, group, reject) for source, case, group, reject in rows]
     return table(REJECTS, {column.name: [record[column.name] for record in records] for column in REJECTS})
+
+
+def columns_table(number: int, columns: Mapping[str, Any]) -> pa.Table:
+    """``number`` ledger rows by columns, each an array or the one value of all rows; in little memory.
+
+    Columns that are not given are empty or null, as those of a ``Reject`` are.
+    """
+    return compact(REJECTS, number, {**_ABSENT, **columns})
 
 
 def _ledger_row(source: str, case: str, group: str, reject: Reject) -> dict[str, Any]:

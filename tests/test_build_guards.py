@@ -104,6 +104,32 @@ def test_only_a_case_that_ends_two_workers_is_refused(
     assert written == {"p0_scan", "p1_scan", "p5_dies"} - set(refused)
 
 
+# As when memory runs out in the middle of a row group: what is written of the part cannot be taken back.
+_NO_ROOM_FOR_ROWS = """
+import medcurate.job.part as part
+add = part._Part.add
+def failing(self, case, result):
+    add(self, case, result)
+    if "big" in case.id:
+        raise MemoryError
+part._Part.add = failing
+"""
+
+
+def test_rows_that_memory_is_not_enough_for_cost_their_case_and_not_the_build(
+    recipe: Path, tmp_path: Path
+) -> None:
+    lab.write_pair(tmp_path / "lab-a", "p0_big", *lab.volume(5))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(_NO_ROOM_FOR_ROWS)
+    out = tmp_path / "out"
+    lab.build(recipe, out, "--workers", "1", env=lab.environment(PYTHONPATH=str(tmp_path / "site")), code=3)
+    rejects = pq.read_table(out / "rejects.parquet", filters=[("stage", "=", "read")]).to_pylist()
+    assert [(row["case"], row["reason"]) for row in rejects] == [("p0_big", "MEMORY")]
+    written = pq.read_table(out / "manifest.parquet", columns=["case"])["case"].to_pylist()
+    assert set(written) == {"p0_scan", "p1_scan"}
+
+
 def test_parts_that_were_all_cut_are_all_built_again(tmp_path: Path) -> None:
     """As a file system leaves them that lost its last writes; pack alone would find them one by one."""
     recipe = lab.lab(tmp_path, sources=5, cases=1)

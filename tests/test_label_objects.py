@@ -9,9 +9,11 @@ from medcurate.config.recipe import Masks, Recipe, Slices
 from medcurate.errors import CaseRejected, Reason
 from medcurate.job.grid import Grid
 from medcurate.job.labels import AxisMasks, masks_by_axis
+from medcurate.job.refused import refused_rows
 from medcurate.stages.orient import orientation
 from medcurate.types import LabelLayer
 
+OWNER = {"source": "s", "case": "c", "group": "g", "channel": ""}
 SHAPE = (12, 10, 6)
 GRID = Grid(SHAPE, np.eye(4), orientation(np.eye(4)), None)
 # Two pieces of the liver in two planes each, 8 and 12 voxels; the spleen has 4.
@@ -49,10 +51,10 @@ both_ways = pytest.mark.parametrize(
 @pytest.mark.parametrize(("bound", "refused"), [(20, {"spleen"}), (21, {"liver", "spleen"}), (4, set())])
 def test_the_volume_of_a_label_is_that_of_all_its_pieces(layers, components, bound, refused):
     found = masks(layers, components=components, min_voxels=bound)
-    mask_rejects = [reject for reject in found.rejects if reject.stage == "mask"]
-    assert {reject.label for reject in mask_rejects} == refused
-    assert {reject.reason for reject in mask_rejects} <= {Reason.VOLUME}
-    volumes = {reject.label: reject.measures["measure"] for reject in mask_rejects}
+    rows = [row for table in refused_rows(found, OWNER) for row in table.to_pylist()]
+    mask_rejects = [row for row in rows if row["stage"] == "mask"]
+    assert {row["reason"] for row in mask_rejects} <= {Reason.VOLUME}
+    volumes = {row["label"]: row["measure"] for row in mask_rejects}
     assert volumes == {label: {"liver": 20, "spleen": 4}[label] for label in refused}
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from medcurate.config.recipe import Masks, MinArea
 from medcurate.errors import Reason
 from medcurate.format import rle
-from medcurate.stages.masks import MaskTable, find_masks, joined, judge
+from medcurate.stages.masks import MaskTable, Verdict, find_masks, joined, judge
 
 TERMS = {3: "tumour", 1: "liver", 700: "kidney"}  # neither sorted nor 8 bits
 VOLUMES = st.tuples(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -155,7 +155,7 @@ def test_planes_without_labels_have_no_masks(shape, terms, components):
     table = find(np.zeros(shape, np.uint8), terms, rule=Masks(components=components))
     assert len(table) == 0
     assert len(table.annotated_planes) == 0
-    assert judge(table, Masks(min_voxels=5), 8, 9)[1] == []
+    assert judge(table, Masks(min_voxels=5), 8, 9).kept.tolist() == []
 
 
 def test_annotated_planes_hold_declared_labels():
@@ -217,30 +217,47 @@ def squares() -> np.ndarray:
     return volume
 
 
+def refusals(table: MaskTable, verdict: Verdict) -> list[tuple]:
+    """(row, reason, measure, bound) of every mask that is not kept."""
+    rows = np.flatnonzero(~verdict.kept)
+    return [(int(row), *why) for row, *why in zip(rows, *verdict.reasons(table, rows), strict=True)]
+
+
 def test_bounds_are_kept_by_masks_at_or_above_them():
     table = find(squares(), {1: "liver"})
     assert table.area_px.tolist() == [1, 4, 9, 16, 16, 16, 16]
-    kept, refusals = judge(table, Masks(min_area=MinArea(pixels=4)), 20, 40)
-    assert kept.tolist() == [False] + [True] * 6
-    assert [(r.row, r.reason, r.measures) for r in refusals] == [(0, Reason.AREA, {"measure": 1, "bound": 4})]
+    verdict = judge(table, Masks(min_area=MinArea(pixels=4)), 20, 40)
+    assert verdict.kept.tolist() == [False] + [True] * 6
+    assert refusals(table, verdict) == [(0, Reason.AREA, 1, 4)]
 
 
 def test_area_bound_grows_with_the_image():
     rule = Masks(min_area=MinArea(pixels=4, at=10))
     table = find(squares(), {1: "liver"})
-    assert judge(table, rule, 10, 10)[0].sum() == 6
-    kept, refusals = judge(table, rule, 20, 20)  # 4 pixels of 10 x 10 are 16 of 20 x 20
-    assert kept.sum() == 4
-    assert refusals[-1].measures == {"measure": 9, "bound": 16}
+    assert judge(table, rule, 10, 10).kept.sum() == 6
+    verdict = judge(table, rule, 20, 20)  # 4 pixels of 10 x 10 are 16 of 20 x 20
+    assert verdict.kept.sum() == 4
+    assert refusals(table, verdict)[-1] == (2, Reason.AREA, 9, 16)
 
 
 def test_volume_bound_looks_at_the_object_and_area_comes_first():
     rule = Masks(components="3d", min_area=MinArea(pixels=2), min_voxels=9)
-    kept, refusals = judge(find(squares(), {1: "liver"}, rule=rule), rule, 20, 40)
-    assert kept.tolist() == [False, False, True, True, True, True, True]
-    assert [(r.row, r.reason, dict(r.measures)) for r in refusals] == [
-        (0, Reason.AREA, {"measure": 1, "bound": 2}),
-        (1, Reason.VOLUME, {"measure": 4, "bound": 9}),
-    ]
+    table = find(squares(), {1: "liver"}, rule=rule)
+    verdict = judge(table, rule, 20, 40)
+    assert verdict.kept.tolist() == [False, False, True, True, True, True, True]
+    assert refusals(table, verdict) == [(0, Reason.AREA, 1, 2), (1, Reason.VOLUME, 4, 9)]
     whole = Masks(components="2d", min_voxels=10)  # the label as a whole has 78 voxels
-    assert judge(find(squares(), {1: "liver"}, rule=whole), whole, 20, 40)[0].all()
+    assert judge(find(squares(), {1: "liver"}, rule=whole), whole, 20, 40).kept.all()
+
+
+@given(VOLUMES, RULES, st.integers(2, 6))
+@settings(max_examples=100, deadline=None)
+def test_masks_below_the_bound_of_area_are_measured_and_not_encoded(volume, rule, pixels):
+    bound = rule.model_copy(update={"min_area": MinArea(pixels=pixels)})
+    wanted = [(*row[:-1], row[-1] if row[4] >= pixels else b"") for row in rows_of(find(volume, rule=rule))]
+    assert rows_of(find(volume, rule=bound)) == wanted
+
+
+def test_planes_that_no_row_can_describe_are_not_measured_wrongly():
+    with pytest.raises(ValueError, match="65535"):
+        find(np.zeros((1, 1, 65_536), np.uint8))

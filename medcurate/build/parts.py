@@ -13,7 +13,7 @@ from medcurate.engines.types import Engine, Failure, Limits
 from medcurate.errors import MedcurateError, OutputError, Reason
 from medcurate.format.sample import SampleError
 from medcurate.format.shards import read_sample
-from medcurate.job.part import modules, run_job
+from medcurate.job.part import modules, out_of_memory, run_job
 from medcurate.job.spec import (
     Job,
     PartRecord,
@@ -152,5 +152,7 @@ def _rejected(failure: Failure) -> Reject:
     """The ledger row of a case that ended its job; an exception's text may quote names, so its type must do."""
     if failure.error is None:
         return Reject(stage="read", reason=failure.reason, detail=failure.detail)
+    if isinstance(failure.error, MemoryError):
+        return out_of_memory()
     detail = f"an unexpected {type(failure.error).__name__} while reading"
     return Reject(stage="read", reason=Reason.DECODER_CRASH, detail=detail)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from medcurate.format import png, sample
 from medcurate.format.keys import sample_key
 from medcurate.format.shards import TarWriter
-from medcurate.format.tables import first_in_sample
+from medcurate.format.tables import first_in_sample, of_codes
 from medcurate.job.grid import Grid
 from medcurate.job.labels import AxisMasks, masks_by_axis, read_labels
 from medcurate.job.picture import Picture, read_picture
@@ -21,7 +21,7 @@ from medcurate.job.rows import manifest_table
 from medcurate.job.spec import Job, tar_path
 from medcurate.readers.files import CaseFiles
 from medcurate.stages.contiguous import each_plane
-from medcurate.types import Case, Reject
+from medcurate.types import Case
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ class CaseResult:
 
     digests: list[str] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    refused: list[tuple[str, AxisMasks]] = field(default_factory=list)  # by channel
     slices_discovered: int = 0
     slices_written: int = 0
     masks_discovered: int = 0
@@ -66,6 +66,7 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> Cas
             spacing_mm = picture.image_spacing_mm or found.spacing_mm
             cut = _Cut(job, case, grid, picture, dataclasses.replace(found, spacing_mm=spacing_mm))
             _write(cut, writer, result)
+            result.refused.append((picture.channel, found))
     return result
 
 
@@ -80,9 +81,8 @@ def _write(cut: _Cut, writer: TarWriter, result: CaseResult) -> None:
             samples[name].append(value)
     masks = _mask_columns(cut, kept)
     masks["annotation"] = np.arange(len(kept)) - first[sample_of] if len(kept) else kept
-    masks["organ_first"] = first_in_sample(sample_of, masks["organ"])
+    masks["organ_first"] = first_in_sample(sample_of, masks["organ"].indices)
     result.tables.append(manifest_table(_constants(cut), samples, masks, sample_of))
-    result.rejects += [replace(reject, channel=cut.picture.channel) for reject in found.rejects]
     result.slices_discovered += found.annotated_count
     result.slices_written += len(slices)
     result.masks_discovered += len(found.kept)
@@ -90,7 +90,7 @@ def _write(cut: _Cut, writer: TarWriter, result: CaseResult) -> None:
 
 
 def _encoded(
-    cut: _Cut, slices: npt.NDArray[np.int64], members: Sequence[npt.NDArray[np.int64]]
+    cut: _Cut, slices: npt.NDArray[np.int32], members: Sequence[npt.NDArray[np.int64]]
 ) -> Iterator[tuple[str, int, bytes]]:
     """(key, plane, sample bytes) of every slice that keeps a mask; ``members``: its rows of the mask table."""
     planes = cut.grid.planes(cut.picture.voxels, cut.found.axis)
@@ -175,17 +175,18 @@ def _constants(cut: _Cut) -> dict[str, Any]:
 
 def _mask_columns(cut: _Cut, kept: npt.NDArray[np.int64]) -> dict[str, Any]:
     found, table = cut.found, cut.found.table
-    labels = [table.label[row] for row in kept.tolist()]
-    area_px = table.area_px[kept]
+    label, area_px = table.label.take(kept), table.area_px[kept]
+    terms = [cut.job.terms[name] for name in label.names]
     columns: dict[str, Any] = {
-        name: [getattr(cut.job.terms[label], name) for label in labels]
-        for name in ("region", "organ", "label", "laterality", "lesion", "snomed")
+        name: of_codes(label.code, [getattr(term, name) for term in terms])
+        for name in ("region", "organ", "label", "laterality", "snomed")
     }
+    columns["lesion"] = np.array([term.lesion for term in terms], np.bool_)[label.code]
     columns |= {
         name: getattr(table, name)[kept] for name in ("instance", "x0", "y0", "x1", "y1", "touches_border")
     }
     return columns | {
         "area_px": area_px,
-        "area_mm2": [found.area_mm2(area) for area in area_px.tolist()],
+        "area_mm2": found.area_mm2(area_px),
         "area_fraction": area_px / (found.height * found.width),
     }

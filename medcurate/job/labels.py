@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
 from medcurate.stages.masks import (
     MaskTable,
-    Refusal,
+    Verdict,
     find_masks,
     joined,
     judge,
@@ -30,7 +31,7 @@ from medcurate.stages.masks import (
     whole_labels,
 )
 from medcurate.stages.planes import Axis, aspect, resolve_axes
-from medcurate.types import Case, LabelFile, LabelLayer, Reject, Volume
+from medcurate.types import Case, LabelFile, LabelLayer, Volume
 
 AXES: tuple[Axis, Axis, Axis] = ("x", "y", "z")
 
@@ -39,13 +40,13 @@ _MOST_PIXELS_A_SIDE = 65_535
 _MOST_MASKS_A_SLICE = 65_536
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AxisMasks:
     """All masks of a case along one axis, sorted by plane, then layer, term and instance.
 
-    ``axis``: None for pictures. ``spacing_mm``: (row, column) of the planes, None where unknown.
-    ``kept`` bool (len(table),). ``rejects``: refused masks and planes without a kept mask; below the aspect
-    bound all annotated planes, and then ``table`` is empty.
+    ``axis``: None for pictures. ``spacing_mm``: (row, column) of the planes, None where unknown. ``aspect``: the
+    planes' aspect and its bound where it misses that; ``table`` is empty then. ``bare``: the annotated planes
+    that keep no mask.
     """
 
     axis: Axis | None
@@ -54,12 +55,18 @@ class AxisMasks:
     slice_count: int
     spacing_mm: tuple[float, float] | None
     table: MaskTable
-    kept: npt.NDArray[np.bool_]
+    verdict: Verdict
     annotated_count: int
-    rejects: list[Reject]
+    bare: npt.NDArray[np.int32]
+    aspect: tuple[float, float] | None = None
 
-    def area_mm2(self, area_px: float) -> float | None:
-        """Area in square millimetres, None where the spacing is unknown."""
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Which masks of the table are kept, bool (len(table),)."""
+        return self.verdict.kept
+
+    def area_mm2(self, area_px: npt.NDArray[np.uint32]) -> npt.NDArray[np.floating[Any]] | None:
+        """Areas in square millimetres, None where the spacing is unknown."""
         return area_px * self.spacing_mm[0] * self.spacing_mm[1] if self.spacing_mm else None
 
 
@@ -150,29 +157,33 @@ def masks_by_axis(
         count, height, width = views[0].shape[:3]
         _check_sides(height, width)
         ratio = aspect(height, width)
-        refused = ratio < recipe.slices.min_aspect
-        rule = recipe.masks.model_copy(update={"components": "none"}) if refused else recipe.masks
+        narrow = ratio < recipe.slices.min_aspect
+        rule = recipe.masks.model_copy(update={"components": "none"}) if narrow else recipe.masks
         tables = (
             find_masks(view, layer.terms, instances=layer.instances, rule=rule)
             for view, layer in zip(views, layers, strict=True)
         )
-        table = _one_table(tables, rule.components, instances=any(layer.instances for layer in layers))
-        found = AxisMasks(
+        table = _one_table(tables, layers, rule.components)
+        annotated = table.annotated_planes
+        if narrow:
+            table = joined([])
+        # A picture has no volume to be judged by.
+        bounds = recipe.masks if axis else recipe.masks.model_copy(update={"min_voxels": 0})
+        verdict = judge(table, bounds, height, width)
+        planes_kept = table.plane[verdict.kept]
+        _check_number(planes_kept)
+        yield AxisMasks(
             axis=axis,
             height=height,
             width=width,
             slice_count=count,
             spacing_mm=grid.plane_spacing_mm(axis),
             table=table,
-            kept=np.ones(len(table), np.bool_),
-            annotated_count=len(table.annotated_planes),
-            rejects=[],
+            verdict=verdict,
+            annotated_count=len(annotated),
+            bare=np.setdiff1d(annotated, planes_kept),
+            aspect=(ratio, recipe.slices.min_aspect) if narrow else None,
         )
-        if refused:
-            _refuse_planes(found, ratio, recipe.slices.min_aspect)
-        else:
-            _judge(found, recipe)
-        yield found
 
 
 def _check_sides(height: int, width: int) -> None:
@@ -184,8 +195,8 @@ def _check_sides(height: int, width: int) -> None:
         )
 
 
-def _check_number(found: AxisMasks) -> None:
-    most = int(np.bincount(found.table.plane[found.kept]).max(initial=0))
+def _check_number(planes_kept: npt.NDArray[np.int32]) -> None:
+    most = int(np.bincount(planes_kept).max(initial=0))
     if most > _MOST_MASKS_A_SLICE:
         raise CaseRejected(
             Reason.BAD_LABEL,
@@ -194,9 +205,10 @@ def _check_number(found: AxisMasks) -> None:
         )
 
 
-def _one_table(tables: Iterator[MaskTable], components: str, *, instances: bool) -> MaskTable:
+def _one_table(tables: Iterator[MaskTable], layers: Sequence[LabelLayer], components: str) -> MaskTable:
     """The masks of all layers; of a label in several layers or values as if one layer and value held it."""
-    if instances:
+    terms = [term for layer in layers for term in layer.terms.values()]
+    if any(layer.instances for layer in layers) or len(set(terms)) == len(terms):
         return joined(tables)
     if components == "3d":
         return joined(told_apart(tables))
@@ -222,45 +234,3 @@ def _axes(grid: Grid, recipe: Recipe, frames: str) -> tuple[Axis | None, ...]:
     shape = grid.canonical(np.broadcast_to(np.False_, grid.shape)).shape
     single: list[Axis] = [axis for axis, size in zip(AXES, shape, strict=True) if size == 1]
     return tuple(single[-1:]) or resolve_axes(recipe.slices.axes, spacing_mm)
-
-
-def _refuse_planes(found: AxisMasks, ratio: float, bound: float) -> None:
-    measures = {"measure": ratio, "bound": bound}
-    found.rejects = [
-        Reject(
-            stage="slice", reason=Reason.ASPECT, axis=found.axis or "", slice_index=plane, measures=measures
-        )
-        for plane in found.table.annotated_planes.tolist()
-    ]
-    found.table, found.kept = joined([]), np.array([], np.bool_)
-
-
-def _judge(found: AxisMasks, recipe: Recipe) -> None:
-    # A picture has no volume to be judged by.
-    rule = recipe.masks if found.axis else recipe.masks.model_copy(update={"min_voxels": 0})
-    found.kept, refusals = judge(found.table, rule, found.height, found.width)
-    _check_number(found)
-    found.rejects = [_mask_reject(found, refusal) for refusal in refusals]
-    bare = np.setdiff1d(found.table.plane, found.table.plane[found.kept])
-    found.rejects += [
-        Reject(stage="slice", reason=Reason.NO_MASK_LEFT, axis=found.axis or "", slice_index=plane)
-        for plane in bare.tolist()
-    ]
-
-
-def _mask_reject(found: AxisMasks, refusal: Refusal) -> Reject:
-    table, row = found.table, refusal.row
-    area_px = int(table.area_px[row])
-    measures = {name: int(getattr(table, name)[row]) for name in ("x0", "y0", "x1", "y1")}
-    area_mm2 = found.area_mm2(area_px)
-    known = {} if area_mm2 is None else {"area_mm2": area_mm2}
-    fraction = area_px / (found.height * found.width)
-    return Reject(
-        stage="mask",
-        reason=refusal.reason,
-        axis=found.axis or "",
-        slice_index=int(table.plane[row]),
-        label=table.label[row],
-        instance=int(table.instance[row]),
-        measures={"area_px": area_px, "area_fraction": fraction, **measures, **known, **refusal.measures},
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,8 +17,9 @@ from medcurate.engines.types import Guard
 from medcurate.errors import CaseRejected, Reason
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.shards import TarWriter
-from medcurate.format.tables import write_table
+from medcurate.format.tables import TableWriter, table_writer
 from medcurate.job.case import CaseResult, write_case
+from medcurate.job.refused import refused_rows
 from medcurate.job.spec import CaseFacts, Job, PartRecord, record_path, rejects_path, rows_path, tar_path
 from medcurate.ledger import rejects_table
 from medcurate.readers import READERS
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 _CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 
-Ledger = list[tuple[str, str, str, Reject]]
+# Of a part's tables, which are read once and sorted: what waits in memory is to be small beside any --memory.
+_ROW_GROUP_ROWS = 1 << 14
+_KINDS = {"slice": "slices", "mask": "masks"}  # by stage, what a row of the ledger counts; else cases
 
 
 class PartWriter(TarWriter):
@@ -58,46 +61,76 @@ class PartWriter(TarWriter):
 
 
 @dataclass(slots=True)
-class _Totals:
-    """What the cases of a job add up to."""
+class _Part:
+    """What the cases of a job make and add up to: of their rows, at most a row group is in memory."""
 
+    samples: PartWriter
+    rows: TableWriter
+    ledger: TableWriter
     facts: list[CaseFacts] = field(default_factory=list)
-    tables: list[pa.Table] = field(default_factory=list)
-    ledger: Ledger = field(default_factory=list)
     inputs: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)  # ledger rows by reason
     counts: dict[str, dict[str, int]] = field(
         default_factory=lambda: {
-            kind: {"discovered": 0, "written": 0} for kind in ("cases", "slices", "masks")
+            kind: {"discovered": 0, "written": 0, "rejected": 0} for kind in ("cases", "slices", "masks")
         }
     )
 
     def add(self, case: Case, result: CaseResult) -> None:
-        """Count a case that was written."""
+        """Keep the rows of a case whose samples were written. Raises what ``TableWriter.add`` does, and MemoryError."""
+        for table in result.tables:
+            for start in range(0, len(table), _ROW_GROUP_ROWS):
+                self.rows.add(table.slice(start, _ROW_GROUP_ROWS))
+        owner = {"source": case.source, "case": case.id, "group": case.group}
+        for channel, found in result.refused:
+            for table in refused_rows(found, {**owner, "channel": channel}):
+                self._refuse(table)
         self.facts.append(
             CaseFacts(case=case.id, group=case.group, split=case.split, digests=tuple(sorted(result.digests)))
         )
-        self.tables += result.tables
-        self.ledger += [(case.source, case.id, case.group, reject) for reject in result.rejects]
         self.counts["cases"]["written"] += 1
         for kind in ("slices", "masks"):
             self.counts[kind]["discovered"] += getattr(result, f"{kind}_discovered")
             self.counts[kind]["written"] += getattr(result, f"{kind}_written")
 
+    def refuse(self, case: Case, reject: Reject) -> None:
+        """Keep the row of a case that is not written."""
+        self._refuse(rejects_table([(case.source, case.id, case.group, reject)]))
+
+    def _refuse(self, table: pa.Table) -> None:
+        self.ledger.add(table)
+        for reason, number in _numbers(table, "reason"):
+            self.reasons[reason] += number
+        for stage, number in _numbers(table, "stage"):
+            self.counts[_KINDS.get(stage, "cases")]["rejected"] += number
+
+
+def _numbers(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
+    """How often each value stands in a column."""
+    for entry in table[column].value_counts():
+        yield entry["values"].as_py(), entry["counts"].as_py()
+
 
 def run_job(job: Job, guard: Guard) -> PartRecord:
-    """Build and commit the part of ``job``; its record is written last. Raises OutputError."""
+    """Build and commit the part of ``job``; its record is written last. Raises OutputError.
+
+    Whatever a case costs, it is inside of its own guard, the writing of its rows too: should that fail, the part is
+    spoilt, and the job must be run again without the case.
+    """
     started = time.perf_counter()
-    totals = _Totals()
-    # As large as the shards and removed after them; their digests find what a loss of power takes from it.
-    with committed(tar_path(job.parts, job.id), scratch=True) as stream:
-        writer = PartWriter(stream, tar_path(job.parts, job.id))
+    tar = tar_path(job.parts, job.id)
+    with (
+        table_writer(rejects_path(job.parts, job.id), REJECTS, _ROW_GROUP_ROWS) as ledger,
+        table_writer(rows_path(job.parts, job.id), MANIFEST, _ROW_GROUP_ROWS) as rows,
+        # As large as the shards and removed after them; their digests find what a loss of power takes from it.
+        committed(tar, scratch=True) as stream,
+    ):
+        part = _Part(PartWriter(stream, tar), rows, ledger)
         for case in job.cases:
             with guard(case.id):
-                _one(job, case, writer, totals)
-        writer.finish()
-    write_table(rows_path(job.parts, job.id), MANIFEST, totals.tables)
-    write_table(rejects_path(job.parts, job.id), REJECTS, [rejects_table(totals.ledger)])
-    record = _record(job, writer, totals, time.perf_counter() - started)
+                _one(job, case, part)
+        part.samples.finish()
+    record = _record(job, part, time.perf_counter() - started)
     write_json(record_path(job.parts, job.id), asdict(record))
     return record
 
@@ -110,34 +143,38 @@ def modules(jobs: Iterable[Job]) -> list[str]:
     return sorted(names)
 
 
-def _one(job: Job, case: Case, writer: PartWriter, totals: _Totals) -> None:
-    totals.counts["cases"]["discovered"] += 1
+def _one(job: Job, case: Case, part: _Part) -> None:
+    part.counts["cases"]["discovered"] += 1
     files = CaseFiles(job.root, job.recipe.limits.volume_bytes)
-    mark = writer.size_bytes
+    mark = part.samples.size_bytes
+    result = _attempt(job, case, files, part.samples)
+    if isinstance(result, Reject):
+        part.samples.rollback(mark)
+        part.refuse(case, result)
+    else:
+        part.add(case, result)
+    for path, digest in files.inputs.items():
+        part.inputs[path.as_posix()] = (digest.sha256, digest.size_bytes, digest.mtime_ns)
+
+
+def _attempt(job: Job, case: Case, files: CaseFiles, samples: PartWriter) -> CaseResult | Reject:
+    """What the case gives, or why it gives nothing; it may have written samples all the same."""
+    if case.id in job.condemned:
+        return job.condemned[case.id]
     try:
-        if case.id in job.condemned:
-            totals.ledger.append((case.source, case.id, case.group, job.condemned[case.id]))
-        else:
-            result = write_case(job, case, files, writer)
-            if not result.slices_discovered:
-                raise CaseRejected(Reason.NO_ANNOTATION, "no voxel carries a declared label")
-            totals.add(case, result)
+        result = write_case(job, case, files, samples)
     except CaseRejected as error:
-        writer.rollback(mark)
-        totals.ledger.append((case.source, case.id, case.group, _rejected(error)))
+        return _rejected(error)
     except OSError as error:  # of a library: files are opened through CaseFiles, which has its own refusals
-        writer.rollback(mark)
-        reject = Reject(
-            stage="read", reason=Reason.UNREADABLE, detail=f"an unexpected {type(error).__name__}"
-        )
-        totals.ledger.append((case.source, case.id, case.group, reject))
+        detail = f"an unexpected {type(error).__name__}"
+        return Reject(stage="read", reason=Reason.UNREADABLE, detail=detail)
     except (MemoryError, cv2.error) as error:
         if not _is_out_of_memory(error):
             raise
-        writer.rollback(mark)
-        totals.ledger.append((case.source, case.id, case.group, _out_of_memory()))
-    for path, digest in files.inputs.items():
-        totals.inputs[path.as_posix()] = (digest.sha256, digest.size_bytes, digest.mtime_ns)
+        return out_of_memory()
+    if not result.slices_discovered:
+        return _rejected(CaseRejected(Reason.NO_ANNOTATION, "no voxel carries a declared label"))
+    return result
 
 
 def _rejected(error: CaseRejected) -> Reject:
@@ -149,28 +186,24 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or getattr(error, "code", None) == _CV2_NO_MEMORY
 
 
-def _out_of_memory() -> Reject:
+def out_of_memory() -> Reject:
+    """The ledger row of a case that a worker's memory is not enough for."""
     return Reject(stage="read", reason=Reason.MEMORY, detail="needs more memory than a worker may use")
 
 
-def _record(job: Job, writer: PartWriter, totals: _Totals, seconds: float) -> PartRecord:
-    rejected = {"cases": 0, "slices": 0, "masks": 0}
-    kinds = {"slice": "slices", "mask": "masks"}
-    for *_, reject in totals.ledger:
-        rejected[kinds.get(reject.stage, "cases")] += 1
-    counts = {kind: totals.counts[kind] | {"rejected": rejected[kind]} for kind in rejected}
+def _record(job: Job, part: _Part, seconds: float) -> PartRecord:
     rows, rejects = rows_path(job.parts, job.id), rejects_path(job.parts, job.id)
     return PartRecord(
         job=job.id,
         source=job.source.id,
-        tar_bytes=writer.size_bytes,
+        tar_bytes=part.samples.size_bytes,
         rows_bytes=rows.stat().st_size,
         rows_sha256=sha256_file(rows),
         rejects_bytes=rejects.stat().st_size,
         rejects_sha256=sha256_file(rejects),
-        counts=counts,
-        reasons=dict(Counter(str(reject.reason) for *_, reject in totals.ledger)),
-        cases=tuple(totals.facts),
-        inputs=tuple((path, *facts) for path, facts in sorted(totals.inputs.items())),
+        counts=part.counts,
+        reasons=dict(part.reasons),
+        cases=tuple(part.facts),
+        inputs=tuple((path, *facts) for path, facts in sorted(part.inputs.items())),
         seconds=seconds,
     )

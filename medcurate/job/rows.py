@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medcurate.format.columns import MANIFEST
-from medcurate.format.tables import table
+from medcurate.format.tables import compact, of_codes, value_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,11 +23,11 @@ def manifest_table(
 ) -> pa.Table:
     """Rows of masks: ``constants`` hold for all, ``samples`` for a sample (see ``sample_of``), ``masks`` for one.
 
-    ``sample_of`` int (N,): the index of each mask's sample. Every manifest column must be in exactly one group.
+    ``sample_of`` int (N,): the index of each mask's sample. Every manifest column must be in exactly one group; those
+    of ``masks`` are arrays, or None where nothing is known of any. See ``compact``.
     """
-    owners = sample_of.tolist()
-    columns: dict[str, Any] = {name: [value] * len(owners) for name, value in constants.items()}
-    for name, values in samples.items():
-        columns[name] = [values[owner] for owner in owners]
-    columns.update(masks)
-    return table(MANIFEST, columns)
+    owner = sample_of.astype(np.int32)
+    of_samples = {
+        name: of_codes(owner, values, value_type(MANIFEST, name)) for name, values in samples.items()
+    }
+    return compact(MANIFEST, len(owner), {**constants, **of_samples, **masks})

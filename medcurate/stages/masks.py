@@ -14,10 +14,25 @@ from medcurate.config.recipe import Masks
 from medcurate.errors import Reason
 from medcurate.format import rle
 from medcurate.stages.components import numbered_2d, numbered_3d
-from medcurate.stages.runs import CHUNK_VOXELS, Grid, Int64s, Runs, begins, find_runs
+from medcurate.stages.runs import CHUNK_VOXELS, Grid, Int32s, Int64s, Runs, begins, find_runs
+from medcurate.stages.texts import Names, Texts
 from medcurate.types import Array
 
-_NO_ROWS = np.empty(0, np.int64)
+Bools = npt.NDArray[np.bool_]
+Uint16s = npt.NDArray[np.uint16]
+
+# Noise has a mask every few voxels, so that a byte more here is a large share of its volume.
+_MEASURED = {
+    "plane": np.int32,
+    "key": np.int32,  # as ``Runs.label``
+    "instance": np.int32,
+    "area_px": np.uint32,
+    **dict.fromkeys(("x0", "y0", "x1", "y1"), np.uint16),
+    "text_size": np.int32,
+    "text": np.uint8,  # of all masks, one after another
+}
+_MEASURED_INSTANCES = _MEASURED | {"key": np.int64}  # a stored value
+_MOST_PIXELS_A_SIDE = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,40 +43,57 @@ class MaskTable:
     ``instance``: number of the component (2D: from 1 inside each plane and label, by the row, then column,
     of its first pixel; 3D: from 1 inside each label, by the plane, row, column of the object's first
     voxel), the value itself where values are instances (sorted by it), 0 for a whole label. ``area_px``:
-    pixels. Box [x0, x1) x [y0, y1) in pixels, x along columns, y along rows. ``rle``: COCO compressed RLE.
+    pixels. Box [x0, x1) x [y0, y1) in pixels, x along columns, y along rows. ``rle``: COCO compressed RLE,
+    empty for a mask below the rule's bound of area, which is never kept.
     ``object_voxels``: voxels, in all planes, of the 3D component ("3d"), of the instance (instances) or of
     the value; ``whole_labels`` makes that the label, which several values may share.
     """
 
-    plane: Int64s
-    label: tuple[str, ...]
+    plane: Int32s
+    label: Names
     value: Int64s
-    instance: Int64s
-    area_px: Int64s
-    x0: Int64s
-    y0: Int64s
-    x1: Int64s
-    y1: Int64s
-    touches_border: npt.NDArray[np.bool_]
+    instance: Int32s | Int64s
+    area_px: npt.NDArray[np.uint32]
+    x0: Uint16s
+    y0: Uint16s
+    x1: Uint16s
+    y1: Uint16s
+    touches_border: Bools
     object_voxels: Int64s
-    rle: tuple[bytes, ...]
+    rle: Texts
 
     def __len__(self) -> int:
         return len(self.plane)
 
     @property
-    def annotated_planes(self) -> Int64s:
+    def annotated_planes(self) -> Int32s:
         """Indices of the planes that hold any label, increasing."""
         return np.unique(self.plane)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why one mask (row of the table) is not kept: its first broken bound."""
+class Verdict:
+    """Which masks of a table miss which bound. Area is asked first: a mask that misses both is refused by AREA.
 
-    row: int
-    reason: Reason
-    measures: Mapping[str, float]  # "measure" and "bound"
+    ``is_small``, ``is_slight`` bool (n,): below ``min_area_px``, and belonging to an object below ``min_voxels``.
+    """
+
+    is_small: Bools
+    is_slight: Bools
+    min_area_px: float
+    min_voxels: int
+
+    @property
+    def kept(self) -> Bools:
+        """Which masks miss no bound, bool (n,)."""
+        return ~(self.is_small | self.is_slight)
+
+    def reasons(self, table: MaskTable, rows: Array) -> tuple[Names, npt.NDArray[np.float64], Array]:
+        """Why ``rows`` of the judged ``table``, none of them kept, are not: (reason, measure, bound) of each."""
+        is_small = self.is_small[rows]
+        reason = Names((~is_small).astype(np.int32), (Reason.AREA, Reason.VOLUME))
+        measure = np.where(is_small, table.area_px[rows], table.object_voxels[rows])
+        return reason, measure, np.where(is_small, self.min_area_px, self.min_voxels)
 
 
 def find_masks(
@@ -72,32 +104,39 @@ def find_masks(
     rule: Masks,
     chunk_voxels: int = CHUNK_VOXELS,
 ) -> MaskTable:
-    """Every mask of a label layer, measured and encoded; nothing is refused here.
+    """Every mask of a label layer, measured; those that may be kept are encoded. Nothing is refused here.
 
     ``planes``: (n, height, width) of any integer dtype or bool, any strides and byte order, as a view: it
-    is never copied, and temporaries are bounded by ``chunk_voxels`` and the number of runs.
+    is never copied, and temporaries are bounded by ``chunk_voxels`` and the number of runs. Raises ValueError
+    for sides over 65,535.
     ``terms``: the values that count and their ontology labels; with ``instances`` every value above 0 is
     one instance of the label under key 0, whole, whatever ``rule.components`` says.
     """
     grid = Grid(*planes.shape[1:])
+    if max(grid.height, grid.width) > _MOST_PIXELS_A_SIDE:
+        raise ValueError(
+            f"planes of {grid.height} x {grid.width}; a side has at most {_MOST_PIXELS_A_SIDE} pixels"
+        )
     chunks = find_runs(planes, terms, instances=instances, chunk_voxels=chunk_voxels)
     components = "none" if instances else rule.components
     numbered = _numbered(chunks, grid, components, full=rule.connectivity == "full")
-    parts = [_measured(runs, number, grid) for runs, number in numbered if len(runs)]
-    columns = {
-        name: np.concatenate([_NO_ROWS, *(part[0][name] for part in parts)])
-        for name in ("plane", "key", "instance", "area_px", "x0", "y0", "x1", "y1")
-    }
+    min_area_px = rule.min_area.pixels_in(grid.height, grid.width)
+    measured = (_measured(runs, number, grid, min_area_px) for runs, number in numbered if len(runs))
+    columns = _gathered(measured, _MEASURED_INSTANCES if instances else _MEASURED)
     key = columns.pop("key")
-    owner = [key, columns["instance"]] if components == "3d" else [key]
-    values, labels = np.array(list(terms), np.int64), list(terms.values())
+    if components == "3d" or instances:
+        owner = [key, columns["instance"]] if components == "3d" else [key]
+        object_voxels = _totals(owner, columns["area_px"])
+    else:
+        object_voxels = _totals_by_code(key, columns["area_px"], len(terms))
+    texts = Texts(columns.pop("text"), np.cumsum(columns.pop("text_size")))
     return MaskTable(
         **columns | ({"instance": key} if instances else {}),
-        label=(terms[0],) * len(key) if instances else tuple(labels[k] for k in key.tolist()),
-        value=key if instances else values[key],
+        label=Names.of(list(terms.values()), np.zeros(len(key), np.int32) if instances else key),
+        value=key if instances else np.array(list(terms), np.int64)[key],
         touches_border=_touches_border(columns, grid),
-        object_voxels=_totals(owner, columns["area_px"]),
-        rle=tuple(text for part in parts for text in part[1]),
+        object_voxels=object_voxels,
+        rle=texts,
     )
 
 
@@ -106,37 +145,33 @@ def joined(tables: Iterable[MaskTable]) -> MaskTable:
 
     Objects stay those of the layers; for labels in several of them see ``whole_labels`` and ``told_apart``.
     """
-    parts = list(tables)
+    parts = list(tables) or [_no_masks()]
     if len(parts) == 1:
         return parts[0]
-    order = np.argsort(np.concatenate([_NO_ROWS, *(part.plane for part in parts)]), kind="stable")
     columns: dict[str, Any] = {}
     for entry in fields(MaskTable):
-        values = [getattr(part, entry.name) for part in parts]
-        if entry.name in {"label", "rle"}:
-            flat = [value for part in values for value in part]
-            columns[entry.name] = tuple(flat[row] for row in order.tolist())
-        else:
-            empty: Array = np.empty(0, np.bool_ if entry.name == "touches_border" else np.int64)
-            columns[entry.name] = np.concatenate([empty, *values])[order]
+        columns[entry.name] = _concatenated([getattr(part, entry.name) for part in parts])
+    order = np.argsort(columns["plane"], kind="stable")
+    for name, values in columns.items():
+        columns[name] = values.take(order)
     return MaskTable(**columns)
 
 
 def renumbered(table: MaskTable) -> MaskTable:
     """2D components numbered from 1 in every plane and label, also where layers or values share a label."""
-    seen: Counter[tuple[int, str]] = Counter()
-    numbers = np.empty(len(table), np.int64)
-    for row, place in enumerate(zip(table.plane.tolist(), table.label, strict=True)):
-        seen[place] += 1
-        numbers[row] = seen[place]
+    place = table.plane.astype(np.int64) * len(table.label.names) + table.label.code
+    order = np.argsort(place, kind="stable")
+    index = np.arange(len(table))
+    start = np.maximum.accumulate(np.where(begins([place[order]]), index, 0))
+    numbers = np.empty(len(table), np.int32)
+    numbers[order] = index - start + 1
     return replace(table, instance=numbers)
 
 
 def whole_labels(table: MaskTable) -> MaskTable:
     """``object_voxels`` of labels, in all values and layers that hold them; where masks overlap, each counts."""
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(table.label))}
-    owner = np.array([numbers[label] for label in table.label], np.int64)
-    return replace(table, object_voxels=_totals([owner], table.area_px))
+    voxels = _totals_by_code(table.label.code, table.area_px, len(table.label.names))
+    return replace(table, object_voxels=voxels)
 
 
 def told_apart(tables: Iterable[MaskTable]) -> Iterator[MaskTable]:
@@ -152,25 +187,18 @@ def told_apart(tables: Iterable[MaskTable]) -> Iterator[MaskTable]:
         yield replace(table, instance=instance)
 
 
-def judge(
-    table: MaskTable, rule: Masks, height: int, width: int
-) -> tuple[npt.NDArray[np.bool_], list[Refusal]]:
-    """Which masks keep the rule's bounds, and why the others do not.
+def judge(table: MaskTable, rule: Masks, height: int, width: int) -> Verdict:
+    """Which masks keep the rule's bounds: area and the object's voxels at or above them.
 
-    Returns bool (len(table),) and one refusal per mask that is not kept, in table order. A mask is kept
-    when its area and its object's voxels are at or above their bounds; one that breaks both is refused by
-    AREA. ``height``, ``width``: sides of the image that the area bound is meant for, in pixels.
+    ``height``, ``width``: sides of the image that the area bound is meant for, in pixels.
     """
     min_area_px = rule.min_area.pixels_in(height, width)
-    is_small = table.area_px < min_area_px
-    is_slight = table.object_voxels < rule.min_voxels
-    refusals = [
-        Refusal(row, Reason.AREA, {"measure": int(table.area_px[row]), "bound": min_area_px})
-        if is_small[row]
-        else Refusal(row, Reason.VOLUME, {"measure": int(table.object_voxels[row]), "bound": rule.min_voxels})
-        for row in np.flatnonzero(is_small | is_slight).tolist()
-    ]
-    return ~(is_small | is_slight), refusals
+    return Verdict(
+        is_small=table.area_px < min_area_px,
+        is_slight=table.object_voxels < rule.min_voxels,
+        min_area_px=min_area_px,
+        min_voxels=rule.min_voxels,
+    )
 
 
 def _numbered(
@@ -184,24 +212,40 @@ def _numbered(
     return ((runs, np.zeros(len(runs), np.int64)) for runs in chunks)
 
 
-def _measured(runs: Runs, number: Int64s, grid: Grid) -> tuple[dict[str, Int64s], list[bytes]]:
-    """Columns and RLE of the masks of a chunk: runs of equal (plane, label, number), sorted by these."""
+def _gathered(parts: Iterable[dict[str, Array]], dtypes: Mapping[str, Any]) -> dict[str, Array]:
+    """The columns of all parts, which grow in place: there is never a second copy of them."""
+    grown = {name: bytearray() for name in dtypes}
+    for part in parts:
+        for name, dtype in dtypes.items():
+            grown[name] += part[name].astype(dtype).data
+    return {name: np.frombuffer(grown[name], dtype) for name, dtype in dtypes.items()}
+
+
+def _measured(runs: Runs, number: Int64s, grid: Grid, min_area_px: float) -> dict[str, Array]:
+    """Columns of the masks of a chunk: runs of equal (plane, label, number), sorted by these."""
     order = np.lexsort((number, runs.label, runs.plane))  # stable: runs of a mask stay in RLE order
     runs, number = runs.take(order), number[order]
     is_first = begins([runs.plane, runs.label, number])
     first = np.flatnonzero(is_first)
     last = np.append(first[1:], len(runs)) - 1
-    columns = {
+    area_px = np.add.reduceat(runs.bottom - runs.top, first, dtype=np.int64)
+    is_wanted = area_px >= min_area_px
+    wanted = np.repeat(is_wanted, last - first + 1)
+    texts = _encoded(runs.take(wanted), is_first[wanted], grid) if is_wanted.any() else []
+    text_size = np.zeros(len(first), np.int64)
+    text_size[is_wanted] = [len(text) for text in texts]
+    return {
         "plane": runs.plane[first],
         "key": runs.label[first],
         "instance": number[first],
-        "area_px": np.add.reduceat(runs.bottom - runs.top, first, dtype=np.int64),
+        "area_px": area_px,
         "x0": runs.column[first],
         "x1": runs.column[last] + 1,
         "y0": np.minimum.reduceat(runs.top, first),
         "y1": np.maximum.reduceat(runs.bottom, first),
+        "text_size": text_size,
+        "text": np.frombuffer(b"".join(texts), np.uint8),
     }
-    return {k: v.astype(np.int64) for k, v in columns.items()}, _encoded(runs, is_first, grid)
 
 
 def _encoded(runs: Runs, is_first: npt.NDArray[np.bool_], grid: Grid) -> list[bytes]:
@@ -216,14 +260,14 @@ def _encoded(runs: Runs, is_first: npt.NDArray[np.bool_], grid: Grid) -> list[by
     return rle.from_changes(np.stack([start, stop], axis=1)[is_change], sizes, pixels)
 
 
-def _touches_border(columns: Mapping[str, Int64s], grid: Grid) -> npt.NDArray[np.bool_]:
+def _touches_border(columns: Mapping[str, Array], grid: Grid) -> npt.NDArray[np.bool_]:
     at_start = (columns["x0"] == 0) | (columns["y0"] == 0)
     at_end = (columns["x1"] == grid.width) | (columns["y1"] == grid.height)
     touches: npt.NDArray[np.bool_] = at_start | at_end
     return touches
 
 
-def _totals(owner: Sequence[Int64s], area_px: Int64s) -> Int64s:
+def _totals(owner: Sequence[Array], area_px: npt.NDArray[np.uint32]) -> Int64s:
     """Summed area of all masks of the same owner (equal values of all keys), for each mask."""
     order = np.lexsort(owner)
     group = np.empty(len(order), np.int64)
@@ -231,3 +275,20 @@ def _totals(owner: Sequence[Int64s], area_px: Int64s) -> Int64s:
     total = np.zeros(len(order), np.int64)
     np.add.at(total, group, area_px)
     return total[group]
+
+
+def _totals_by_code(code: Array, area_px: npt.NDArray[np.uint32], number: int) -> Int64s:
+    """``_totals`` of owners that are numbered from 0 and few."""
+    total = np.zeros(number, np.int64)
+    np.add.at(total, code, area_px)
+    return total[code]
+
+
+def _concatenated(values: list[Any]) -> Any:
+    if isinstance(values[0], (Names, Texts)):
+        return type(values[0]).joined(values)
+    return np.concatenate(values)
+
+
+def _no_masks() -> MaskTable:
+    return find_masks(np.empty((0, 1, 1), np.uint8), {}, instances=False, rule=Masks())
