@@ -21,7 +21,7 @@ from medcurate.errors import ConfigError
 from medcurate.inspection.digest import PROBLEMS_KEPT, read
 from medcurate.inspection.guess import guess
 from medcurate.inspection.look import VALUES_LISTED
-from medcurate.inspection.patients import groupings
+from medcurate.inspection.patients import groupings, single
 from medcurate.inspection.survey import survey
 from medcurate.library import ontology, resolve
 from medcurate.tables import load_model
@@ -55,6 +55,7 @@ def run(*arguments: object):
         (NAMES, 4),
         (("a1_L", "a1_R", "a2_L", "a2_R"), 2),
         (("x/1", "x/2", "y/1"), 2),
+        (("lab1_a", "lab1_b", "other"), 2),  # one of no such name
         (("c0", "c1", "c2"), None),  # nothing to join
         (("la_001", "la_002"), None),  # all one patient
     ],
@@ -64,7 +65,16 @@ def test_patterns_that_join_cases_are_proposed(names, patients):
     assert (len(found[0].patients) if found else None) == patients
     for grouping in found:
         assert re.compile(grouping.pattern).groupindex == {"group": 1}
+        assert all(re.search(grouping.pattern, name) for name in names), (
+            "a build refuses a pattern that misses one"
+        )
         assert sorted(name for cases in grouping.patients.values() for name in cases) == sorted(names)
+
+
+@pytest.mark.parametrize(("name", "patient"), [("p-01_left", "p-01"), ("a", "a"), ("_x", "_x")])
+def test_what_a_pattern_is_shows_on_one_name(name, patient):
+    assert single(name).endswith(f"' the patient of {name} is {patient}")
+    assert re.search(single(name).split("'")[1], name)
 
 
 def test_patients_are_asked_with_the_real_names_and_never_assumed(tmp_path):

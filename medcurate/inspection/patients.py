@@ -14,6 +14,7 @@ PATTERNS = (
     r"^(?P<group>.+?)[_. -]+[A-Za-z]+[0-9]*$",  # all but a word at the end
     r"^(?P<group>[^_. /-]+)",  # the first word
 )
+_ANY_NAME = "^"
 PATIENTS_NAMED = 4
 CASES_NAMED = 3  # of a patient
 
@@ -27,9 +28,14 @@ class Grouping:
 
 
 def groupings(names: Sequence[str]) -> list[Grouping]:
-    """Patterns by which ``names`` are fewer patients than cases, and more than one; finest first."""
+    """Patterns by which ``names`` are fewer patients than cases, and more than one; finest first.
+
+    A build refuses a pattern that misses a name: where one here does, it goes on with an alternative that any name fits
+    and that makes it a patient of its own.
+    """
     found: dict[frozenset[tuple[str, ...]], Grouping] = {}
-    for pattern in PATTERNS:
+    for first in PATTERNS:
+        pattern = first if all(re.search(first, name) for name in names) else f"{first}|{_ANY_NAME}"
         patients = _patients(pattern, names)
         if 1 < len(patients) < len(names):
             joined = frozenset(tuple(cases) for cases in patients.values())
@@ -38,12 +44,12 @@ def groupings(names: Sequence[str]) -> list[Grouping]:
 
 
 def _patients(pattern: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """As the build reads them: a name that does not match is a patient of its own."""
+    """As the build reads them: a name without the group is a patient of its own."""
     compiled = re.compile(pattern)
     patients: dict[str, list[str]] = {}
     for name in names:
         match = compiled.search(name)
-        patients.setdefault(match["group"] if match else name, []).append(name)
+        patients.setdefault((match and match["group"]) or name, []).append(name)
     return patients
 
 
@@ -63,7 +69,9 @@ def example(grouping: Grouping) -> str:
 
 def single(name: str) -> str:
     """What a pattern is, shown on one name, where no pattern here joins any cases."""
-    return f"with '{FIRST_NUMBER}' the patient of {name} is {next(iter(_patients(FIRST_NUMBER, [name])))}"
+    fitting = (one for one in (FIRST_NUMBER, *PATTERNS) if re.search(one, name))
+    pattern = next(fitting, f"{FIRST_NUMBER}|{_ANY_NAME}")
+    return f"with '{pattern}' the patient of {name} is {next(iter(_patients(pattern, [name])))}"
 
 
 def _some(names: Sequence[str], count: int) -> str:
