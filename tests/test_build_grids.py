@@ -44,7 +44,7 @@ CASES = {
     "one-moved": ((BODY, AFFINE), (INSIDE, moved(1, 1))),
     "one-cut": ((BODY, AFFINE), (INSIDE[:-1], AFFINE)),
 }
-IMAGE_DIFFERS, FILES_DIFFER = "image and label differ", "two label files of the case differ"
+IMAGE_DIFFERS, FILES_DIFFER = "label and image differ", "two label files of the case differ"
 REFUSED = {
     "both-moved": f"{IMAGE_DIFFERS}: affine",
     "thicker": f"{IMAGE_DIFFERS}: affine",

@@ -368,7 +368,7 @@ def test_without_a_token_the_user_is_told_what_to_put_where(tmp_path):
     lines = str(caught.value).splitlines()
     folder = tmp_path / "lab"
     assert lines == [
-        f'source "lab": 3 of its files are not in {folder}. They cannot be downloaded without you: put them there '
+        f'source "lab": files missing in {folder}: 3. They cannot be downloaded without you: put them there '
         "and run the same command again.",
         "  page: https://example.org/lab",
         f"  {folder}/k.zip",

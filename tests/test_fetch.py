@@ -175,7 +175,7 @@ def test_all_missing_files_are_listed_with_place_and_origin(tmp_path):
     with pytest.raises(DataMissing) as caught:
         ensure(lab, tmp_path, tmp_path)
     text = str(caught.value)
-    assert "2 of its files are not in" in text
+    assert f"files missing in {tmp_path / 'lab'}: 2. " in text
     assert f"{tmp_path}/lab/a\n    from: Ask the owner.\n    size: 1 bytes; sha256: ca978112ca1b" in text
     assert f"{tmp_path}/lab/deep/b.zip\n    from: https://example.org/b.zip\n" in text
     assert "size: 12,345,678 bytes; sha256: not known" in text

@@ -34,7 +34,7 @@ def origin_text(origin: Origin) -> str:
 
 def missing_text(source: Source, folder: Path, files: Sequence[SourceFile], *, why: str) -> str:
     """What is missing, where each file belongs, and what it is checked by. ``why``: one sentence."""
-    lines = [f'source "{source.id}": {len(files)} of its files are not in {folder}. {why}']
+    lines = [f'source "{source.id}": files missing in {folder}: {len(files)}. {why}']
     if source.homepage and any(file.origin.by_hand for file in files):
         lines.append(f"  page: {source.homepage}")
     for file in files:

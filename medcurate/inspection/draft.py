@@ -66,12 +66,12 @@ def _licence() -> Iterator[str]:
 
 def _pairing(survey: Survey, guess: Guess, found: Meaning) -> Iterator[str]:
     left = survey.data_count - guess.explained
-    yield f"# {len(guess.usable)} cases; {guess.explained} of {survey.data_count} image files explained."
+    yield f"# Cases: {len(guess.usable)}; {guess.explained} of {survey.data_count} image files explained."
     if left:
-        yield f"{QUESTION} {left} files belong to no complete case: is that right?"
+        yield f"{QUESTION} files of no complete case: {left}; is that right?"
     if guess.problems:
         first = _comment(guess.problems[0].problem)
-        yield f"{QUESTION} {len(guess.problems)} cases are incomplete (first: {first}): is that right?"
+        yield f"{QUESTION} incomplete cases: {len(guess.problems)} (first: {first}); is that right?"
     yield "[[pairings]]"
     yield f"kind = {quoted(guess.candidate.kind)}"
     yield "[pairings.options]"

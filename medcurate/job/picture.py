@@ -55,7 +55,7 @@ def read_picture(job: Job, case: Case, image: ImageFile, grid: Grid, files: Case
     source = job.source
     with blamed_on(f"image {image.channel}" if image.channel else "image"):
         volume = laid_like(grid, _read(source, image, files), source)
-    check_grid(grid, grid_of(volume, source), "image and label")
+    check_grid(grid, grid_of(volume, source), "label and image")
     channel = next((c for c in source.channels if c.name == image.channel), None)
     modality = (channel and channel.modality) or source.modality
     scale = scale_for(volume, rule_for(modality, job.recipe.intensity))
