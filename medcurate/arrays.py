@@ -7,6 +7,7 @@ format for NumPy arrays" (NEP 1) and ``numpy.lib.format``.
 from __future__ import annotations
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ MAX_HEADER_BYTES = 10_000  # numpy's own bound
 _LOCAL_HEADER = struct.Struct(
     "<4s5H3I2H"
 )  # APPNOTE.TXT 4.3.7: the last two are lengths of name and extra field
+
+# A header is a Python literal: numpy lets through what the language's tokenizer and parser make of a damaged one.
+_NO_HEADER = (
+    ValueError, KeyError, TypeError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ def read_header(stream: IO[bytes]) -> Header:
     try:
         with intact():
             return _parsed(stream, start)
-    except (ValueError, KeyError, OverflowError, RecursionError) as error:
+    except _NO_HEADER as error:
         raise CaseRejected(Reason.UNREADABLE, "not a .npy array of a known version") from error
 
 

@@ -155,6 +155,11 @@ def npy(shape: tuple[int, ...], body: bytes, descr: str = "|u1") -> bytes:
         (npy((2, 4, 4), b"x" * 32)[:20], Reason.UNREADABLE),
         (b"", Reason.UNREADABLE),
         (b"PK\x03\x04" + b"\0" * 40, Reason.CORRUPT),
+        # Each damage is another error of Python's own, whose literal a header is.
+        *(
+            (npy((2, 4, 4), b"x" * 32).replace(b"(2, 4, 4), }", damage), Reason.UNREADABLE)
+            for damage in (b"(2, 4, 4), #", b"2} \n  x\n y  ", b"{[]:1}, }   ")
+        ),
     ],
 )
 def test_a_file_must_be_what_its_header_says(tmp_path, content, reason):
