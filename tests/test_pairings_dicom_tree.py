@@ -166,6 +166,14 @@ def test_files_named_after_the_patient(root):
     assert only == first
 
 
+@pytest.mark.parametrize("target", ["elsewhere.nii", "p1.nii"])
+def test_a_label_that_is_a_link_to_what_is_not_there_is_a_problem(root, target):
+    store(root, "dicom/a", *ct("p1", "thin"))
+    (root / "p1.nii").symlink_to(target)
+    (entry,) = find(root, folder="dicom", labels="files", label="{id}.nii")
+    assert entry.problem == "a link leads to a file that is not there"
+
+
 def test_a_label_of_a_patient_with_several_series_is_not_guessed(root):
     store(root, "dicom/a", *ct("p1", "thin"))
     store(root, "dicom/b", *ct("p1", "thick"))

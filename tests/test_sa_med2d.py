@@ -118,6 +118,18 @@ def test_an_empty_folder_and_a_damaged_map_are_told(tmp_path):
     (root / "SAMed2D_v1_class_mapping_id.json").write_text("[1, 2")
     with pytest.raises(ConfigError, match="not a class map"):
         found(tmp_path, CT_LABELS)
+    (root / "SAMed2D_v1_class_mapping_id.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not a class map"):
+        found(tmp_path, CT_LABELS)
+
+
+def test_a_link_to_what_is_not_there_costs_its_picture_alone(tmp_path):
+    root = release(tmp_path)
+    path = root / "images" / f"{PICTURES[0][0]}.png"
+    path.unlink()
+    path.symlink_to("elsewhere.png")
+    problems = {entry.name: entry.problem for entry in found(tmp_path, CT_LABELS, **CT) if entry.problem}
+    assert problems == {PICTURES[0][0]: "a link leads to a file that is not there"}
 
 
 IN_PLACE = {"into": "SAMed2Dv1", "strip": 1, "in_place": True}

@@ -19,7 +19,7 @@ from medcurate.commit import sha256_file
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings.dicom_headers import Facts, scan
-from medcurate.pairings.found import Found, Names
+from medcurate.pairings.found import Found, Names, whole
 from medcurate.pairings.paired_folders import FolderTemplate
 from medcurate.pairings.tree import check_template, entries, files_below, folders, no_match, wildcard_pattern
 from medcurate.types import ImageFile, LabelFile
@@ -193,7 +193,7 @@ def _with_files(root: Path, images: Mapping[str, _Series], options: Options, nam
         if labels and series_of[patient] > 1:
             yield _ambiguous(_found(series, labels, options), series_of[patient])
         elif labels or options.unlabelled == "reject":
-            yield _found(series, labels, options)
+            yield whole(root, _found(series, labels, options))
     if options.unlabelled == "reject":
         used = {path for labels in by_patient.values() for label in labels for path in label.paths}
         for label in _label_files(root, options.label, "*", keys):

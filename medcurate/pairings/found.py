@@ -10,6 +10,7 @@ from medcurate.types import ImageFile, LabelFile
 from medcurate.zips import inside
 
 Paths = tuple[Path, ...]
+LEADS_NOWHERE = "a link leads to a file that is not there"
 OTHER_CASE = "its name differs from what is declared only in upper and lower case"
 
 
@@ -48,8 +49,16 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
     problem = _problem(files, names, several_labels=several_labels)
     series = [part.paths for part in images] + [part.paths for part in labels]
     if not problem and not all(inside.exists(f"{root}/{path}") for paths in series for path in paths):
-        problem = "a link leads to a file that is not there"
+        problem = LEADS_NOWHERE
     return Found(name, images, labels, problem)
+
+
+def whole(root: Path, found: Found) -> Found:
+    """``found``, which is a problem where one of its files is a link to what is not there."""
+    paths = [root / path for part in (*found.images, *found.labels) for path in part.paths]
+    if not found.problem and any(path.is_symlink() and not path.exists() for path in paths):
+        return replace(found, problem=LEADS_NOWHERE)
+    return found
 
 
 def at_entries(found: Found, name: str, image_entry: str, label_entry: str) -> Found:

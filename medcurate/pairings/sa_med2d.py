@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, model_validator
 from medcurate.config.source import Strict
 from medcurate.config.table import Pattern, below
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.pairings.found import Found, Names
+from medcurate.pairings.found import Found, Names, whole
 from medcurate.pairings.tree import names_in, wildcard_pattern
 from medcurate.types import ImageFile, LabelFile
 from medcurate.zips import inside
@@ -97,7 +97,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             "zip with in_place = true in its unpack table."
         )
     meaning = _Meaning(_class_map(folder / options.classes), options, frozenset(names.labels))
-    search = _Search(Path(options.folder), images, masks, options, meaning)
+    search = _Search(root, images, masks, options, meaning)
     yield from search.cases()
     yield from search.unpaired_masks()
     meaning.refuse_unknown()
@@ -140,7 +140,7 @@ def _class_map(path: Path) -> Mapping[str, Mapping[int, str]]:
         }
     except OSError as error:
         raise DataMissing(f"{path}: the class map of the release is not there. Put it there.") from error
-    except (ValueError, AttributeError, TypeError, OverflowError, BadMember) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError, BadMember) as error:
         raise ConfigError(
             f"{path}: not a class map: {{dataset: {{class name: number}}}} is expected"
         ) from error
@@ -193,10 +193,11 @@ class _Search:
     """Two sorted listings to cases."""
 
     def __init__(
-        self, folder: Path, images: Sequence[str], masks: Sequence[str], options: Options, meaning: _Meaning
+        self, root: Path, images: Sequence[str], masks: Sequence[str], options: Options, meaning: _Meaning
     ) -> None:
         self._images, self._masks = images, masks
-        self._image_folder, self._mask_folder = folder / IMAGES, folder / MASKS
+        self._root = root
+        self._image_folder, self._mask_folder = (Path(options.folder, kind) for kind in (IMAGES, MASKS))
         self._options = options
         self._meaning = meaning
         self._taken: dict[str, bool] = {}  # by dataset
@@ -268,7 +269,7 @@ class _Search:
             if left_out:
                 return None
             problem = "image without label"
-        return Found(stem, images, labels, problem, group=self._group(stem))
+        return whole(self._root, Found(stem, images, labels, problem, group=self._group(stem)))
 
     def _labels(self, stem: str, dataset: str) -> tuple[tuple[LabelFile, ...], str, int]:
         """(mask files, problem, number of masks left out) of a picture."""
