@@ -72,6 +72,12 @@ def test_absent_and_changed_files_are_told(folder: Path) -> None:
     assert "0" * 64 in texts(changed, "files")[0]
 
 
+def test_a_folder_in_the_place_of_a_file_is_told(folder: Path) -> None:
+    (folder / "lab-a/a.zip").mkdir()
+    found = checked(folder, files=[{"path": "a.zip", "origin": {"by_hand": "register"}}])
+    assert "lab-a/a.zip: is a folder" in texts(found, "files")[0]
+
+
 def test_the_option_that_moves_the_folder_is_named_where_files_are_absent(
     folder: Path, tmp_path: Path
 ) -> None:

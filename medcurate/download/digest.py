@@ -12,11 +12,20 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from medcurate.errors import ConfigError
+
 _BLOCK_BYTES = 1 << 20
 
 
 def file_digests(path: Path, *, md5: bool = False) -> dict[str, str]:
-    """SHA-256 and, if asked for, MD5 of a file's bytes, hexadecimal, by algorithm, in one reading."""
+    """SHA-256 and, if asked for, MD5 of a file's bytes, hexadecimal, by algorithm, in one reading.
+
+    Raises ConfigError for a folder; OSError.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path}: is a folder, and a source declares a file of that name. Move it away and put the file there."
+        )
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in ("sha256", "md5")[: 1 + md5]}
     block = memoryview(bytearray(_BLOCK_BYTES))
     with open(path, "rb", buffering=0) as stream:
