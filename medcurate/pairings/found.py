@@ -55,7 +55,8 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
 
 def whole(root: Path, found: Found) -> Found:
     """``found``, which is a problem where one of its files is a link to what is not there."""
-    paths = [root / path for part in (*found.images, *found.labels) for path in part.paths]
+    series = [part.paths for part in found.images] + [part.paths for part in found.labels]
+    paths = [root / path for paths in series for path in paths]
     if not found.problem and any(path.is_symlink() and not path.exists() for path in paths):
         return replace(found, problem=LEADS_NOWHERE)
     return found
