@@ -176,6 +176,49 @@ def test_status_shows_a_build_that_runs_and_what_it_has_done(tmp_path: Path) -> 
     assert "stopped; run the same build command again" in status(out)
 
 
+_WAITING_READER = """
+import time
+import medcurate.readers.files as files
+read = files.CaseFiles.read
+def waiting(self, path):
+    if "waits" in path.name:
+        time.sleep(60)
+    return read(self, path)
+files.CaseFiles.read = waiting
+"""
+
+
+def test_status_counts_the_cases_of_a_job_that_still_runs(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=2)
+    lab.write_pair(tmp_path / "lab-a", "p9_waits", *lab.volume(9))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(_WAITING_READER)
+    out, work = tmp_path / "out", tmp_path / "out.work"
+    with subprocess.Popen(
+        lab.command(recipe, out, "--workers", "1"),
+        env=lab.environment(PYTHONPATH=str(tmp_path / "site")),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        try:
+            while not list((work / "parts").glob(".tmp-*.progress")):
+                assert running.poll() is None
+                time.sleep(0.01)
+            while (shown := read_status(out, work).sources[0]).cases_written < 2:
+                assert running.poll() is None
+                time.sleep(0.01)
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert (shown.jobs_done, shown.cases_written, shown.cases_refused, shown.cases) == (0, 2, 0, 3)
+    assert shown.masks > 2
+    assert read_status(out, work).sources[0].cases_written == 0  # they are built again
+    (tmp_path / "site" / "sitecustomize.py").unlink()
+    lab.build(recipe, out)
+    assert not list((work / "parts").glob(".tmp-*"))
+    assert read_status(out, work).sources[0].cases_written == 3
+
+
 def status(out: Path, *more: str) -> str:
     done = subprocess.run(
         lab.medcurate("status", str(out), *more), capture_output=True, text=True, check=True

@@ -12,7 +12,7 @@ from medcurate.claim import work_folder
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE
 from medcurate.format.record import read_record
-from medcurate.job.spec import PartRecord, read_part_record, record_path
+from medcurate.job.spec import PartRecord, progress_path, read_part_record, read_progress, record_path
 from medcurate.lock import holder
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
-    """Progress of one source; cases are counted from committed parts."""
+    """Progress of one source; cases are counted from committed parts and, while a build runs, from jobs that run."""
 
     source: str
     jobs: int
@@ -54,7 +54,8 @@ def read_status(out: Path, work: Path) -> Status:
                 f"{out}: no build here ({DATASET_FILE} and {path} are missing). Give a build's output folder."
             )
         return Status(state=_state(out, finished, running), sources=())
-    sources = tuple(_source(name, entry, work / "parts") for name, entry in facts.items())
+    parts, runs = work / "parts", running is not None
+    sources = tuple(_source(name, entry, parts, runs=runs) for name, entry in facts.items())
     return Status(state=_state(out, finished, running), sources=sources)
 
 
@@ -76,16 +77,22 @@ def _state(out: Path, finished: bool, running: str | None) -> str:
     return f"finished, {masks:,} masks"
 
 
-def _source(name: str, facts: dict[str, Any], parts: Path) -> SourceStatus:
-    records = [record for job in facts["jobs"] if (record := _record(record_path(parts, job))) is not None]
+def _source(name: str, facts: dict[str, Any], parts: Path, *, runs: bool) -> SourceStatus:
+    records = {
+        job: record for job in facts["jobs"] if (record := _record(record_path(parts, job))) is not None
+    }
+    counts = [record.counts for record in records.values()]
+    if runs:  # of a build that was killed these cases are lost
+        told = [read_progress(progress_path(parts, job)) for job in facts["jobs"] if job not in records]
+        counts += [entry for entry in told if entry is not None]
     return SourceStatus(
         source=name,
         jobs=len(facts["jobs"]),
         jobs_done=len(records),
         cases=facts["cases"] + facts["refused"],
-        cases_written=sum(record.counts["cases"]["written"] for record in records),
-        cases_refused=facts["refused"] + sum(record.counts["cases"]["rejected"] for record in records),
-        masks=sum(record.counts["masks"]["written"] for record in records),
+        cases_written=sum(entry["cases"]["written"] for entry in counts),
+        cases_refused=facts["refused"] + sum(entry["cases"]["rejected"] for entry in counts),
+        masks=sum(entry["masks"]["written"] for entry in counts),
     )
 
 

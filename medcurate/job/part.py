@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 
@@ -20,7 +23,16 @@ from medcurate.format.shards import TarWriter
 from medcurate.format.tables import TableWriter, table_writer
 from medcurate.job.case import CaseResult, write_case
 from medcurate.job.refused import refused_rows
-from medcurate.job.spec import CaseFacts, Job, PartRecord, record_path, rejects_path, rows_path, tar_path
+from medcurate.job.spec import (
+    CaseFacts,
+    Job,
+    PartRecord,
+    progress_path,
+    record_path,
+    rejects_path,
+    rows_path,
+    tar_path,
+)
 from medcurate.ledger import rejects_table
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
@@ -126,13 +138,32 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
         committed(tar, scratch=True) as stream,
     ):
         part = _Part(PartWriter(stream, tar), rows, ledger)
-        for case in job.cases:
-            with guard(case.id):
-                _one(job, case, part)
+        with _progress(progress_path(job.parts, job.id)) as tell:
+            for case in job.cases:
+                with guard(case.id):
+                    _one(job, case, part)
+                    tell(part.counts)
         part.samples.finish()
     record = _record(job, part, time.perf_counter() - started)
     write_json(record_path(job.parts, job.id), asdict(record))
     return record
+
+
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that tells ``status`` how far the job is while the body runs."""
+
+    def tell(counts: Mapping[str, Any]) -> None:
+        try:  # numbers grow, so that nothing is left of longer ones
+            os.pwrite(stream.fileno(), json.dumps(counts).encode(), 0)
+        except OSError as error:
+            raise output_error(error, path) from error
+
+    try:
+        with open(path, "wb", buffering=0) as stream:
+            yield tell
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def modules(jobs: Iterable[Job]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medcurate.commit import TEMP_PREFIX
 from medcurate.config.identity import identity
 from medcurate.config.recipe import Recipe
 from medcurate.config.source import Source
@@ -119,6 +120,20 @@ def rejects_path(parts: Path, job: str) -> Path:
 def record_path(parts: Path, job: str) -> Path:
     """The part's record."""
     return parts / f"{job}.json"
+
+
+def progress_path(parts: Path, job: str) -> Path:
+    """The counts of a job that is running, for ``status`` alone: of a killed one it is swept with all it left."""
+    return parts / f"{TEMP_PREFIX}{job}.progress"
+
+
+def read_progress(path: Path) -> Mapping[str, Mapping[str, int]] | None:
+    """As ``PartRecord.counts`` the cases so far; None where none is told."""
+    try:
+        counts: Mapping[str, Mapping[str, int]] | None = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return counts
 
 
 def read_part_record(path: Path) -> PartRecord:
