@@ -134,6 +134,16 @@ def test_a_file_name_that_is_not_utf8_is_refused_by_itself(tmp_path: Path, recip
     assert list(reasons(tmp_path / "out").values()) == ["UNREADABLE"]
 
 
+def test_a_folder_of_somebody_else_is_refused_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=1, cases=1)
+    out = tmp_path / "theirs" / "letters"
+    out.mkdir(parents=True)
+    (out / "a.txt").touch()
+    refused = lab.build(recipe, out, code=1)
+    assert "not empty and not a dataset of medcurate (found a.txt)" in refused.stderr
+    assert sorted(path.name for path in out.parent.rglob("*")) == ["a.txt", "letters"]
+
+
 def test_status_tells_stopped_from_finished(tmp_path: Path, recipe: Path) -> None:
     out = tmp_path / "out"
     lab.build(recipe, out)

@@ -83,8 +83,10 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
     accepted = accept(resolved.sources, options.accepted, options.data)
     engine: Engine = load(ENGINES, options.engine, "engine").run
     made_by = _made_by(resolved)
+    own = work_folder(options.out)
+    if not own.exists():  # nor is one left beside a folder that is refused
+        check_claim(options.out, made_by, own)
     with _locks(options):
-        own = work_folder(options.out)
         check_claim(options.out, made_by, own)
         whole = _stands_whole(options.out)
         folders = Folders(out=options.out, work=own, parts=options.work / _PARTS)
