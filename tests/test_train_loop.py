@@ -302,6 +302,7 @@ def test_what_would_come_again_is_said_once_and_not_tried_again(tmp_path, datase
     options = ("--workers", "0", "--processes", "2", "--restarts", "3")
     error = finish(start(write_recipe(tmp_path, text), data, run, *options), COMES_AGAIN)
     assert error.count("error: ") == 1
+    assert error.splitlines()[-1].startswith("error: ")  # where people look
     assert "Traceback" not in error
     if mistake == "no number":
         assert len(told(run, "trainable")) == 1

@@ -7,6 +7,7 @@ process that knows this tells its launcher, and every process leaves word of how
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ SHUTDOWN_S = 600  # for the batch in hand and its checkpoint; as long as process
 _HEAR_S = 10.0  # in which the launcher ends the processes that have nothing to add
 _FOLDER = "MEDCURATE_LAUNCH_FOLDER"  # where processes leave word for a launcher of ours
 _SAID = "said"
+_TALKATIVE = ("agent.server", "multiprocessing")  # parts of torchrun that warn of every signal handed on
 _GOES_ON = "The same command goes on from the last checkpoint."
 
 SaidBy = Literal["one", "me", "others"]
@@ -119,6 +121,9 @@ def _launched(folder: Path) -> int:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import parse_args, run
+
+    for part in _TALKATIVE:  # else that follows what a process has said
+        logging.getLogger(f"torch.distributed.elastic.{part}.api").setLevel(logging.ERROR)
 
     def hand_on(number: int, _: FrameType | None) -> NoReturn:
         raise SignalException(f"signal {number}", sigval=signal.Signals(number))
