@@ -478,6 +478,15 @@ def test_the_output_must_lie_outside_of_the_input(source, out):
         pack(source, source / out)
 
 
+def test_a_folder_of_somebody_else_is_refused_and_nothing_is_left_beside_it(source, tmp_path):
+    theirs = tmp_path / "theirs" / "letters"
+    theirs.mkdir(parents=True)
+    (theirs / "a.txt").touch()
+    with pytest.raises(ConfigError, match=r"not empty and not a dataset of medcurate \(found a.txt\)"):
+        pack(source, theirs)
+    assert sorted(path.name for path in theirs.parent.rglob("*")) == ["a.txt", "letters"]
+
+
 def test_an_output_in_use_is_refused(source, tmp_path):
     out = tmp_path / "out"
     with locked(work_folder(out), "packing"), pytest.raises(OutputError, match=f"process {os.getpid()}"):

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medcurate import __version__
-from medcurate.claim import claim, release, work_folder
+from medcurate.claim import check_claim, claim, release, work_folder
 from medcurate.commit import remove_temporaries, sha256_file
 from medcurate.condition import check_condition, running
 from medcurate.engines.types import Engine
 from medcurate.errors import ConfigError
-from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE
+from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE, REJECTS_FILE, SUMMARY_FILE
 from medcurate.format.columns import MANIFEST, REJECTS
 from medcurate.format.record import DatasetRecord, read_record
 from medcurate.lock import locked
@@ -57,6 +57,8 @@ def pack_dataset(
         check_condition(rules.where)
     made_by = _made_by(source, record, rules)
     work = work_folder(out)
+    if not work.exists():  # nor is one left beside a folder that is refused
+        check_claim(out, made_by, work)
     with locked(work, f"packing {out.name}"):
         if out.is_dir():
             remove_temporaries(out)
@@ -122,7 +124,7 @@ def _version(package: str) -> str:
 
 
 def _record(given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result: PackResult) -> DatasetRecord:
-    used = {name for table in (MANIFEST_FILE, REJECTS_FILE) for name in _sources_in(out / table)}
+    used = {name for table in (SUMMARY_FILE, REJECTS_FILE) for name in _sources_in(out / table)}
     return DatasetRecord(
         name=given.name,
         made_by=made_by,
@@ -132,11 +134,12 @@ def _record(given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result:
     )
 
 
-def _sources_in(table: Path) -> list[str]:
-    names: list[str] = pc.unique(
-        pq.read_table(table, columns=["source"])["source"].cast("string")
-    ).to_pylist()
-    return names
+def _sources_in(table: Path) -> set[str]:
+    """The values of the column ``source``, a batch at a time: a ledger may have more rows than the manifest."""
+    found: set[str] = set()
+    for batch in pq.ParquetFile(table).iter_batches(columns=["source"]):
+        found.update(pc.unique(batch["source"].cast("string")).to_pylist())
+    return found
 
 
 def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
