@@ -133,6 +133,8 @@ def test_wrong_calls_are_refused() -> None:
         predictor.predict()
     with pytest.raises(ValueError, match="go with"):
         predictor.predict(point_coords=[[1, 2]], point_labels=[1, 1])
+    with pytest.raises(ValueError, match=r"mask_input is one mask .* not \(3, 16, 16\)"):
+        predictor.predict(box=[0, 0, 5, 5], mask_input=np.zeros((3, 16, 16)))
     predictor.set_volume(np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(IndexError, match="slice 2 of 2"):
         predictor.set_slice(2)

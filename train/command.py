@@ -27,7 +27,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="Name of a train recipe (sam-med2d, medsam, quickstart), or path of a .toml file."
+            help="Name of a train recipe (quickstart, sam-med2d, medsam, or one of these two with -published), or path "
+            "of a .toml file."
         ),
     ],
     data: Annotated[str, typer.Option(help="Dataset: folder, or https:// or s3:// URL.")],

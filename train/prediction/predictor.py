@@ -18,6 +18,9 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 
 
+_LOGITS_AN_EMBEDDING = 4  # low-resolution logits along a side of one vector of the embedding
+
+
 class NoImageError(RuntimeError):
     """``predict`` was called before ``set_image``."""
 
@@ -140,13 +143,16 @@ class Predictor:
         masks: Floats | None,
     ) -> Prompts:
         """Prompts in pixels of the image, N of them, to those of the model's square."""
-        frame, _ = self._set
+        frame, embedding = self._set
         if points is None and boxes is None and masks is None:
             raise ValueError("give points, a box or a mask")
         if (points is None) != (labels is None) or (
             points is not None and labels is not None and points.shape != (*labels.shape, 2)
         ):
             raise ValueError("point_coords (P, 2) go with point_labels (P,)")
+        side = _LOGITS_AN_EMBEDDING * embedding.shape[-1]
+        if masks is not None and masks.shape != (1, 1, side, side):
+            raise ValueError(f"mask_input is one mask of logits, (1, {side}, {side}), not {masks.shape[1:]}")
         corners = None if boxes is None else to_square(boxes.reshape(-1, 2, 2), frame).reshape(-1, 4)
         moved = None if points is None else to_square(points, frame)
         fed = self._tensor(masks)
