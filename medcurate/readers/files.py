@@ -130,8 +130,10 @@ class CaseFiles:
 
     def _inside(self, target: Path, folder: Path) -> bool:
         try:
-            return (self.root / target).resolve().is_relative_to((self.root / folder).resolve())
-        except (ValueError, OSError, RuntimeError):  # a NUL, a name too long, a loop of links
+            followed = (self.root / target).resolve()
+            # What is a link still is a loop of links, which Python before 3.13 answers with RuntimeError.
+            return followed.is_relative_to((self.root / folder).resolve()) and not followed.is_symlink()
+        except (ValueError, OSError, RuntimeError):  # a NUL, a name too long
             return False
 
     def check_claim(self, claimed_bytes: int, holdable_bytes: int) -> None:
