@@ -580,3 +580,28 @@ def test_cases_without_a_kept_mask_are_no_failure(objects: Built) -> None:
         ("specks", "z", "AREA"),
         ("specks", "z", "NO_MASK_LEFT"),
     ]
+
+
+def test_refused_masks_are_as_large_as_the_image_states(tmp_path: Path) -> None:
+    """The label file knows no spacing; the manifest has the image's, and so has the ledger."""
+    label = np.zeros((70, 50), np.uint8)
+    label[10:40, 10:40], label[60:62, 5:7] = 1, 2
+    (tmp_path / "greys").mkdir()
+    pixels = np.random.default_rng(6).integers(0, 60000, (70, 50)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "greys" / "a_image.tif", pixels)
+    tifffile.imwrite(tmp_path / "greys" / "a_label.tif", label)
+    source = kit.write_source(
+        tmp_path,
+        "greys",
+        modality="oct",
+        dimensions=2,
+        image={"reader": "raster", "options": {"spacing_mm": [0.01, 0.02]}},
+        label={"reader": "raster", "decoder": "index"},
+        labels={"1": "retina", "2": "intraretinal-fluid"},
+        pairings=kit.flat_suffix("_image.tif", "_label.tif"),
+    )
+    masks = {"components": "none", "min_area": {"pixels": 100, "at": 256}}
+    dataset = kit.built(kit.write_recipe(tmp_path, [source], masks=masks), tmp_path / "out")
+    (kept,), (refused,) = dataset.of("greys"), dataset.refused("greys")
+    assert kept["area_mm2"] == pytest.approx(900 * 0.01 * 0.02)
+    assert refused["area_mm2"] == pytest.approx(4 * 0.01 * 0.02)

@@ -66,7 +66,7 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> Cas
             spacing_mm = picture.image_spacing_mm or found.spacing_mm
             cut = _Cut(job, case, grid, picture, dataclasses.replace(found, spacing_mm=spacing_mm))
             _write(cut, writer, result)
-            result.refused.append((picture.channel, found))
+            result.refused.append((picture.channel, cut.found))
     return result
 
 
