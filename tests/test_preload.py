@@ -40,3 +40,9 @@ def test_a_job_imports_no_library_that_was_not_named(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     late = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert not late & {"cv2", "medcurate", "nibabel", "numpy", "pyarrow", "pydantic", "scipy"}
+
+
+def test_packing_does_not_bring_the_database_into_workers() -> None:
+    """DuckDB starts a thread when it is imported, or did before version 2, and its import takes as long as a shard."""
+    code = "import sys, medcurate.job.part, medcurate.pack.shard; sys.exit('duckdb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -29,7 +29,7 @@ from medcurate.format.sample import END_OF_TAR
 from medcurate.pack.bounds import resized_sizes
 from medcurate.pack.database import from_parquet, literal, names, save
 from medcurate.pack.inputs import Inputs
-from medcurate.pack.types import PackInput, PackRules
+from medcurate.pack.types import PackInput, PackRules, ShardPlan
 
 _PLAN_FILE = "plan.parquet"
 _PLAN_RECORD = "plan.json"
@@ -45,17 +45,6 @@ class _Planned(NamedTuple):
     rows: int
     most_bytes: int
     likely_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShardPlan:
-    """One shard: rows [first_row, first_row + rows) of the plan's table."""
-
-    name: str  # "train-000000"
-    first_row: int
-    rows: int
-    samples: int
-    estimated_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from medcurate.format.tables import write_table
 from medcurate.ledger import rejects_table
 from medcurate.pack.edit import Edited, edit
 from medcurate.pack.inputs import Inputs
-from medcurate.pack.plan import ShardPlan
 from medcurate.pack.rows import PackedRows, samples_of
+from medcurate.pack.types import ShardPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,17 @@ class PackRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One shard: rows [first_row, first_row + rows) of the plan's table."""
+
+    name: str  # "train-000000"
+    first_row: int
+    rows: int
+    samples: int
+    estimated_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class PackResult:
     """What stands in the output.
 
