@@ -122,7 +122,7 @@ def test_what_is_written_follows_cases_channels_and_axes(tmp_path: Path) -> None
     assert one.images == 10 * 3 * rates.PLANES_PER_VOLUME
     assert two.images == 2 * one.images
     assert one.masks == 2 * one.images  # two labels, fewer than the mean of masks
-    assert one.seconds == pytest.approx(one.images / 403)
+    assert one.seconds == pytest.approx(one.images / 432)
     assert unknown.images is None
     assert (
         told(recipe, tmp_path, workers=1).build_seconds == 2 * told(recipe, tmp_path, workers=2).build_seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SLICES_PER_CORE_SECOND = {"ct": 403.0, "default": 258.0}
+SLICES_PER_CORE_SECOND = {"ct": 432.0, "default": 281.0}
 """Slices that one core builds, by modality (docs/benchmarks.md, "Build"); pictures as the slower."""
 
 SAMPLE_BYTES = {"ct": 73_000, "default": 165_000}
