@@ -114,6 +114,8 @@ def test_a_table_in_the_place_of_a_dataset_gives_one_line(dataset):
         ConfigError, match=r"manifest\.parquet: is a table, .* name the folder of the dataset$"
     ):
         sheet(dataset / "manifest.parquet")
+    with pytest.raises(ConfigError, match=r"^https://example.org/m.parquet: is a table"):
+        sheet("https://me:hunter2@example.org/m.parquet")
 
 
 def test_a_remote_dataset_gives_the_same_sheet(dataset):

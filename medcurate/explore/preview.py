@@ -55,9 +55,7 @@ def sheet(dataset: str | Path, *, where: str = "", count: int = 24, columns: int
     """
     folder = locate(dataset)
     if folder.url.endswith(".parquet"):
-        raise ConfigError(
-            f"{dataset}: is a table, and pictures are in shards; name the folder of the dataset"
-        )
+        raise ConfigError(f"{folder}: is a table, and pictures are in shards; name the folder of the dataset")
     with connect(dataset) as connection:
         chosen = choose(connection, where, count, seed)
     if not chosen:

@@ -28,7 +28,7 @@ from medcurate.errors import ConfigError, MedcurateError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SCORE_FILES, SUMMARY_FILE
 from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
 from medcurate.format.record import parse_record, read_record
-from medcurate.storage import Location, RangeFile, StorageError, locate
+from medcurate.storage import Location, RangeFile, StorageError, locate, without_user
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +69,7 @@ def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
         _close_off(connection, files)
     except duckdb.Error as error:
         connection.close()
-        raise ConfigError(f"{dataset}: {one_line(error)}") from error
+        raise ConfigError(f"{without_user(str(dataset))}: {one_line(error)}") from error
     except BaseException:
         connection.close()
         raise

@@ -66,9 +66,7 @@ def open_stream(  # noqa: PLR0913  # what the recipe, the launcher and the check
         batch_images=batch_images, lanes=state.lanes, rank=rank, world=world, drop_last=data.drop_last
     )
     if share.drop_last and len(index) < batch_images:
-        raise ConfigError(
-            f"{dataset}: {len(index)} images are selected: fewer than a batch of {batch_images}."
-        )
+        raise ConfigError(f"{where}: {len(index)} images are selected: fewer than a batch of {batch_images}.")
     task = Task(
         dataset=where,
         index=index,
