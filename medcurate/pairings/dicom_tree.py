@@ -20,8 +20,9 @@ from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings.dicom_headers import Facts, scan
 from medcurate.pairings.found import Found, Names, whole
+from medcurate.pairings.listed import Listed
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import check_template, entries, files_below, folders, no_match, wildcard_pattern
+from medcurate.pairings.tree import check_template, files_below, folders, no_match, wildcard_pattern
 from medcurate.types import ImageFile, LabelFile
 
 _KINDS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "lidc-xml": "lidc-xml"}
@@ -184,8 +185,9 @@ def _with_files(root: Path, images: Mapping[str, _Series], options: Options, nam
     """Cases whose labels are files named after the patient; files of no patient are cases too."""
     keys = names.labels if _LABEL in options.label else ("",)
     by_patient: dict[str, list[LabelFile]] = {}
+    listed = Listed(root)
     for patient in {_file_id(series.facts, options) for series in images.values()} - {""}:
-        by_patient[patient] = list(_label_files(root, options.label, patient, keys))
+        by_patient[patient] = list(_label_files(listed, options.label, patient, keys))
     series_of = Counter(_file_id(series.facts, options) for series in images.values())
     for series in images.values():
         patient = _file_id(series.facts, options)
@@ -196,15 +198,15 @@ def _with_files(root: Path, images: Mapping[str, _Series], options: Options, nam
             yield whole(root, _found(series, labels, options))
     if options.unlabelled == "reject":
         used = {path for labels in by_patient.values() for label in labels for path in label.paths}
-        for label in _label_files(root, options.label, "*", keys):
+        for label in _label_files(listed, options.label, "*", keys):
             if not used.intersection(label.paths):
                 yield Found(label.paths[0].as_posix(), (), (label,), "label without image")
 
 
-def _label_files(root: Path, template: str, patient: str, keys: Sequence[str]) -> Iterator[LabelFile]:
+def _label_files(listed: Listed, template: str, patient: str, keys: Sequence[str]) -> Iterator[LabelFile]:
     for key in keys:
-        for path in _matches(root, template.replace(_LABEL, key).replace(_ID, patient)):
-            yield LabelFile(paths=(path,), label=key)
+        for paths in listed.matches(template.replace(_LABEL, key).replace(_ID, patient)):
+            yield LabelFile(paths=paths, label=key)
 
 
 def _ambiguous(found: Found, count: int) -> Found:
@@ -221,17 +223,6 @@ def _file_id(facts: Facts, options: Options) -> str:
     match = re.search(options.patient, facts.patient)
     found = (match["id"] or "") if match else ""
     return "" if found in {".", ".."} or any(letter in found for letter in "/\\*") else found
-
-
-def _matches(root: Path, template: str) -> list[Path]:
-    parent, _, last = template.rpartition("/")
-    pattern = wildcard_pattern(last)
-    return [
-        folder.path / name
-        for folder in folders(root, parent or ".")
-        for name in entries(root / folder.path)[0]
-        if pattern.fullmatch(name)
-    ]
 
 
 def _found(series: _Series, labels: Sequence[LabelFile], options: Options) -> Found:

@@ -1,4 +1,4 @@
-"""The files that the rows of a table name. A table has as many rows as folders have files, so each is listed once."""
+"""Files that rows of a table or patients name: as many as folders have files, so each folder is listed once."""
 
 from __future__ import annotations
 
