@@ -163,7 +163,7 @@ def locate(dataset: str | Path) -> Location:
     try:
         parts = urlsplit(text if "://" in text else "")
     except ValueError as error:
-        raise ConfigError(f"{shown}: is no URL: {error}") from error
+        raise ConfigError(f"{shown}: is no URL") from error
     scheme = parts.scheme
     if not scheme:
         return Location(os.path.abspath(os.path.expanduser(text)))

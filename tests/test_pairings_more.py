@@ -196,19 +196,24 @@ def test_two_frames_of_a_4d_file_are_two_cases_of_one_patient(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "label"),
-    [("Scans/<A>.png", "Scans/<A>_m.png"), ("*/<A>.PNG", "**/<A>_M*"), ("Series/<A>/", "none/<A>.png")],
+    ("image", "label", "alike"),
+    [
+        ("Scans/<A>.png", "Scans/<A>_m.png", {"scans/Ä1.png", "scans/Ä1_m.png"}),
+        ("*/<A>.PNG", "**/<A>_M*", {"scans/Ä1.png", "scans/Ä1_m.png"}),
+        ("Series/<A>/", "none/<A>.png", {"series/Ä1"}),
+    ],
 )
 @pytest.mark.parametrize("absent", ["skip", "refuse"])
-def test_a_row_whose_files_differ_in_the_case_of_letters_is_refused_and_not_passed_over(
-    tmp_path, image, label, absent
+def test_files_that_differ_from_a_row_in_the_case_of_letters_are_told_and_not_passed_over(
+    tmp_path, image, label, alike, absent
 ):
     grow(tmp_path, "scans/Ä1.png", "scans/Ä1_m.png", "series/Ä1/1.dcm", "series/Ä3.txt")
     (tmp_path / "Series" / "Ä2").mkdir(parents=True)  # empty: nothing of the row is there
     (tmp_path / "t.csv").write_text("A\nä1\nÄ2\nÄ3\n", encoding="utf-8")
     found = find(tmp_path, "table", file="t.csv", case="<A>", image=image, label=label, absent=absent)
     told = {entry.name: entry.problem for entry in found}
-    assert told.pop("ä1") == "its name differs from what is declared only in upper and lower case"
+    for path in alike:
+        assert told.pop(path) == "its name differs from what is declared only in upper and lower case"
     assert told == ({} if absent == "skip" else dict.fromkeys(("Ä2", "Ä3"), "neither image nor label"))
 
 
@@ -451,3 +456,23 @@ def test_rules_that_do_not_fit_each_other(facts, said):
 def test_label_rules_that_say_nothing(label):
     with pytest.raises(ConfigError):
         source(label={**FACTS["label"], **label})
+
+
+def test_what_one_pairing_passes_over_for_its_letters_another_may_name(tmp_path):
+    """Two tables' folders that differ only in letters: every case is one case, and a stray file is told."""
+    grow(
+        tmp_path,
+        *(f"{place}_{kind}.png" for place in ("Train/a", "train/b", "train/A") for kind in ("i", "l")),
+    )
+    (tmp_path / "t.csv").write_text("id,who\na,P1\nb,P2\n")
+    facts = {"file": "t.csv", "case": "<id>", "group": "<who>", "absent": "skip"}
+    pairings = [
+        {"kind": "table", "options": facts | {"image": f"{place}/<id>_i.png", "label": f"{place}/<id>_l.png"}}
+        for place in ("Train", "train")
+    ]
+    found = discover(source(case={"identifiers": "keep"}, pairings=pairings), tmp_path)
+    assert [(case.id, case.group) for case in found.cases] == [("a", "lab:P1"), ("b", "lab:P2")]
+    assert sorted((case, group) for case, group, _ in found.rejects) == [
+        ("train/A_i.png", "lab:P1"),
+        ("train/A_l.png", "lab:P1"),
+    ]

@@ -147,6 +147,7 @@ def test_no_message_tells_the_password_of_an_address(folder):
         "http://me:hunter2@example.org",
         "ftp://me:hunter2@example.org",
         "https://me:hunter2@[bad",
+        "https://me:hunter2@ex\u2100mple.org/d",
     ):
         with pytest.raises(ConfigError) as caught:
             locate(address)

@@ -95,6 +95,7 @@ def train(
 
 
 def _train(recipe: TrainRecipe, options: Options) -> None:
+    from medcurate.storage import without_user
     from medcurate.train.loop.run import train as run
 
     outcome = run(recipe, options)
@@ -105,7 +106,7 @@ def _train(recipe: TrainRecipe, options: Options) -> None:
     if own_place().rank == 0:
         typer.echo(
             f"{outcome.checkpoint}: after {outcome.batches:,} batches, loss {outcome.loss:.4f}\n"
-            f"next: medcurate evaluate {options.data} --checkpoint {outcome.checkpoint}"
+            f"next: medcurate evaluate {without_user(options.data)} --checkpoint {outcome.checkpoint}"
         )
 
 

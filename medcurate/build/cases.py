@@ -43,7 +43,7 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
     rejects: list[tuple[str, str, Reject]] = []
     names: dict[str, str] = {}
     errata = {erratum.case: erratum.reason for erratum in source.errata}
-    found = [(entry, p.split) for p in source.pairings for entry in found_by(source, p, root)]
+    found = _not_used([(entry, p.split) for p in source.pairings for entry in found_by(source, p, root)])
     if not found:
         patterns = "; ".join(f"{p.kind} {p.options}" for p in source.pairings)
         raise DataMissing(
@@ -78,6 +78,14 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
         names=names,
         idle_errata=_idle_errata(source, {raw for raw, _ in raw_ids}),
     )
+
+
+def _not_used(found: Sequence[tuple[Found, str]]) -> list[tuple[Found, str]]:
+    """Without what one row or pairing passed over for its letters and another one names as it is written."""
+    used = {
+        place.as_posix() for entry, _ in found for path in _paths(entry) for place in (path, *path.parents)
+    }
+    return [each for each in found if each[0].problem != OTHER_CASE or each[0].name not in used]
 
 
 def _idle_errata(source: Source, known: Collection[str]) -> tuple[str, ...]:

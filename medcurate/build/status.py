@@ -78,13 +78,13 @@ def _state(out: Path, finished: bool, running: str | None) -> str:
 
 
 def _source(name: str, facts: dict[str, Any], parts: Path, *, runs: bool) -> SourceStatus:
+    # Before the records: a job that ends between the two is counted by its record. Of a killed build it is lost.
+    told = {job: read_progress(progress_path(parts, job)) for job in facts["jobs"]} if runs else {}
     records = {
         job: record for job in facts["jobs"] if (record := _record(record_path(parts, job))) is not None
     }
     counts = [record.counts for record in records.values()]
-    if runs:  # of a build that was killed these cases are lost
-        told = [read_progress(progress_path(parts, job)) for job in facts["jobs"] if job not in records]
-        counts += [entry for entry in told if entry is not None]
+    counts += [entry for job, entry in told.items() if entry is not None and job not in records]
     return SourceStatus(
         source=name,
         jobs=len(facts["jobs"]),

@@ -135,7 +135,7 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
         masks = totals.get("masks", 0)
         left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
         answers = [Answer(q, *_rows(connection, q.sql)) for q in wanted if q not in left_out]
-    return Statistics(str(dataset).rstrip("/").rsplit("/", 1)[-1], totals, answers, left_out)
+    return Statistics(str(locate(dataset)).rstrip("/").rsplit("/", 1)[-1], totals, answers, left_out)
 
 
 def readable(value: object) -> str:

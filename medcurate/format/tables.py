@@ -107,6 +107,14 @@ class TableWriter:
             self._write(joined.slice(0, whole))
             self._pending, self._pending_rows = [joined.slice(whole)], self._pending_rows - whole
 
+    def detach(self) -> None:
+        """Copy the rows that wait, so that they keep no larger table in memory that they were cut from."""
+        import pyarrow as pa
+
+        if self._pending:
+            waiting = pa.concat_tables(self._pending).unify_dictionaries()
+            self._pending = [waiting.take(pa.array(np.arange(waiting.num_rows)))]
+
     def finish(self) -> None:
         """Write the last row group; an empty one where there are no rows at all."""
         import pyarrow as pa

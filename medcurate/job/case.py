@@ -67,6 +67,7 @@ def write_case(job: Job, case: Case, files: CaseFiles, writer: TarWriter) -> Cas
             cut = _Cut(job, case, grid, picture, dataclasses.replace(found, spacing_mm=spacing_mm))
             _write(cut, writer, result)
             result.refused.append((picture.channel, cut.found))
+        del picture, cut  # the next image is read when this one's voxels are gone
     return result
 
 

@@ -21,6 +21,7 @@ from medcurate.job.unions import agreed, with_regions
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
 from medcurate.stages.masks import (
+    MOST_PIXELS_A_SIDE,
     MaskTable,
     Verdict,
     find_masks,
@@ -36,7 +37,6 @@ from medcurate.types import Case, LabelFile, LabelLayer, Volume
 AXES: tuple[Axis, Axis, Axis] = ("x", "y", "z")
 
 # What the manifest's columns of 16 bits hold.
-_MOST_PIXELS_A_SIDE = 65_535
 _MOST_MASKS_A_SLICE = 65_536
 
 
@@ -187,11 +187,11 @@ def masks_by_axis(
 
 
 def _check_sides(height: int, width: int) -> None:
-    if max(height, width) > _MOST_PIXELS_A_SIDE:
+    if max(height, width) > MOST_PIXELS_A_SIDE:
         raise CaseRejected(
             Reason.HEADER_SIZE,
-            f"planes of {height} x {width} pixels; a dataset holds {_MOST_PIXELS_A_SIDE} a side",
-            {"measure": max(height, width), "bound": _MOST_PIXELS_A_SIDE},
+            f"planes of {height} x {width} pixels; a dataset holds {MOST_PIXELS_A_SIDE} a side",
+            {"measure": max(height, width), "bound": MOST_PIXELS_A_SIDE},
         )
 
 

@@ -93,6 +93,8 @@ class _Part:
         for table in result.tables:
             for start in range(0, len(table), _ROW_GROUP_ROWS):
                 self.rows.add(table.slice(start, _ROW_GROUP_ROWS))
+            if len(table) > _ROW_GROUP_ROWS:
+                self.rows.detach()
         owner = {"source": case.source, "case": case.id, "group": case.group}
         for channel, found in result.refused:
             for table in refused_rows(found, {**owner, "channel": channel}):
@@ -126,10 +128,19 @@ def _numbers(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
 def run_job(job: Job, guard: Guard) -> PartRecord:
     """Build and commit the part of ``job``; its record is written last. Raises OutputError.
 
-    Whatever a case costs, it is inside of its own guard, the writing of its rows too: should that fail, the part is
-    spoilt, and the job must be run again without the case.
+    Whatever a case costs, it is inside of its own guard, the writing of its rows too, but for the last row group of
+    each table: should that fail, the part is spoilt, and the job must be run again without the case.
     """
     started = time.perf_counter()
+    with _progress(progress_path(job.parts, job.id)) as tell:
+        part = _written(job, guard, tell)
+        record = _record(job, part, time.perf_counter() - started)
+        write_json(record_path(job.parts, job.id), asdict(record))
+    return record
+
+
+def _written(job: Job, guard: Guard, tell: Callable[[Mapping[str, Any]], None]) -> _Part:
+    """Commit the part's tar and tables."""
     tar = tar_path(job.parts, job.id)
     with (
         table_writer(rejects_path(job.parts, job.id), REJECTS, _ROW_GROUP_ROWS) as ledger,
@@ -138,15 +149,12 @@ def run_job(job: Job, guard: Guard) -> PartRecord:
         committed(tar, scratch=True) as stream,
     ):
         part = _Part(PartWriter(stream, tar), rows, ledger)
-        with _progress(progress_path(job.parts, job.id)) as tell:
-            for case in job.cases:
-                with guard(case.id):
-                    _one(job, case, part)
-                    tell(part.counts)
+        for case in job.cases:
+            with guard(case.id):
+                _one(job, case, part)
+                tell(part.counts)
         part.samples.finish()
-    record = _record(job, part, time.perf_counter() - started)
-    write_json(record_path(job.parts, job.id), asdict(record))
-    return record
+    return part
 
 
 @contextmanager

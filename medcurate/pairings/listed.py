@@ -31,18 +31,19 @@ class Listed:
         ]
         return [paths for paths in found if paths]
 
-    def in_other_case(self, template: str) -> bool:
-        """Whether anything fits ``template``, which nothing fits as it is written, if letters have no case."""
+    def in_other_case(self, template: str) -> list[Path]:
+        """The files or folders that fit ``template``, which nothing fits as it is written, if letters have no case."""
         of_folders = template.endswith("/")
         *above, last = PurePosixPath(template).parts
         found = [Path()]
         for part in above:
             found = [path for folder in found for path in self._below(folder, part)]
-        return any(
-            self._paths(folder / name, of_folders=of_folders)
+        return [
+            folder / name
             for folder in found
             for name in _alike(self._in(folder)[of_folders], last)
-        )
+            if self._paths(folder / name, of_folders=of_folders)
+        ]
 
     def _matching(self, template: str) -> list[Folder]:
         if template not in self._folders:

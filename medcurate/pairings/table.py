@@ -57,6 +57,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     except ValueError as error:
         raise ConfigError(f"table: {error}") from error
     found: list[Found] = []
+    passed: dict[Path, Found] = {}  # by its path, as other kinds call what is no case for its letters alone
     listed = Listed(root)
     for row in read_rows(root, options):
         images = _templates(options.image, row, options.file, CHANNEL, names.channels)
@@ -64,11 +65,16 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         files = Candidates(images=_files(listed, images), labels=_files(listed, labels))
         if files.images or files.labels:
             found += _cases(root, options, row, files, names)
-        elif any(listed.in_other_case(path) for path in (*images.values(), *labels.values())):
-            found.append(Found(fill(options.case, row, options.file), (), (), OTHER_CASE))
+        elif alike := [
+            path for text in (*images.values(), *labels.values()) for path in listed.in_other_case(text)
+        ]:
+            told = Found(
+                "", (), (), OTHER_CASE, fill(options.group, row, options.file), split_of(options, row)
+            )
+            passed |= {path: replace(told, name=path.as_posix()) for path in alike}
         elif options.absent == "refuse":
             found += _cases(root, options, row, files, names)
-    return iter(sorted(found, key=lambda entry: entry.name))
+    return iter(sorted([*found, *passed.values()], key=lambda entry: entry.name))
 
 
 def _cases(root: Path, options: Options, row: Row, files: Candidates, names: Names) -> Iterator[Found]:

@@ -32,7 +32,7 @@ _MEASURED = {
     "text": np.uint8,  # of all masks, one after another
 }
 _MEASURED_INSTANCES = _MEASURED | {"key": np.int64}  # a stored value
-_MOST_PIXELS_A_SIDE = 65_535
+MOST_PIXELS_A_SIDE = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Verdict:
         """Which masks miss no bound, bool (n,)."""
         return ~(self.is_small | self.is_slight)
 
-    def reasons(self, table: MaskTable, rows: Array) -> tuple[Names, npt.NDArray[np.float64], Array]:
+    def reasons(self, table: MaskTable, rows: Array) -> tuple[Names, Int64s, Array]:
         """Why ``rows`` of the judged ``table``, none of them kept, are not: (reason, measure, bound) of each."""
         is_small = self.is_small[rows]
         reason = Names((~is_small).astype(np.int32), (Reason.AREA, Reason.VOLUME))
@@ -113,9 +113,9 @@ def find_masks(
     one instance of the label under key 0, whole, whatever ``rule.components`` says.
     """
     grid = Grid(*planes.shape[1:])
-    if max(grid.height, grid.width) > _MOST_PIXELS_A_SIDE:
+    if max(grid.height, grid.width) > MOST_PIXELS_A_SIDE:
         raise ValueError(
-            f"planes of {grid.height} x {grid.width}; a side has at most {_MOST_PIXELS_A_SIDE} pixels"
+            f"planes of {grid.height} x {grid.width}; a side has at most {MOST_PIXELS_A_SIDE} pixels"
         )
     chunks = find_runs(planes, terms, instances=instances, chunk_voxels=chunk_voxels)
     components = "none" if instances else rule.components

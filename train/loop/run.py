@@ -13,7 +13,7 @@ import torch
 
 from medcurate.errors import ConfigError, MedcurateError
 from medcurate.progress import Progress, amount_text, progress
-from medcurate.storage import locate
+from medcurate.storage import locate, without_user
 from medcurate.train.config.recipe import TrainRecipe, digest
 from medcurate.train.launch import Hopeless
 from medcurate.train.loop import checkpoint
@@ -74,7 +74,9 @@ def train(recipe: TrainRecipe, options: Options) -> Outcome:
         session = Session(recipe, world, found)
         stream = opened_stream(session, options)
         with stream:
-            world.require_same(f"{digest(recipe)} {stream.state}", f"recipe and dataset {options.data}")
+            world.require_same(
+                f"{digest(recipe)} {stream.state}", f"recipe and dataset {without_user(options.data)}"
+            )
             # After the stream's workers were forked, who would hold it too.
             with held(options.out, found, world):
                 return _Run(session, stream, options, request, found).go()

@@ -16,8 +16,6 @@ from medcurate.train.types import Frame, Prompts
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
-
-
 _LOGITS_AN_EMBEDDING = 4  # low-resolution logits along a side of one vector of the embedding
 
 
