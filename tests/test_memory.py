@@ -9,10 +9,13 @@ from pathlib import Path
 import build_kit as kit
 import lab
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medcurate.format.columns import MANIFEST, schema
+from medcurate.format.tables import table_writer
 from medcurate.phantom import ct_phantom, write_nifti
 
 SHAPE = (512, 384, 160)
@@ -164,3 +167,17 @@ def test_the_ledger_of_many_noisy_cases_does_not_add_up_in_memory(tmp_path: Path
 def test_the_peak_of_a_colour_picture(tmp_path: Path) -> None:
     small, large = picture_case(tmp_path / "small", 240, 320), picture_case(tmp_path / "large", 4000, 6000)
     assert peak_ratio(small, large, 4000 * 6000 * 3) <= 3.0
+
+
+def test_rows_that_wait_keep_no_larger_table_in_memory(tmp_path: Path) -> None:
+    """They were cut from it, and Arrow's slices are views of the whole."""
+    columns = tuple(column for column in MANIFEST if column.name in {"key", "area_px"})
+    rows = pa.table({"key": [f"{number:032d}" for number in range(100_000)], "area_px": np.arange(100_000)})
+    rows = rows.cast(schema(columns))
+    whole_bytes, before = rows.nbytes, pa.total_allocated_bytes()
+    with table_writer(tmp_path / "rows.parquet", columns) as writer:
+        writer.add(rows.slice(0, 100))
+        writer.detach()
+        del rows
+        assert before - pa.total_allocated_bytes() > 0.9 * whole_bytes
+    assert pq.read_table(tmp_path / "rows.parquet")["area_px"].to_pylist() == list(range(100))

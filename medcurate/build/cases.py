@@ -80,10 +80,17 @@ def discover(source: Source, root: Path, lineage: Lineage = NO_LINEAGE) -> Disco
     )
 
 
-def _not_used(found: Sequence[tuple[Found, str]]) -> list[tuple[Found, str]]:
+def _not_used(found: list[tuple[Found, str]]) -> list[tuple[Found, str]]:
     """Without what one row or pairing passed over for its letters and another one names as it is written."""
+    passed = {entry.name for entry, _ in found if entry.problem == OTHER_CASE}
+    if not passed:  # of nearly all sources, some of which have millions of files
+        return found
     used = {
-        place.as_posix() for entry, _ in found for path in _paths(entry) for place in (path, *path.parents)
+        name
+        for entry, _ in found
+        for path in _paths(entry)
+        for place in (path, *path.parents)
+        if (name := place.as_posix()) in passed
     }
     return [each for each in found if each[0].problem != OTHER_CASE or each[0].name not in used]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,11 +56,14 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
 
 def whole(root: Path, found: Found) -> Found:
     """``found``, which is a problem where one of its files is a link to what is not there."""
+    if found.problem:
+        return found
     series = [part.paths for part in found.images] + [part.paths for part in found.labels]
-    paths = [root / path for paths in series for path in paths]
-    if not found.problem and any(path.is_symlink() and not path.exists() for path in paths):
-        return replace(found, problem=LEADS_NOWHERE)
-    return found
+    files = (
+        f"{root}/{path}" for paths in series for path in paths
+    )  # by name: a release has millions of them
+    leads_nowhere = any(os.path.islink(file) and not os.path.exists(file) for file in files)
+    return replace(found, problem=LEADS_NOWHERE) if leads_nowhere else found
 
 
 def at_entries(found: Found, name: str, image_entry: str, label_entry: str) -> Found:
