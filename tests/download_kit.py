@@ -1,4 +1,4 @@
-"""Sources with files behind URLs, and a policy that does not let tests wait."""
+"""Sources with files behind URLs, a policy that does not let tests wait, and what a download left."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import random
 from pathlib import Path
 
+from fault_server import Served
+
 from medcurate.config.source import Source
 from medcurate.download.run import Downloads, Task, download
-from medcurate.download.types import Policy
+from medcurate.download.types import DownloadError, Policy
 from medcurate.tables import check_model
 
 FAST = Policy(
@@ -21,6 +23,9 @@ RECORDS = {".download", "downloads.lock.json"}  # what may stay in a source's fo
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+SHA = sha256(CONTENT)
 
 
 def lab(*files: dict[str, object]) -> Source:
@@ -58,3 +63,17 @@ def fetch(folder: Path, *files: dict[str, object], policy: Policy = FAST, jobs: 
 def names(folder: Path) -> set[str]:
     """What lies in ``folder``/lab, without records."""
     return {path.name for path in (folder / "lab").iterdir()} - RECORDS
+
+
+def stopped(tmp_path, *files, kind=DownloadError, **options) -> str:
+    """The message of the one error that the download of ``files`` ends with."""
+    (error,) = fetch(tmp_path, *files, **options).errors
+    assert type(error) is kind
+    return str(error)
+
+
+def check_same(tmp_path, served: Served, refetched: int = 0) -> None:
+    """The file is there, whole, alone, and was sent once but for ``refetched`` bytes."""
+    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
+    assert names(tmp_path) == {"a.zip"}
+    assert served.sent_bytes <= len(CONTENT) + refetched

@@ -1,26 +1,21 @@
-"""Downloads against a server that misbehaves: the same bytes in the end, or a stop that says why; never a mixture."""
+"""Downloads from a server that misbehaves and recovers: the same bytes in the end, or a stop that says why."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import ssl
-import subprocess
 import threading
 import time
 from dataclasses import replace
 
 import pytest
-from download_kit import CONTENT, FAST, OTHER, behind, fetch, names, sha256
-from fault_server import BLOCK, OK, Fault, FaultServer, Served, fault_server
+from download_kit import CONTENT, FAST, OTHER, SHA, behind, check_same, fetch, names, sha256, stopped
+from fault_server import BLOCK, OK, Fault, FaultServer, fault_server
 
 from medcurate.download.lockfile import LOCK_FILE
-from medcurate.download.types import DownloadError, NeedsRegistrationError, Policy, SourceChangedError
-from medcurate.errors import ConfigError, DiskFull, OutputError
+from medcurate.download.types import DownloadError, Policy, SourceChangedError
+from medcurate.errors import DiskFull, OutputError
 from medcurate.lock import locked
-
-SHA = sha256(CONTENT)
 
 
 @pytest.fixture
@@ -29,21 +24,7 @@ def server():
         yield state
 
 
-def stopped(tmp_path, *files, kind=DownloadError, **options) -> str:
-    """The message of the one error."""
-    (error,) = fetch(tmp_path, *files, **options).errors
-    assert type(error) is kind
-    return str(error)
-
-
-def check_same(tmp_path, served: Served, refetched: int = 0) -> None:
-    """The file is there, whole, alone, and was sent once but for ``refetched`` bytes."""
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-    assert names(tmp_path) == {"a.zip"}
-    assert served.sent_bytes <= len(CONTENT) + refetched
-
-
-# --- 1 to 5: what passes ---------------------------------------------------------------------------
+# --- what passes -----------------------------------------------------------------------------------
 
 PASSING = {
     "nothing": [OK],
@@ -246,272 +227,6 @@ def test_an_empty_file_is_a_file(tmp_path, server):
     fetch(tmp_path, behind(f"{server.url}/a.zip", sha256=sha256(b""), size_bytes=0)).check()
     assert (tmp_path / "lab" / "a.zip").read_bytes() == b""
     assert names(tmp_path) == {"a.zip"}
-
-
-# --- 6: what changed -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content", [OTHER, OTHER[:-1], OTHER[:50_000]], ids=["same size", "shorter", "much shorter"]
-)
-@pytest.mark.parametrize("tag", ['"2"', 'W/"2"'])
-def test_an_object_that_was_replaced_stops_with_expected_and_got(tmp_path, server, content, tag):
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), OK])
-    if tag.startswith("W/"):
-        served.etag = 'W/"1"'
-    old = served.etag
-    served.swap, served.swap_after = Served(content, etag=tag), 1
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip"), kind=SourceChangedError)
-    assert f"expected 400,000 bytes, version {old}, got {len(content):,} bytes" in text
-    assert f"remove {tmp_path}/lab/a.zip.part" in text
-    assert (tmp_path / "lab" / "a.zip.part").read_bytes() == CONTENT[:100_000]
-    assert not (tmp_path / "lab" / "a.zip").exists()
-    stopped(tmp_path, behind(f"{server.url}/a.zip"), kind=SourceChangedError)  # nor by the next call
-    (tmp_path / "lab" / "a.zip.part").unlink()
-    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == content
-
-
-def test_what_is_made_on_request_begins_anew_after_a_cut(tmp_path, server):
-    """Another tag and size with every answer: a part of one is never continued with another."""
-    wanted = behind(f"{server.url}/a.zip", made_on_request=True)
-    server.serve("/a.zip", OTHER, [Fault(cut_bytes=150_000), Fault(status=404)])
-    assert "Run the same command again to begin anew" in stopped(tmp_path, wanted)
-    served = server.serve("/a.zip", OTHER[:-1], [Fault(cut_bytes=300_000), OK], etag='"2"')
-    served.swap, served.swap_after = Served(CONTENT, etag='"3"'), 1
-    fetch(tmp_path, wanted).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-    assert not any("range" in request for request in served.requests)
-
-
-def test_a_file_that_begins_anew_with_every_cut_is_given_up(tmp_path, server):
-    """Bytes that come again and again are no progress, though they come fast."""
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=300_000)])
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip", made_on_request=True))
-    assert "(5 times in a row). Run the same command again to begin anew" in text
-    assert len(served.requests) == 6
-
-
-@pytest.mark.parametrize("script", [[OK], [Fault(ignore_condition=True), OK]])
-def test_a_declared_digest_decides_about_another_tag(tmp_path, server, script):
-    """Hosts behind one name may give equal bytes different tags: the file begins anew and is right."""
-    served = server.serve("/a.zip", OTHER, [Fault(cut_bytes=100_000), *script])
-    served.swap, served.swap_after = Served(CONTENT, etag='"2"'), 1
-    fetch(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA)).check()
-    check_same(tmp_path, served, refetched=100_000 + (len(CONTENT) if len(script) > 1 else 0))
-
-
-def test_a_declared_digest_refuses_the_replaced_object(tmp_path, server):
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), OK])
-    served.swap, served.swap_after = Served(OTHER, etag='"2"'), 1
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA), kind=SourceChangedError)
-    assert f"expected sha256 {SHA} (declared), got {sha256(OTHER)}" in text
-    assert (tmp_path / "lab" / "a.zip.bad").read_bytes() == OTHER
-    assert names(tmp_path) == {"a.zip.bad"}
-
-
-# --- 7: what is wrong ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", [Fault(short=1000), Fault(flip=1234)], ids=["short", "flipped"])
-@pytest.mark.parametrize("digest", ["sha256", "md5"])
-def test_wrong_bytes_once_are_fetched_again(tmp_path, server, fault, digest):
-    import hashlib
-
-    served = server.serve("/a.zip", CONTENT, [fault, OK])
-    facts = {digest: hashlib.new(digest, CONTENT).hexdigest()}
-    fetch(tmp_path, behind(f"{server.url}/a.zip", **facts)).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-    assert names(tmp_path) == {"a.zip", "a.zip.bad"}
-    assert len(served.requests) == 2
-
-
-@pytest.mark.parametrize("fault", [Fault(short=1000), Fault(flip=1234)], ids=["short", "flipped"])
-def test_wrong_bytes_every_time_stop_and_are_kept_aside(tmp_path, server, fault):
-    served = server.serve("/a.zip", CONTENT, [fault])
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA), kind=SourceChangedError)
-    bad = (tmp_path / "lab" / "a.zip.bad").read_bytes()
-    assert f"expected sha256 {SHA} (declared), got {sha256(bad)} (2 downloads" in text
-    assert f"{tmp_path}/lab/a.zip.bad" in text
-    assert (len(bad), names(tmp_path)) == (len(CONTENT) - fault.short, {"a.zip.bad"})
-    assert len(served.requests) == 2
-
-
-def test_other_bytes_each_time_are_damage_not_change(tmp_path, server):
-    server.serve("/a.zip", CONTENT, [Fault(flip=1), Fault(flip=2)])
-    assert "damaged on the way" in stopped(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA))
-
-
-def test_a_size_that_is_not_the_declared_one_is_asked_twice_and_not_fetched(tmp_path, server):
-    served = server.serve("/a.zip", CONTENT, [Fault(short=1000)])
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA, size_bytes=len(CONTENT)))
-    assert "400,000 bytes are declared, but it has 399,000: the source changed" in text
-    assert len(served.requests) == 2
-    served.script[:] = [Fault(short=1000), OK]
-    fetch(tmp_path, behind(f"{server.url}/a.zip", sha256=SHA, size_bytes=len(CONTENT))).check()
-
-
-def test_a_damaged_part_is_found_by_the_digest(tmp_path, server):
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=150_000), Fault(status=404)])
-    file = behind(f"{server.url}/a.zip", sha256=SHA)
-    stopped(tmp_path, file)
-    part = tmp_path / "lab" / "a.zip.part"
-    part.write_bytes(b"x" + part.read_bytes()[1:])
-    served.script[:] = [OK]
-    fetch(tmp_path, file).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-
-
-NO_SIZE = b'{"url": "", "etag": "", "last_modified": "", "size_bytes": 1e999}'
-
-
-@pytest.mark.parametrize("state", [None, b"", b"[]", b"{}", b'{"url": 1', NO_SIZE])
-def test_a_part_whose_state_is_lost_begins_anew(tmp_path, server, state):
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=150_000), Fault(status=404)])
-    file = behind(f"{server.url}/a.zip")
-    stopped(tmp_path, file)
-    path = tmp_path / "lab" / "a.zip.part.json"
-    path.unlink() if state is None else path.write_bytes(state)
-    served.script[:] = [OK]
-    fetch(tmp_path, file).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-    assert "range" not in served.requests[-1]
-
-
-# --- 8: who wants a person -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(page=True),
-        Fault(page=True, page_type="application/zip"),
-        Fault(page=True, page_type="application/zip", page_first=4),
-        Fault(status=401),
-        Fault(status=403),
-        Fault(status=302, location="/login"),
-    ],
-    ids=["page", "page called an archive", "page in pieces", "401", "403", "redirect to a page"],
-)
-def test_a_login_page_is_no_archive(tmp_path, server, fault):
-    served = server.serve("/a.zip", CONTENT, [fault])
-    server.serve("/login", b"", [Fault(page=True)])
-    file = behind(f"{server.url}/a.zip", sha256=SHA, size_bytes=len(CONTENT))
-    text = stopped(tmp_path, file, kind=NeedsRegistrationError)
-    assert "needs registration" in text
-    assert f"put file at {tmp_path}/lab/a.zip, sha256 {SHA}, 400,000 bytes" in text
-    assert "https://example.org/lab" in text
-    assert len(served.requests) == 1
-    assert names(tmp_path) == set()
-
-
-def test_who_was_let_in_need_not_register(tmp_path, server):
-    """An address that is signed for some minutes ends so."""
-    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), Fault(status=403)])
-    text = stopped(tmp_path, behind(f"{server.url}/a.zip"), kind=DownloadError)
-    assert "registration" not in text
-    assert "403 Forbidden. 100,000 of 400,000 bytes are kept" in text
-    served.script[:] = [OK]
-    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
-    check_same(tmp_path, served)
-
-
-def test_a_page_may_be_what_is_wanted(tmp_path, server):
-    server.serve("/a.html", b"", [Fault(page=True)])
-    fetch(tmp_path, behind(f"{server.url}/a.html", path="a.html")).check()
-
-
-# --- places ----------------------------------------------------------------------------------------
-
-
-def test_mirrors_are_tried_in_order(tmp_path, server):
-    scripts = {"/1": [Fault(status=404)], "/2": [Fault(status=503)], "/3": [OK], "/4": [OK]}
-    served = [server.serve(path, CONTENT, script) for path, script in scripts.items()]
-    urls = [server.url + path for path in scripts]
-    done = fetch(tmp_path, behind(*urls, sha256=SHA))
-    done.check()
-    assert done.fetched[0].url == urls[2]
-    assert [bool(each.requests) for each in served] == [True, True, True, False]
-
-
-def test_a_mirror_continues_a_part_where_a_digest_decides(tmp_path, server):
-    first = server.serve("/1", CONTENT, [Fault(cut_bytes=300_000), Fault(status=404)])
-    second = server.serve("/2", CONTENT, etag='"of the mirror"')
-    fetch(tmp_path, behind(f"{server.url}/1", f"{server.url}/2", sha256=SHA)).check()
-    assert first.sent_bytes + second.sent_bytes == len(CONTENT)
-    first.script[:], second.requests[:] = [Fault(cut_bytes=300_000), Fault(status=404)], []
-    fetch(tmp_path, behind(f"{server.url}/1", f"{server.url}/2", path="b.zip")).check()
-    assert "range" not in second.requests[0]
-    assert (tmp_path / "lab" / "b.zip").read_bytes() == CONTENT
-
-
-def test_a_mirror_with_other_bytes_is_found_and_the_file_fetched_whole(tmp_path, server):
-    server.serve("/1", CONTENT, [Fault(cut_bytes=300_000), Fault(status=404)])
-    server.serve("/2", OTHER)
-    file = behind(f"{server.url}/1", f"{server.url}/2", sha256=SHA)
-    assert "expected sha256" in stopped(tmp_path, file)
-    server.serve("/1", CONTENT)
-    fetch(tmp_path, file).check()
-    assert (tmp_path / "lab" / "a.zip").read_bytes() == CONTENT
-
-
-def test_every_place_that_failed_is_named(tmp_path, server):
-    text = stopped(tmp_path, behind(f"{server.url}/no", f"{server.url}/neither"))
-    assert text.count("404 Not Found") == 2
-
-
-@pytest.mark.parametrize(
-    "url", ["http://example.org/a.zip", "ftp://example.org/a.zip", "file:///etc/passwd", "a.zip"]
-)
-@pytest.mark.parametrize("mirror", [False, True])
-def test_only_https_is_downloaded_from(tmp_path, server, url, mirror):
-    served = server.serve("/a.zip", CONTENT)
-    urls = [f"{server.url}/a.zip", url] if mirror else [url]
-    with pytest.raises(ConfigError, match="only https:// and s3://"):
-        fetch(tmp_path, behind(*urls))
-    assert not served.requests
-
-
-@pytest.mark.parametrize(
-    "location", ["http://example.org/a.zip", "ftp://127.0.0.1/a.zip", "file:///etc/passwd"]
-)
-def test_a_redirect_away_from_https_is_not_followed(tmp_path, server, location):
-    server.serve("/a.zip", CONTENT, [Fault(status=302, location=location)])
-    assert re.search(r"redirects to .*, not to https", stopped(tmp_path, behind(f"{server.url}/a.zip")))
-    assert names(tmp_path) == set()
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
-def test_a_certificate_of_nobody_is_refused_at_once(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run(["openssl", *words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with fault_server(tls=context) as server:
-        served = server.serve("/a.zip", CONTENT)
-        text = stopped(tmp_path, behind(f"{server.url}/a.zip"))
-    assert "its certificate cannot be verified: self-signed certificate" in text
-    assert not served.requests
-
-
-def test_redirects_are_followed_and_resumed_through(tmp_path, server):
-    server.serve("/a.zip", b"", [Fault(status=307, location="/b"), Fault(status=302, location="/b")])
-    served = server.serve("/b", CONTENT, [Fault(cut_bytes=100_000), OK])
-    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
-    check_same(tmp_path, served)
-    assert served.requests[1]["range"] == "bytes=100000-"
-
-
-def test_a_redirect_without_end_is_told(tmp_path, server):
-    server.serve("/a.zip", b"", [Fault(status=302, location="/a.zip")])
-    assert "redirects more than 10 times" in stopped(tmp_path, behind(f"{server.url}/a.zip"))
-
-
-def test_a_host_that_nobody_answers_for(tmp_path):
-    text = stopped(tmp_path, behind("http://127.0.0.1:9/a.zip"))
-    assert "127.0.0.1:9: " in text
-    assert "times in a row" in text
 
 
 # --- many files ------------------------------------------------------------------------------------

@@ -1,121 +1,50 @@
-"""Whole folders by their host's list: Hugging Face, Dataverse, NBIA, each answered as its API documents it."""
+"""Whole folders by their host's list: Hugging Face and Dataverse, each answered as its API documents it."""
 
 from __future__ import annotations
 
-import io
 import json
-import resource
 import shutil
 import sys
-import zipfile
-from pathlib import Path
 
-import layouts
 import pytest
-from build_kit import Dataset, write_toml
-from download_kit import FAST, OTHER, behind, lab, sha256
-from fault_server import Fault, fault_server
-from layouts.proof import check
-from pydicom import dcmread
+from download_kit import OTHER, behind, lab, sha256
+from fault_server import Fault
+from lists_kit import (
+    CASES,
+    COMMIT,
+    LATER,
+    contents,
+    dataverse,
+    have,
+    hub,
+    listing_server,
+    on_dataverse,
+    on_hub,
+    plan_of,
+    source,
+)
 
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
-from medcurate.build.run import BuildOptions, build
 from medcurate.checks import source_problems
 from medcurate.config.folder import Folder
 from medcurate.config.identity import identity
-from medcurate.config.source import Source
-from medcurate.download import listing
 from medcurate.download.listing import LIST_FILE, listed_files, with_lists
 from medcurate.download.lockfile import JOURNAL, LOCK_FILE, LockFile
 from medcurate.download.run import LOCK_FOLDER
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError
-from medcurate.errors import ConfigError, DataMissing, MedcurateError, OutputError
-from medcurate.forecast.inputs import Inputs
-from medcurate.forecast.plan import forecast
-from medcurate.library import load_source, ontology, resolve
+from medcurate.errors import ConfigError, DataMissing, MedcurateError
+from medcurate.library import ontology
 from medcurate.lock import locked
 from medcurate.tables import check_model
-
-COMMIT, LATER = "c" * 40, "d" * 40
-CASES = {"a_i.nii.gz": b"image a", "a_l.nii.gz": b"label a", "b/b_i.nii.gz": b"image b"}
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(listing, "Policy", lambda: FAST)
-    with fault_server() as state:
-        monkeypatch.setenv("HF_ENDPOINT", state.url)
+    with listing_server(monkeypatch) as state:
         yield state
 
 
-def source(*folders: dict[str, object]) -> Source:
-    plain = lab().model_dump(exclude_defaults=True, mode="json")
-    return check_model({**plain, "folders": folders}, Source, "test")
-
-
-@pytest.mark.parametrize(
-    "server", ["https://us:p4ss@dataverse.nl", "https://dataverse.nl?key=p4ss", "dataverse.nl"]
-)
-def test_a_dataverse_server_is_recorded_and_so_holds_no_secret(server):
-    with pytest.raises(ConfigError, match="server is an address like") as caught:
-        source({"into": "x", "dataverse": "doi:1", "server": server})
-    assert "p4ss" not in str(caught.value)
-
-
-def test_the_address_of_a_service_is_recorded_and_so_holds_no_secret(tmp_path, monkeypatch):
-    monkeypatch.setenv("NBIA_ENDPOINT", "https://us:p4ss@example.org/nbia-api/services/v1")
-    with pytest.raises(ConfigError, match=r"^NBIA_ENDPOINT: write the address") as caught:
-        with_lists([source({"into": "x", "nbia": "A collection"})], tmp_path, ask=True).check()
-    assert "p4ss" not in str(caught.value)
-
-
-def plan_of(found: Source, data: Path) -> Inputs:
-    """What ``medcurate plan`` says of the files of one source."""
-    path = write_toml(data / "plan" / "lab.toml", found.model_dump(exclude_defaults=True, mode="json"))
-    facts = {"name": "r", "title": "", "sources": [path.name], "intensity": {"ct": {"rule": "minmax"}}}
-    resolved = resolve(str(write_toml(data / "plan" / "recipe.toml", facts)))
-    (row,) = forecast(resolved, data, data / "out", 1).sources
-    return row.inputs
-
-
-def have(found: Source, data: Path) -> Path:
-    (folder,) = ensure([found], data, {found.id: data}, Network())
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All visible files below ``folder``."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in files
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    }
-
-
 # --- Hugging Face ----------------------------------------------------------------------------------
-
-
-def hub(server, files=CASES, *, commit=COMMIT, stated=sha256, large=True):
-    """A dataset repository: the commit of the day, its tree, and files (in large-file storage) at that commit."""
-    server.serve("/api/datasets/org/set", json.dumps({"id": "org/set", "sha": commit}).encode())
-    server.serve(f"/api/datasets/org/set/revision/{commit}", server.objects["/api/datasets/org/set"].content)
-    tree = [{"type": "directory", "path": "train/b", "oid": "1" * 40, "size": 0}]
-    for name, content in files.items():
-        lfs = {"oid": stated(content), "size": len(content), "pointerSize": 130}
-        path = f"train/{name}"
-        stored = {"lfs": lfs} if large else {}
-        tree.append({"type": "file", "path": path, "oid": "2" * 40, "size": len(content), **stored})
-        headers = {"X-Repo-Commit": commit}
-        if large:
-            headers |= {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{sha256(content)}"'}
-        server.serve(f"/datasets/org/set/resolve/{commit}/{path}", content, headers=headers)
-    return server.serve(f"/api/datasets/org/set/tree/{commit}/train", json.dumps(tree).encode())
-
-
-def on_hub(**facts) -> Source:
-    return source({"into": "data", "huggingface": "org/set", "resource": "train", **facts})
 
 
 def test_a_folder_of_the_hub_comes_whole_with_the_digests_that_the_hub_states(tmp_path, server):
@@ -222,31 +151,16 @@ def test_a_server_that_is_busy_is_asked_again(tmp_path, server):
     assert contents(have(on_hub(), tmp_path) / "data") == CASES
 
 
+def test_a_download_of_many_files_leaves_one_record(tmp_path, server):
+    files = {f"{number:03d}_i.nii.gz": f"image {number}".encode() for number in range(100)}
+    hub(server, files)
+    folder = have(on_hub(), tmp_path)
+    assert contents(folder / "data") == files
+    assert not (folder / JOURNAL).exists()
+    assert len(json.loads((folder / LOCK_FILE).read_bytes())) == 100
+
+
 # --- Dataverse -------------------------------------------------------------------------------------
-
-
-def dataverse(server, files=CASES, first=40, **changes):
-    """The native API's list of a dataset, and its files by number, from ``first``."""
-    import hashlib
-
-    version = {"status": "OK", "data": {"versionNumber": 2, "versionMinorNumber": 1}}
-    server.serve("/api/datasets/:persistentId/versions/:latest-published", json.dumps(version).encode())
-    listed = []
-    for number, (name, content) in enumerate(files.items(), start=first):
-        place, _, last = f"train/{name}".rpartition("/")
-        checksum = {"type": "MD5", "value": hashlib.md5(content).hexdigest()}
-        facts = {"id": number, "filename": last, "filesize": len(content), "checksum": checksum}
-        entry = {"label": last, "restricted": False, "directoryLabel": place, "dataFile": facts}
-        listed.append(entry | changes)
-        server.serve(f"/api/access/datafile/{number}", content)
-    listed.append({"label": "readme.txt", "restricted": False, "dataFile": {"id": 7, "filesize": 1}})
-    answer = json.dumps({"status": "OK", "data": listed}).encode()
-    return server.serve("/api/datasets/:persistentId/versions/2.1/files", answer)
-
-
-def on_dataverse(server, **facts) -> Source:
-    folder = {"into": "data", "dataverse": "doi:10.1/AB", "server": server.url, "resource": "train"}
-    return source({**folder, **facts})
 
 
 def test_a_folder_of_a_dataverse_dataset_comes_file_by_file_with_its_checksums(tmp_path, server):
@@ -315,192 +229,6 @@ def test_an_answer_that_is_no_list_is_told(tmp_path, server):
     server.serve("/api/datasets/:persistentId/versions/2.1/files", json.dumps(answer).encode())
     with pytest.raises(DownloadError, match="Dataset not found"):
         have(on_dataverse(server), tmp_path)
-
-
-# --- NBIA ------------------------------------------------------------------------------------------
-
-
-def zipped(**members: bytes) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name.replace("_", "."), content)
-    return stream.getvalue()
-
-
-def test_a_collection_comes_series_by_series_and_is_unpacked(tmp_path, server, monkeypatch):
-    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
-    series = [
-        {"SeriesInstanceUID": "1.2.4", "Modality": "SEG", "PatientID": "p1"},
-        {"SeriesInstanceUID": "1.2.3", "Modality": "CT", "PatientID": "p1"},
-        {"SeriesInstanceUID": "1.2.5", "Modality": "MR", "PatientID": "p2"},
-    ]
-    asked = server.serve("/getSeries", json.dumps(series).encode())
-    for uid in ("1.2.3", "1.2.4"):
-        content = zipped(a_dcm=uid.encode(), LICENSE=b"CC BY")
-        server.serve(f"/getImage?SeriesInstanceUID={uid}", content, [Fault(chunked=True)])
-    found = source({"into": "set", "nbia": "A Collection", "modalities": ["CT", "SEG"]})
-    folder = have(found, tmp_path)
-    assert contents(folder / "set") == {
-        f"{uid}/{name}": content
-        for uid in ("1.2.3", "1.2.4")
-        for name, content in (("a.dcm", uid.encode()), ("LICENSE", b"CC BY"))
-    }
-    assert len(asked.requests) == 1
-    assert plan_of(found, tmp_path).there == 2
-    # The same series again is another zip: its host made it anew.
-    shutil.rmtree(folder / "set" / "1.2.3")
-    shutil.rmtree(folder / "archives")
-    server.serve("/getImage?SeriesInstanceUID=1.2.3", zipped(LICENSE=b"CC BY", a_dcm=b"1.2.3"))
-    assert (have(found, tmp_path) / "set" / "1.2.3" / "a.dcm").read_bytes() == b"1.2.3"
-    # What lies there is still what came.
-    archive = folder / "archives" / "set" / "1.2.3.zip"
-    archive.write_bytes(zipped(a_dcm=b"else"))
-    with pytest.raises(ConfigError, match="recorded on"):
-        have(found, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["lctsc", "hcc-tace-seg"])
-def test_a_packaged_collection_is_fetched_and_built_from_the_archive_of_record(
-    tmp_path, server, monkeypatch, name
-):
-    """Structure sets and segmentations as NBIA gives them: a zip a series, files in it that say nothing."""
-    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
-    packaged = load_source(name)
-    expected = layouts.make(packaged, tmp_path / "tree")
-    listed = []
-    for number, files in enumerate(series_of(tmp_path / "tree" / packaged.folders[0].into)):
-        uid = f"1.2.{number}"
-        headers = dcmread(files[0], stop_before_pixels=True)
-        listed.append({"SeriesInstanceUID": uid, "Modality": headers.Modality, "Collection": "X"})
-        content = zipped(**{f"1-{at}_dcm": path.read_bytes() for at, path in enumerate(files)})
-        server.serve(f"/getImage?SeriesInstanceUID={uid}", content)
-    server.serve("/getSeries", json.dumps(listed).encode())
-    recipe = {"name": "r", "title": "", "sources": [name], "intensity": {"ct": {"rule": "minmax"}}}
-    path = write_toml(tmp_path / "recipe.toml", recipe | {"slices": {"axes": ["z"]}})
-    options = BuildOptions(
-        data=tmp_path / "data",
-        out=tmp_path / "out",
-        work=tmp_path / "work",
-        engine="serial",
-        workers=1,
-        memory_bytes=1 << 30,
-        network=Network(),
-    )
-    build(str(path), options)
-    check(packaged, expected, Dataset(tmp_path / "out"))
-
-
-def series_of(folder: Path) -> list[list[Path]]:
-    """The files of every series: those of a folder, and each label by itself."""
-    labels = [[path] for path in sorted(folder.glob("labels/[!.]*.dcm"))]
-    images = [sorted(path.glob("[!.]*.dcm")) for path in sorted(folder.iterdir()) if path.name != "labels"]
-    return labels + [files for files in images if files]
-
-
-def test_a_plan_knows_what_a_packaged_neighbour_s_folder_already_holds(tmp_path, server, monkeypatch):
-    """Two packaged sources of one collection: what a build links is not told as a download."""
-    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
-    uids = ("1.2.3", "1.2.4")
-    series = [{"SeriesInstanceUID": uid, "Modality": "CT"} for uid in uids]
-    server.serve("/getSeries", json.dumps(series).encode())
-    neighbour, wanted = (load_source(name) for name in ("nsclc-radiomics", "plethora"))
-    listed = with_lists([neighbour, wanted], tmp_path, ask=True)
-    listed.check()
-    there = next(file for file in listed.sources[0].files if "1.2.3" in file.path)
-    archive = tmp_path / neighbour.id / there.path
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(zipped(a_dcm=b"1"))
-    facts = {"name": "r", "title": "", "sources": [wanted.id], "intensity": {"ct": {"rule": "minmax"}}}
-    resolved = resolve(str(write_toml(tmp_path / "recipe.toml", facts)))
-    (row,) = forecast(resolved, tmp_path, tmp_path / "out", 1).sources
-    assert [owner for path, owner in row.inputs.shared if path.endswith("1.2.3.zip")] == [neighbour.id]
-    assert [path for path in row.inputs.fetch if path.endswith(tuple(f"{uid}.zip" for uid in uids))] == [
-        path for path in row.inputs.fetch if path.endswith("1.2.4.zip")
-    ]
-
-
-@pytest.mark.parametrize("answer", [b"[]", b""])
-def test_a_collection_that_is_not_public_is_told(tmp_path, server, monkeypatch, answer):
-    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
-    server.serve("/getSeries", answer)
-    with pytest.raises(DownloadError, match='no public series of the collection "X"'):
-        have(source({"into": "set", "nbia": "X"}), tmp_path)
-
-
-# --- Thousands of files ----------------------------------------------------------------------------
-
-
-def put_many(folder: Path, numbers: range) -> LockFile:
-    lock = LockFile(folder)
-    for number in numbers:
-        lock.put(f"data/{number}", sha256=f"{number:064x}", size_bytes=number, url="u")
-    return lock
-
-
-def test_records_of_many_files_cost_what_one_does_and_survive_a_kill(tmp_path):
-    put_many(tmp_path, range(300))  # and killed: nothing settles
-    journal = tmp_path / JOURNAL
-    written_whole = (tmp_path / LOCK_FILE).stat().st_mtime_ns
-    with open(journal, "ab") as stream:
-        stream.write(b'{"path": "data/300", "sha2')  # in the middle of a line
-    found = LockFile(tmp_path)
-    assert all(found.get(f"data/{number}").sha256 == f"{number:064x}" for number in range(300))
-    assert found.get("data/300") is None
-    assert (tmp_path / LOCK_FILE).stat().st_mtime_ns == written_whole
-    put_many(tmp_path, range(290, 310)).settle()
-    assert not journal.exists()
-    assert len(json.loads((tmp_path / LOCK_FILE).read_bytes())) == 310
-
-
-def test_after_a_disk_that_was_full_the_journal_is_whole_again(tmp_path):
-    lock = put_many(tmp_path, range(100))
-    journal = tmp_path / JOURNAL
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 20, limits[1]))
-    try:
-        with pytest.raises(OutputError, match=r"downloads\.lock\.journal"):
-            lock.put("data/lost", sha256="a" * 64, size_bytes=1, url="u")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    for number in range(100, 103):
-        lock.put(f"data/{number}", sha256=f"{number:064x}", size_bytes=number, url="u")
-    assert all(LockFile(tmp_path).get(f"data/{number}") for number in range(103))
-
-
-def test_who_reads_while_the_journal_is_taken_in_misses_nothing(tmp_path, monkeypatch):
-    """The writer settles after the reader's first look, whichever of the two files that is at."""
-    writer = put_many(tmp_path, range(100))
-    read = Path.read_bytes
-
-    def read_and_settle(path):
-        try:
-            return read(path)
-        finally:
-            monkeypatch.setattr(Path, "read_bytes", read)
-            writer.settle()
-
-    monkeypatch.setattr(Path, "read_bytes", read_and_settle)
-    found = LockFile(tmp_path)
-    assert not (tmp_path / JOURNAL).exists()
-    assert all(found.get(f"data/{number}") for number in range(100))
-
-
-def test_a_damaged_journal_is_not_forgotten(tmp_path):
-    put_many(tmp_path, range(100))
-    journal = tmp_path / JOURNAL
-    journal.write_bytes(journal.read_bytes().replace(b'"sha256"', b'"sha25"', 1))
-    with pytest.raises(ConfigError, match="restore it from a backup"):
-        LockFile(tmp_path)
-
-
-def test_a_download_of_many_files_leaves_one_record(tmp_path, server):
-    files = {f"{number:03d}_i.nii.gz": f"image {number}".encode() for number in range(100)}
-    hub(server, files)
-    folder = have(on_hub(), tmp_path)
-    assert contents(folder / "data") == files
-    assert not (folder / JOURNAL).exists()
-    assert len(json.loads((folder / LOCK_FILE).read_bytes())) == 100
 
 
 # --- Without a list --------------------------------------------------------------------------------
@@ -590,6 +318,22 @@ def test_a_damaged_record_is_not_forgotten(tmp_path):
 
 
 # --- What a source may say -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "server", ["https://us:p4ss@dataverse.nl", "https://dataverse.nl?key=p4ss", "dataverse.nl"]
+)
+def test_a_dataverse_server_is_recorded_and_so_holds_no_secret(server):
+    with pytest.raises(ConfigError, match="server is an address like") as caught:
+        source({"into": "x", "dataverse": "doi:1", "server": server})
+    assert "p4ss" not in str(caught.value)
+
+
+def test_the_address_of_a_service_is_recorded_and_so_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBIA_ENDPOINT", "https://us:p4ss@example.org/nbia-api/services/v1")
+    with pytest.raises(ConfigError, match=r"^NBIA_ENDPOINT: write the address") as caught:
+        with_lists([source({"into": "x", "nbia": "A collection"})], tmp_path, ask=True).check()
+    assert "p4ss" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
