@@ -265,13 +265,39 @@ def test_a_later_volume_of_a_tar_is_refused(kind, tmp_path):
         unpacked(archive, tmp_path)
 
 
+def volumes_of_a_tar(folder: Path, kind: str) -> list[Path]:
+    """The two volumes that hold "a.bin", which goes on in the second."""
+    (folder / "a.bin").write_bytes(TREE["set/images/case1.bin"] + bytes(100_000))
+    volumes = [folder / "1.tar", folder / "2.tar"]
+    make = ["tar", f"--format={kind}", "-cML", "100", "-f", volumes[0], "-C", folder, "a.bin"]
+    subprocess.run(make, input=f"n {volumes[1]}\n", text=True, check=True, capture_output=True)
+    return volumes
+
+
+@pytest.mark.parametrize("kind", ["gnu", "posix"])
+@pytest.mark.parametrize("pressed", [False, True])
+@pytest.mark.parametrize("include", [[], ["b.bin"]])
+def test_the_first_volume_of_a_tar_may_be_no_cut_archive(kind, pressed, include, tmp_path):
+    volume, _ = volumes_of_a_tar(tmp_path, kind)
+    if pressed:
+        volume.write_bytes(gzip.compress(volume.read_bytes()))
+    with pytest.raises(
+        ConfigError, match=r"it is cut.*, or it is the first of several volumes.*tar -x -M.*by hand"
+    ):
+        unpacked(volume, tmp_path, include=include)
+
+
+def test_what_ends_within_a_block_is_no_volume_of_a_tar(tmp_path):
+    volume, _ = volumes_of_a_tar(tmp_path, "gnu")
+    volume.write_bytes(volume.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"it is cut inside of the member a\.bin\."):
+        unpacked(volume, tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["gnu", "posix"])
 def test_volumes_of_a_tar_are_no_parts_of_one(kind, tmp_path):
     """Their own headers became data of the file that goes on in them; zeros at its end passed for the archive's."""
-    (tmp_path / "a.bin").write_bytes(TREE["set/images/case1.bin"] + bytes(100_000))
-    volumes = [tmp_path / "1.tar", tmp_path / "2.tar"]
-    make = ["tar", f"--format={kind}", "-cML", "100", "-f", volumes[0], "-C", tmp_path, "a.bin"]
-    subprocess.run(make, input=f"n {volumes[1]}\n", text=True, check=True, capture_output=True)
+    volumes = volumes_of_a_tar(tmp_path, kind)
     with pytest.raises(ConfigError, match=r'one of several volumes: the start of "a\.bin" is in another'):
         unpack(volumes[1], tmp_path / "data", rule(), volumes[:1])
 

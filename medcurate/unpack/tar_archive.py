@@ -16,7 +16,7 @@ from medcurate.unpack.names import text
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.unpack.streams import BLOCK_BYTES, Ahead, Stream
-from medcurate.unpack.tar_gnu import Header, is_no_file
+from medcurate.unpack.tar_gnu import FIRST_VOLUME, Header, is_no_file
 from medcurate.zips.volumes import Volumes
 
 BLOCK = tarfile.BLOCKSIZE
@@ -78,6 +78,15 @@ class Forward(ABC):
     def copy(self, size: int, place: Place) -> None:
         """Write the next ``size`` bytes to ``place``, now or later. Raises Stop where the archive is cut."""
 
+    @property
+    @abstractmethod
+    def end(self) -> int:
+        """Where the tar stream ends, known once it was read to there."""
+
+    def ended(self, told: str) -> Stop:
+        """What to raise where the archive ends too early. Volumes hold whole blocks, a cut archive seldom does."""
+        return Stop(told if self.end % BLOCK else f"{told}, or {FIRST_VOLUME}")
+
     def finish(self) -> None:
         """Read what follows the end mark, so that every checksum is seen.
 
@@ -105,6 +114,10 @@ class Plain(Forward):
         self._volumes, self._pool, self._told = volumes, pool, told
         self.position = start
 
+    @property
+    def end(self) -> int:
+        return self._volumes.size
+
     def take(self, size: int) -> bytes:
         data = self._volumes.read_at(self.position, size)
         self.position += len(data)
@@ -116,7 +129,7 @@ class Plain(Forward):
     def copy(self, size: int, place: Place) -> None:
         if self.position + size > self._volumes.size:
             place.abandon()
-            raise Stop(f"it is cut inside of the member {place.name}")
+            raise self.ended(f"it is cut inside of the member {place.name}")
         if size < _POOLED_BYTES:
             place.fill([self._volumes.read_at(self.position, size)])
             self._told(size)
@@ -132,6 +145,10 @@ class Compressed(Forward):
     def __init__(self, stream: Stream, head: bytes) -> None:
         super().__init__()
         self._stream, self._head = Ahead(stream), head
+
+    @property
+    def end(self) -> int:
+        return self.position
 
     def take(self, size: int) -> bytes:
         pieces, left = [], size
@@ -159,7 +176,7 @@ class Compressed(Forward):
         while size:
             data = self.take(min(size, BLOCK_BYTES))
             if not data:
-                raise Stop(f"it is cut inside of the member {name}")
+                raise self.ended(f"it is cut inside of the member {name}")
             size -= len(data)
             yield data
 
@@ -193,9 +210,10 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
             if place:
                 source.copy(member.size, place)
     except tarfile.TarError as error:
-        raise Stop(f"it is cut or damaged at byte {source.position:,}") from error
+        told = f"it is cut or damaged at byte {source.position:,}"
+        raise (Stop(told) if source.take(1) else source.ended(told)) from error
     if len(source.last) != BLOCK or any(source.last):
-        raise Stop(f"it is cut or damaged at byte {source.position:,}: its end mark is missing")
+        raise source.ended(f"it is cut or damaged at byte {source.position:,}: its end mark is missing")
     source.finish()
 
 

@@ -16,6 +16,11 @@ _MOST_LIST_BYTES = 64 << 20
 _TIMES = re.compile(rb"([0-7]{11}[ \0]|[\x80\xff])")  # octal, or base 256
 _BY_HAND = "and put the files, by hand, into the folder that the unpack table of its source names"
 
+FIRST_VOLUME = (
+    f"it is the first of several volumes of one archive: unpack those together with tar -x -M {_BY_HAND}"
+)
+"""What an archive may be that ends too early: only the other volumes say that they are such."""
+
 
 class Data(Protocol):
     """What the bytes of a member are taken from, forwards."""
