@@ -22,6 +22,7 @@ class Served:
     delay_s: float = 0.0  # longest time before a body, to make concurrent requests overlap
     url: str = ""
     bodies: list[tuple[str, int]] = field(default_factory=list)  # (path, bytes sent)
+    heads: list[str] = field(default_factory=list)  # paths that were asked for without their bodies
 
     @property
     def bytes_sent(self) -> int:
@@ -51,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the tests' output quiet."""
 
     def do_HEAD(self):
+        self.state.heads.append(self.path)
         self._answer(body=False)
 
     def do_GET(self):

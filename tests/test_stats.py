@@ -240,13 +240,27 @@ def test_a_summary_is_all_that_is_read_of_the_masks(tmp_path, where):
     summarise(folder)
     names = [name for name in NAMES if name != "patients"]
     manifest = folder / "manifest.parquet"
-    size, footer = manifest.stat().st_size, pq.read_metadata(manifest).serialized_size + 8
-    manifest.write_bytes(
-        bytes(size - footer) + manifest.read_bytes()[-footer:]
-    )  # its columns and no row any more
+    manifest.write_bytes(bytes(manifest.stat().st_size))  # not even its footer any more
     with served(folder) as server:
         found = stats.compute(server.url if where == "url" else folder, names)
     assert found.answers == [answer for answer in counted.answers if answer.query.name in names]
+
+
+def test_of_a_url_each_file_is_asked_for_once_and_what_no_answer_needs_not_at_all(tmp_path):
+    folder = write_dataset(tmp_path / "set", pieces(12))
+    summarise(folder)
+    names = [name for name in NAMES if name != "patients"]
+    sizes = {f"/{name}.parquet": 1 for name in ("manifest", "rejects", "summary")} | {"/dataset.json": 1}
+    for chosen, read in [
+        (names, {"/dataset.json": 1, "/summary.parquet": 2, "/rejects.parquet": 2}),  # footer, then columns
+        (["modality"], {"/dataset.json": 1, "/summary.parquet": 2}),
+        (["rejects"], {"/dataset.json": 1, "/rejects.parquet": 2}),
+        ([], {"/dataset.json": 1, "/summary.parquet": 2, "/rejects.parquet": 2, "/manifest.parquet": 2}),
+    ]:
+        with served(folder) as server:
+            stats.compute(server.url, chosen)
+        assert Counter(path for path, _ in server.bodies) == read
+        assert Counter(server.heads) == sizes
 
 
 def _longer_manifest(folder):

@@ -28,7 +28,7 @@ from medcurate.errors import ConfigError, MedcurateError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SCORE_FILES, SUMMARY_FILE
 from medcurate.format.columns import MANIFEST, REJECTS, SUMMARY
 from medcurate.format.record import parse_record, read_record
-from medcurate.storage import Location, RangeFile, StorageError, locate, without_user
+from medcurate.storage import Location, MissingFileError, RangeFile, StorageError, locate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +55,19 @@ def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
     Remote tables are read by ranges: the columns and row groups that a query touches, no more.
     Raises ConfigError when there is no dataset, StorageError when it cannot be read.
     """
-    files = _tables(dataset)
+    files = tables(dataset)
+    connection = opened(files)
+    try:
+        for name, file in files.items():
+            add_view(connection, name, file)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def opened(files: Mapping[str, Location]) -> duckdb.DuckDBPyConnection:
+    """A locked-down connection that can reach ``files`` and nothing else, and has no view yet; close it after use."""
     connection = duckdb.connect(
         config={
             "memory_limit": MEMORY_LIMIT,
@@ -67,13 +79,22 @@ def connect(dataset: str | Path) -> duckdb.DuckDBPyConnection:
     )
     try:
         _close_off(connection, files)
-    except duckdb.Error as error:
-        connection.close()
-        raise ConfigError(f"{without_user(str(dataset))}: {one_line(error)}") from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def add_view(connection: duckdb.DuckDBPyConnection, name: str, file: Location) -> None:
+    """Let SQL read ``file``, one of those that the connection can reach, as ``name``; its footer is read now.
+
+    Raises ConfigError where it is no table, StorageError when it cannot be read.
+    """
+    source = f"read_parquet({literal(glob.escape(_path(name, file)))}, hive_partitioning = false)"
+    try:
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
+    except duckdb.Error as error:
+        raise _unreadable(file, error) from error
 
 
 def stream(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
@@ -129,30 +150,40 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _tables(dataset: str | Path) -> dict[str, Location]:
+def tables(dataset: str | Path) -> dict[str, Location]:
     """Table name to file. Raises ConfigError when the manifest is not there."""
     where = locate(dataset)
     if where.url.endswith(".parquet"):
         known = (REJECTS_FILE, SUMMARY_FILE, *SCORE_FILES)
         file = where.url.rsplit("/", 1)[-1]
         name = file.removesuffix(".parquet") if file in known else "manifest"
-        if not where.exists():
+        if not _stands(where):
             raise ConfigError(f"{where}: no such file")
         return {name: where}
     manifest, rejects, summary = map(where.member, (MANIFEST_FILE, REJECTS_FILE, SUMMARY_FILE))
-    if not manifest.exists():
-        if where.member(SCORE_FILES[0]).exists():
+    if not _stands(manifest):
+        if _stands(where.member(SCORE_FILES[0])):
             scores = {name.removesuffix(".parquet"): where.member(name) for name in SCORE_FILES}
-            return {name: file for name, file in scores.items() if file.exists()}
+            return {name: file for name, file in scores.items() if _stands(file)}
         if where.is_local:
             read_record(where.path)
         raise ConfigError(f"{where}: no dataset here ({MANIFEST_FILE} is missing).")
-    tables = {"manifest": manifest}
-    if rejects.exists():
-        tables["rejects"] = rejects
+    found = {"manifest": manifest}
+    if _stands(rejects):
+        found["rejects"] = rejects
     if _are_as_recorded(where, manifest, summary):
-        tables["summary"] = summary
-    return tables
+        found["summary"] = summary
+    return found
+
+
+def _stands(file: Location) -> bool:
+    """Whether there is such a file. Of a remote one the size tells, which is asked for once and needed anyway."""
+    if file.is_local:
+        return file.exists()
+    try:
+        return file.size_bytes >= 0
+    except MissingFileError:
+        return False
 
 
 def _are_as_recorded(dataset: Location, manifest: Location, summary: Location) -> bool:
@@ -172,19 +203,22 @@ def _are_as_recorded(dataset: Location, manifest: Location, summary: Location) -
 
 
 def _close_off(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Location]) -> None:
-    remote = {f"{_REMOTE}://{name}": file for name, file in files.items() if not file.is_local}
+    remote = {_path(name, file): file for name, file in files.items() if not file.is_local}
     if remote:
         connection.register_filesystem(RemoteTables(remote))
-    paths = {name: file.url if file.is_local else f"{_REMOTE}://{name}" for name, file in files.items()}
-    allowed = set(paths.values())
-    for name, path in paths.items():
-        allowed.add(glob.escape(path))  # DuckDB checks the pattern as well as the file that it finds
-        source = f"read_parquet({literal(glob.escape(path))}, hive_partitioning = false)"
-        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
+        connection.execute("SET parquet_metadata_cache = true")  # else every query asks for its footers anew
+    paths = [_path(name, file) for name, file in files.items()]
+    # DuckDB checks the pattern as well as the file that it finds.
+    allowed = {*paths, *map(glob.escape, paths)}
     connection.execute(f"SET allowed_paths = [{', '.join(map(literal, sorted(allowed)))}]")
     connection.execute(f"SET threads = {allotted_cpus()}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+def _path(name: str, file: Location) -> str:
+    """How DuckDB calls the file of a table."""
+    return file.url if file.is_local else f"{_REMOTE}://{name}"
 
 
 class SharedFile(RangeFile):
@@ -259,10 +293,20 @@ def _check_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         )
 
 
-def _mistake(connection: duckdb.DuckDBPyConnection, error: Exception, sql: str) -> ConfigError | StorageError:
+def _unreadable(file: Location, error: Exception) -> ConfigError | StorageError:
+    return _of_storage(error) or ConfigError(f"{file}: {one_line(error)}")
+
+
+def _of_storage(error: Exception) -> StorageError | None:
+    """What DuckDB was told when it could not read a remote table."""
     text = one_line(error)
-    if text.startswith(StorageError.__name__):
-        return StorageError(text.split(": ", 1)[1])
+    return StorageError(text.split(": ", 1)[1]) if text.startswith(StorageError.__name__) else None
+
+
+def _mistake(connection: duckdb.DuckDBPyConnection, error: Exception, sql: str) -> ConfigError | StorageError:
+    if failed := _of_storage(error):
+        return failed
+    text = one_line(error)
     hint = _tables_hint(connection) if "Table with name" in text else _hint(error, text, sql)
     return ConfigError(f"query: {text}{hint}")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcurate.errors import ConfigError
-from medcurate.explore.query import connect, make, stream
+from medcurate.explore.query import add_view, make, opened, stream, tables
 from medcurate.format.summary import AREA_BIN, summary_query
-from medcurate.storage import locate
+from medcurate.storage import Location, locate
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -126,15 +126,15 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
     for name in names:
         if name not in known:
             raise ConfigError(f'stats: query "{name}" is unknown; known: {", ".join(known)}')
-    with connect(dataset) as connection:
+    files = tables(dataset)
+    with opened(files) as connection:
+        made = _Tables(connection, files)
         wanted = [known[name] for name in names] or list(known.values())
-        read = {table for query in wanted for table in query.tables} | ({"summary"} if not names else set())
-        tables = _made_tables(connection, read, remote=not locate(dataset).is_local)
-        wanted = [query for query in wanted if query.tables <= tables]
-        totals = {} if names else _totals(connection, tables)
+        wanted = [query for query in wanted if query.tables <= made.names]
+        totals = {} if names else _totals(made)
         masks = totals.get("masks", 0)
         left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
-        answers = [Answer(q, *_rows(connection, q.sql)) for q in wanted if q not in left_out]
+        answers = [Answer(q, *made.rows(q.sql, q.tables)) for q in wanted if q not in left_out]
     return Statistics(str(locate(dataset)).rstrip("/").rsplit("/", 1)[-1], totals, answers, left_out)
 
 
@@ -151,38 +151,56 @@ def readable(value: object) -> str:
     return str(value)
 
 
-def _made_tables(connection: DuckDBPyConnection, wanted: Set[str], *, remote: bool) -> set[str]:
-    """The tables that queries can read, after making those of ``wanted`` that are no files of the dataset.
+class _Tables:
+    """The tables that queries read, each made for the first one that reads it: of a URL its footer costs requests.
 
     ``summary`` and ``sizes`` both come of the dataset's own summary where it has one, else of the manifest.
     """
-    tables = {row["name"] for row in _rows(connection, "SHOW TABLES")[1]}
-    if "summary" in tables:
-        if remote:  # read once, not once for every query
-            make(connection, "CREATE TEMP TABLE summary AS FROM main.summary")
-        make(connection, _SIZES)
-    elif "manifest" in tables:
-        for name in sorted(wanted & set(_COUNTED)):
-            make(connection, _COUNTED[name].format(summary=summary_query(area_bins=False), bin=AREA_BIN))
-    else:
-        return tables
-    return tables | {"summary", "sizes"}
+
+    def __init__(self, connection: DuckDBPyConnection, files: Mapping[str, Location]) -> None:
+        self._connection = connection
+        self._files = files
+        self._made: set[str] = set()
+        self.names = {*files, *(_COUNTED if files.keys() & {"manifest", "summary"} else ())}
+
+    def rows(self, sql: str, names: Set[str]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+        """The answer of a query that reads the tables ``names``."""
+        self._need(names)
+        table = stream(self._connection, sql).read_all()
+        return tuple(table.column_names), table.to_pylist()
+
+    def _need(self, names: Set[str]) -> None:
+        for name in sorted(names - self._made):
+            self._make(name)
+            self._made.add(name)
+
+    def _make(self, name: str) -> None:
+        if name in self._files:
+            self._view(name)
+        elif "summary" in self._files:
+            self._need({"summary"})
+            make(self._connection, _SIZES)
+        else:
+            self._need({"manifest"})
+            counted = _COUNTED[name].format(summary=summary_query(area_bins=False), bin=AREA_BIN)
+            make(self._connection, counted)
+
+    def _view(self, name: str) -> None:
+        file = self._files[name]
+        add_view(self._connection, name, file)
+        if name == "summary" and not file.is_local:  # read once, not once for every query
+            make(self._connection, "CREATE TEMP TABLE summary AS FROM main.summary")
 
 
-def _totals(connection: DuckDBPyConnection, tables: set[str]) -> dict[str, int]:
+def _totals(made: _Tables) -> dict[str, int]:
     totals: dict[str, int] = {}
-    if "summary" in tables:
-        totals |= _rows(
-            connection,
+    if "summary" in made.names:
+        totals |= made.rows(
             "SELECT coalesce(sum(masks), 0) AS masks, coalesce(sum(first_masks), 0) AS images,"
             " count(DISTINCT source) AS sources, count(DISTINCT modality) AS modalities,"
             " count(DISTINCT organ) AS organs FROM summary",
+            {"summary"},
         )[1][0]
-    if "rejects" in tables:
-        totals |= _rows(connection, "SELECT count(*) AS refused FROM rejects")[1][0]
+    if "rejects" in made.names:
+        totals |= made.rows("SELECT count(*) AS refused FROM rejects", {"rejects"})[1][0]
     return totals
-
-
-def _rows(connection: DuckDBPyConnection, sql: str) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    table = stream(connection, sql).read_all()
-    return tuple(table.column_names), table.to_pylist()
