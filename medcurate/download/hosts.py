@@ -1,4 +1,8 @@
-"""How many connections one host gets at a time, and when it asked to be left alone."""
+"""How many connections one host gets at a time, when it asked to be left alone, and whether anything comes from it.
+
+What one file learns of a host the others need not learn again: thousands of files of a host that is down would
+otherwise be waited for one after the other, for hours.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medcurate.download.types import Policy
+from medcurate.download.types import Policy, RefusedError, TransientError
 
 _GLANCE_SECONDS = 0.2  # how soon a waiting download notices that it shall stop
 
@@ -22,19 +26,26 @@ class Hosts:
     def __init__(self, policy: Policy) -> None:
         self.stop = threading.Event()
         self._per_host = policy.per_host
+        self._patience_s = policy.patience_s
+        self._host_patience_s = policy.host_patience_s
         self._turns: dict[str, threading.Semaphore] = {}
         self._free_at: dict[str, float] = {}
+        self._given_up_at: dict[str, float] = {}  # for a first file, and nothing came of another since
+        self._unreachable: dict[str, str] = {}  # why
         self._lock = threading.Lock()
 
     @contextmanager
     def turn(self, host: str) -> Iterator[None]:
-        """Hold one of the host's connections, once it has rested as long as it asked to."""
+        """Hold one of the host's connections, once it has rested as long as it asked to.
+
+        Raises RefusedError where that is longer than anybody waits, and where nobody was there for another file.
+        """
         with self._lock:
             turns = self._turns.setdefault(host, threading.Semaphore(self._per_host))
         while not turns.acquire(timeout=_GLANCE_SECONDS):
             self.check()
         try:
-            self.wait(self._free_at.get(host, 0.0) - time.monotonic())
+            self.wait(self._rest_s(host))
             yield
         finally:
             turns.release()
@@ -43,6 +54,35 @@ class Hosts:
         """Ask nothing of ``host`` for so long."""
         with self._lock:
             self._free_at[host] = max(self._free_at.get(host, 0.0), time.monotonic() + seconds)
+
+    def _rest_s(self, host: str) -> float:
+        with self._lock:
+            rest_s = self._free_at.get(host, 0.0) - time.monotonic()
+            why = self._unreachable.get(host)
+        if why is not None and self.lost(host):
+            raise RefusedError(f"{why} (not asked again)")
+        if rest_s > self._patience_s:
+            raise RefusedError(f"it asks to wait {rest_s:,.0f} s")
+        return rest_s
+
+    def give_up(self, host: str, error: TransientError) -> None:
+        """Nothing came of a file for as long as it is waited for, last because of ``error``."""
+        with self._lock:
+            self._given_up_at.setdefault(host, time.monotonic())
+            if error.unreachable:
+                self._unreachable[host] = str(error)
+
+    def works(self, host: str) -> None:
+        """Something came of a file."""
+        with self._lock:
+            self._given_up_at.pop(host, None)
+            self._unreachable.pop(host, None)
+
+    def lost(self, host: str) -> bool:
+        """Whether file after file was given up for so long that no further one is waited for."""
+        with self._lock:
+            since = self._given_up_at.get(host)
+        return since is not None and time.monotonic() - since >= self._host_patience_s
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless the command is interrupted. Raises StoppedError."""

@@ -226,7 +226,8 @@ def _failure(error: httpx.TransportError) -> TransientError | RefusedError:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
         return RefusedError(str(error))
+    unreachable = isinstance(error, httpx.ConnectTimeout | httpx.ConnectError)
     if isinstance(error, httpx.TimeoutException):
-        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no byte"
-        return TransientError(f"{what} within the time-out")
-    return TransientError(str(error) or type(error).__name__)
+        what = "no connection" if unreachable else "no byte"
+        return TransientError(f"{what} within the time-out", unreachable=unreachable)
+    return TransientError(str(error) or type(error).__name__, unreachable=unreachable)

@@ -124,23 +124,28 @@ class Transfer:
         failures, fruitless, since = 0, 0, time.monotonic()
         furthest = self._part.size_bytes if self._may_continue(remote) else 0
         while not self._part.whole:
-            before = self._received_bytes
+            before, asked = self._received_bytes, time.monotonic()
             try:
                 with self._hosts.turn(remote.host):
+                    since += time.monotonic() - asked  # what other files take is no failure of this one
                     self._attempt(remote)
+                self._hosts.works(remote.host)
                 return
             except TransientError as error:
                 self._other_ranges += isinstance(error, OtherRangeError)
                 if self._received_bytes - before >= _PROGRESS_BYTES:
+                    self._hosts.works(remote.host)
                     failures, since = 0, time.monotonic()
                     fruitless = 0 if self._part.size_bytes > furthest else fruitless + 1
                     furthest = max(furthest, self._part.size_bytes)
                 failures += 1
                 wait_s = self._policy.wait_s(failures, error.retry_after_s)
-                if fruitless == _FRUITLESS or time.monotonic() - since + wait_s > patience_s:
-                    raise RefusedError(_given_up(max(failures, fruitless), error)) from error
                 if error.retry_after_s:
                     self._hosts.rest(remote.host, wait_s)
+                tired = self._hosts.lost(remote.host) or time.monotonic() - since + wait_s > patience_s
+                if tired or fruitless == _FRUITLESS:
+                    self._hosts.give_up(remote.host, error)
+                    raise RefusedError(_given_up(max(failures, fruitless), error)) from error
             self._hosts.wait(wait_s)
 
     def _attempt(self, remote: Remote) -> None:

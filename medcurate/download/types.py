@@ -48,11 +48,16 @@ def raise_all(errors: Sequence[MedcurateError]) -> None:
 
 
 class TransientError(Exception):
-    """One attempt failed and another may not. ``retry_after_s``: how long the server asks to wait."""
+    """One attempt failed and another may not.
 
-    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+    ``retry_after_s``: how long the server asks to wait; ``unreachable``: whether there was no connection to it at all,
+    whatever file was asked for.
+    """
+
+    def __init__(self, detail: str, retry_after_s: float | None = None, *, unreachable: bool = False) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.unreachable = unreachable
 
 
 class OtherRangeError(TransientError):
@@ -81,6 +86,9 @@ class Policy:
     first_wait_s: float = 1.0  # doubled with every failure in a row
     longest_wait_s: float = 16.0
     patience_s: float = 45.0  # without progress, over all mirrors of a file; then it is an error
+    host_patience_s: float = (
+        300.0  # after a first such error, without a byte from its host; then no file waits
+    )
     whole_tries: int = 2  # how often a file is fetched whole before its digest is believed to be another
     per_host: int = 2  # connections at a time
 
