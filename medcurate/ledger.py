@@ -12,13 +12,20 @@ from medcurate.types import Reject
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# SQL: as what a row of the ledger counts in the counting law.
-LEVEL = """CASE WHEN stage = 'slice' OR (stage = 'pack' AND instance IS NULL) THEN 'slices'
-            WHEN stage IN ('mask', 'pack') THEN 'masks' ELSE 'cases' END"""
+_LEVELS = {"slice": "slices", "mask": "masks"}  # by stage; every other stage of a build refuses cases
+
+# SQL: ``level`` of any ledger's row; a pack refuses slices and masks, of which only masks have an instance.
+LEVEL = f"""CASE {" ".join(f"WHEN stage = '{stage}' THEN '{level}'" for stage, level in _LEVELS.items())}
+            WHEN stage = 'pack' AND instance IS NULL THEN 'slices' WHEN stage = 'pack' THEN 'masks' ELSE 'cases' END"""
 
 _LEDGER_MEASURES = ("area_px", "area_mm2", "area_fraction", "x0", "y0", "x1", "y1", "measure", "bound")
 _LEDGER_INTEGERS = {"area_px", "x0", "y0", "x1", "y1"}
 _ABSENT = {column.name: "" if column.type in {"dictionary", "string"} else None for column in REJECTS}
+
+
+def level(stage: str) -> str:
+    """As what a row of a build's ledger counts in the counting law."""
+    return _LEVELS.get(stage, "cases")
 
 
 def rejects_table(rows: Iterable[tuple[str, str, str, Reject]]) -> pa.Table:

@@ -33,7 +33,7 @@ from medcurate.job.spec import (
     rows_path,
     tar_path,
 )
-from medcurate.ledger import rejects_table
+from medcurate.ledger import level, rejects_table
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.types import Case, Reject
@@ -45,7 +45,6 @@ _CV2_NO_MEMORY = -4  # cv::Error::StsNoMem
 
 # Of a part's tables, which are read once and sorted: what waits in memory is to be small beside any --memory.
 _ROW_GROUP_ROWS = 1 << 14
-_KINDS = {"slice": "slices", "mask": "masks"}  # by stage, what a row of the ledger counts; else cases
 
 
 class PartWriter(TarWriter):
@@ -116,7 +115,7 @@ class _Part:
         for reason, number in _numbers(table, "reason"):
             self.reasons[reason] += number
         for stage, number in _numbers(table, "stage"):
-            self.counts[_KINDS.get(stage, "cases")]["rejected"] += number
+            self.counts[level(stage)]["rejected"] += number
 
 
 def _numbers(table: pa.Table, column: str) -> Iterator[tuple[str, int]]:
