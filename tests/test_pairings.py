@@ -1,44 +1,16 @@
-"""Pairings on trees modelled after public sets, and on random ones."""
+"""Pairings on trees modelled after public sets, and options and trees that they refuse."""
 
 from __future__ import annotations
 
-import os
-import random
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from trees import grow
+from trees import find, grow, shown
 
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings import PAIRINGS
-from medcurate.pairings.found import OTHER_CASE, Found, Names
-from medcurate.pairings.tree import files_below, folders
+from medcurate.pairings.found import Names
 from medcurate.registry import load
-
-
-def find(root: Path, kind: str, names: Names | None = None, **options) -> list[Found]:
-    module = load(PAIRINGS, kind, "pairing")
-    return list(module.find(root, module.Options(**options), names or Names()))
-
-
-def shown(found: list[Found]) -> dict[str, tuple[list[str], list[str], str]]:
-    """name -> (images as "channel[component]=path|path", labels as "label=path|path", problem)."""
-
-    def line(token: str, paths: tuple[Path, ...]) -> str:
-        return f"{token}={'|'.join(path.as_posix() for path in paths)}"
-
-    return {
-        entry.name: (
-            [line(f"{i.channel}{'' if i.component is None else i.component}", i.paths) for i in entry.images],
-            [line(label.label, label.paths) for label in entry.labels],
-            entry.problem,
-        )
-        for entry in found
-    }
-
 
 # -- paired folders ------------------------------------------------------------------------------------
 
@@ -352,153 +324,6 @@ def test_wildcard_inside_a_case_must_match_once(tmp_path):
     assert not any(f.problem for f in found)
 
 
-# -- what is offered -----------------------------------------------------------------------------------
-
-
-def test_upper_for_lower_case_loses_no_file_in_silence(tmp_path):
-    """As cameras and Windows write names: HRF has .jpg and .JPG in one folder."""
-    grow(tmp_path, "i/a.png", "l/a.png", "i/b.PNG", "l/b.PNG", "i/c.PNG", "l/c.png", "i/a.PNG", "i/Thumbs.db")
-    grow(tmp_path, "i/x_OLD.png", "l/x_old.PNG")
-    suffixes = {"image_suffix": ".png", "label_suffix": ".png", "ignore": ["x_OLD.png", "x_old.PNG"]}
-    found = shown(find(tmp_path, "paired-folders", images="i", labels="l", **suffixes))
-    other = ([], [], "its name differs from what is declared only in upper and lower case")
-    assert found == {
-        "a": (["=i/a.png"], ["=l/a.png"], ""),
-        "c": ([], ["=l/c.png"], "label without image"),
-        "i/b.PNG": other,
-        "i/c.PNG": other,
-        "l/b.PNG": other,
-    }
-
-
-def test_a_class_whose_mask_is_written_in_other_letters_is_told(tmp_path):
-    """The case would be built without the class, as if it had none of it."""
-    grow(
-        tmp_path,
-        "a/ct.nii",
-        "a/liver.nii",
-        "a/Spleen.nii",
-        "b/ct.nii",
-        "b/CT.nii",
-        "b/spleen.nii",
-        "b/Notes.txt",
-    )
-    found = shown(
-        find(
-            tmp_path,
-            "case-folder",
-            names=Names(labels=("liver", "spleen")),
-            image="ct.nii",
-            label="{label}.nii",
-        )
-    )
-    assert found.pop("a/Spleen.nii") == (
-        [],
-        [],
-        "its name differs from what is declared only in upper and lower case",
-    )
-    assert set(found) == {"a", "b"}
-    assert not any(problem for *_, problem in found.values())
-
-
-ENDINGS = {"image_suffix": ".png", "label_suffix": ".png"}
-
-
-@pytest.mark.parametrize(
-    ("files", "kind", "options", "unseen"),
-    [
-        (["a/i/1.png", "a/m/1.png", "b/I/1.png", "b/M/1.png"], "paired-folders",
-         {"images": "*/i", "labels": "*/m", **ENDINGS}, {"b/I", "b/M"}),
-        (["Tr/i/1.png", "Tr/m/1.png", "TR/I/1.png", "TR/m/1.png"], "paired-folders",
-         {"images": "Tr/i", "labels": "Tr/m", **ENDINGS}, {"TR/I", "TR/m"}),
-        (["a/i/1.png", "a/m/1.png", "x/y/I/2.png"], "paired-folders",
-         {"images": "**/i", "labels": "**/m", **ENDINGS}, {"x/y/I"}),
-        (["i/1.png", "m/liver/1.png", "m/Spleen/1.png", "m/Notes/x"], "paired-folders",
-         {"images": "i", "labels": "m/{label}", **ENDINGS}, {"m/Spleen"}),
-        (["i/1.png", "I/1.png", "m/1.png"], "paired-folders", {"images": "i", "labels": "m", **ENDINGS}, {"I"}),
-        (["P1/i.png", "P1/m.png", "p2/i.png", "p2/m.png"], "case-folder",
-         {"cases": "P*", "image": "i.png", "label": "m.png"}, {"p2"}),
-        (["1/i.png", "1/s/liver.png", "2/i.png", "2/S/liver.png"], "case-folder",
-         {"image": "i.png", "label": "s/{label}.png"}, {"2/S"}),
-        (["a/d/1.png", "a/d/1_m.png", "b/D/2.png", "b/D/2_m.png"], "pattern",
-         {"folder": "*/d", "image": r"(?P<n>\d)\.png", "label": r"(?P<n>\d)_m\.png"}, {"b/D"}),
-        (["d/1.mat", "d/2.MAT", "D/3.mat", "d/4.txt"], "same-file",
-         {"folder": "d", "suffix": ".mat", "image": "i", "label": "m"}, {"d/2.MAT", "D/3.mat"}),
-        (["a/d/1.mat", "b/D/3.mat"], "same-file",
-         {"folder": "*/d", "suffix": ".mat", "image": "i", "label": "m"}, {"b/D/3.mat"}),
-        (["rawdata/sub-1/sub-1_T1w.nii", "d/sub-1/sub-1_mask.nii", "d/Sub-2/sub-2_mask.nii"], "bids-derivatives",
-         {"images": "rawdata", "labels": "d", "image_suffix": "T1w", "label_suffix": "mask", "extension": ".nii"},
-         {"d/Sub-2"}),
-    ],
-)  # fmt: skip
-def test_a_folder_that_is_not_looked_into_only_for_upper_or_lower_case_is_told(
-    tmp_path, files, kind, options, unseen
-):
-    grow(tmp_path, *files)
-    found = shown(find(tmp_path, kind, Names(labels=("liver", "spleen")), **options))
-    assert {name for name, entry in found.items() if entry == ([], [], OTHER_CASE)} == unseen
-    assert any(not problem for *_, problem in found.values())
-
-
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("paired-folders", {"images": "imagesTr", "labels": "labelsTr", **ENDINGS}),
-        ("flat-suffix", {"folder": "imagesTr", "image_suffix": ".png", "label_suffix": "_m.png"}),
-        ("case-folder", {"cases": "imagesTr", "image": "a.png", "label": "b.png"}),
-        ("same-file", {"folder": "imagesTr", "suffix": ".png", "image": "i", "label": "m"}),
-        ("pattern", {"folder": "imagesTr", "image": r"(?P<n>.)\.png", "label": r"(?P<n>.)_m\.png"}),
-        ("dicom-tree", {"folder": "imagesTr", "modality": "CT", "labels": "seg"}),
-        ("array-pack", {"images": "imagesTr/*.png", "labels": "labelsTr/*.png"}),
-    ],
-)
-def test_a_folder_that_is_there_in_other_letters_is_named(tmp_path, kind, options):
-    grow(tmp_path, "ImagesTr/a.png", "labelsTr/a.png")
-    with pytest.raises(
-        DataMissing, match=r'There is "ImagesTr[^"]*", whose name differs only in upper and lower'
-    ):
-        find(tmp_path, kind, **options)
-
-
-def test_fifos_are_never_offered_and_links_are(tmp_path):
-    root, store = tmp_path / "root", tmp_path / "store"
-    grow(store, "abc")
-    grow(root, "images/2.png", "labels/2.png", "labels/1.png", "labels/3.png")
-    os.mkfifo(root / "images/3.png")
-    (root / "images/1.png").symlink_to(store / "abc")
-    (root / "labels/2.png").unlink()
-    (root / "labels/2.png").symlink_to(store / "not-fetched")
-    options = {"images": "images", "labels": "labels", "image_suffix": ".png", "label_suffix": ".png"}
-    assert [f.problem for f in find(root, "paired-folders", **options)] == [
-        "",
-        "a link leads to a file that is not there",
-        "label without image",
-    ]
-    os.mkfifo(root / "pipe")
-    (root / "c").mkdir()
-    (root / "c/ct.png").symlink_to(root / "pipe")
-    (entry,) = find(root, "case-folder", cases="c", image="ct.png", label="seg.png")
-    assert entry.images == ()
-
-
-def test_links_in_a_circle_end(tmp_path):
-    grow(tmp_path, "a/1.png", "a/1_mask.png")
-    (tmp_path / "a/again").symlink_to(tmp_path, target_is_directory=True)
-    assert [
-        f.name
-        for f in find(tmp_path, "flat-suffix", folder="**", image_suffix=".png", label_suffix="_mask.png")
-    ] == ["a/1"]
-    assert len(files_below(tmp_path, Path())) == 2
-
-
-def test_only_stars_are_wildcards(tmp_path):
-    grow(tmp_path, "set[1]/x.png", "set1/x.png")
-    assert [folder.path.as_posix() for folder in folders(tmp_path, "set[1]")] == ["set[1]"]
-    assert [(f.path.as_posix(), f.wildcards, f.name) for f in folders(tmp_path, "s*t[*]")] == [
-        ("set[1]", ("e", "1"), "set[1]")
-    ]
-
-
 # -- what is refused -----------------------------------------------------------------------------------
 
 
@@ -564,72 +389,3 @@ def test_problems_name_no_file(tmp_path):
     problems = [f.problem for f in found if f.problem]
     assert len(problems) == 3
     assert not any("DOE" in problem for problem in problems)
-
-
-# -- properties ----------------------------------------------------------------------------------------
-
-STEM = st.text("ab1_ -.", min_size=1, max_size=4).filter(lambda s: not s.startswith("."))
-FILE = st.tuples(
-    st.sampled_from(["a/images", "b/images", "a/masks", "b/masks"]),
-    STEM,
-    st.sampled_from([".png", "_m.png", "_m2.png"]),
-)
-SUFFIXES = {"image_suffix": ".png", "label_suffix": "_m*.png"}
-KINDS = [
-    (
-        "paired-folders",
-        {"images": "*/images", "labels": "*/masks"} | SUFFIXES | {"label_suffix": ["_m.png", ".png"]},
-    ),
-    ("paired-folders", {"images": "a/images", "labels": "*/masks"} | SUFFIXES),
-    ("flat-suffix", {"folder": "**"} | SUFFIXES),
-]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    files=st.sets(FILE, min_size=1, max_size=12), seed=st.integers(0, 1 << 16), kind=st.sampled_from(KINDS)
-)
-def test_every_file_is_accounted_for_once_in_any_order_of_creation(tmp_path_factory, files, seed, kind):
-    names = sorted("".join((folder, "/", *rest)) for folder, *rest in files)
-    trees = [tmp_path_factory.mktemp("tree") for _ in range(2)]
-    for tree in trees:
-        for folder in ("a/images", "a/masks", "b/images", "b/masks"):
-            (tree / folder).mkdir(parents=True)
-    grow(trees[0], *names)
-    grow(trees[1], *random.Random(seed).sample(names, len(names)))
-    first, second = (find(tree, kind[0], **kind[1]) for tree in trees)
-    assert first == second
-    assert [entry.name for entry in first] == sorted({entry.name for entry in first})
-    paths = [p.as_posix() for entry in first for part in (*entry.images, *entry.labels) for p in part.paths]
-    looked_at = [name for name in names if _explained(name, kind)]
-    assert sorted(paths) == looked_at
-
-
-def _explained(name: str, kind) -> bool:
-    """An independent statement of which files the options of ``KINDS`` speak about."""
-    folder, file = name.rsplit("/", 1)
-    if kind[0] == "flat-suffix":
-        return file != ".png"
-    is_image = folder.endswith("images")
-    if "a/images" in kind[1]["images"]:
-        return folder == "a/images" if is_image else "_m" in file[1:]
-    return True
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_order_of_the_file_system_does_not_matter(tmp_path, monkeypatch, reverse):
-    real = os.scandir
-
-    @contextmanager
-    def scandir(path):
-        with real(path) as listing:
-            yield iter(sorted(listing, key=lambda entry: entry.name, reverse=reverse))
-
-    monkeypatch.setattr("medcurate.pairings.tree.os.scandir", scandir)
-    grow(tmp_path, *(f"{folder}/a{end}.png" for folder in "yx" for end in ("", "_m_2", "_m", "_m_1")))
-    found = find(tmp_path, "flat-suffix", folder="*", image_suffix=".png", label_suffix="_m*.png")
-    assert [f.name for f in found] == ["x/a", "y/a"]
-    assert [label.paths[0].name for label in found[0].labels] == ["a_m.png", "a_m_1.png", "a_m_2.png"]
-    found = find(tmp_path, "case-folder", image="a.png", label="a_m*.png", several_labels=True)
-    assert [f.name for f in found] == ["x", "y"]
-    assert [label.paths[0].name for label in found[0].labels] == ["a_m.png", "a_m_1.png", "a_m_2.png"]

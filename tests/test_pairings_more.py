@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pairings import find, shown
-from trees import grow
+from trees import find, grow, shown
 
 from medcurate.build.cases import Discovery, discover
 from medcurate.checks import source_problems

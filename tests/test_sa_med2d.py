@@ -362,7 +362,7 @@ def test_the_training_layout_tells_of_classes_and_missing_files(tmp_path):
     (tmp_path / "masks" / "s0114_111_liver_000.png").unlink()
     entries = list(sa_med2d_demo.find(tmp_path, options, names))
     assert [len(entry.labels) for entry in entries] == [2, 2]
-    assert [bool(entry.problem) for entry in entries] == [False, True]
+    assert [entry.problem for entry in entries] == ["", "a file that the table names is not there"]
     with pytest.raises(ConfigError, match=r"neither in \[labels\] nor in leave_out: left_kidney"):
         list(sa_med2d_demo.find(tmp_path, sa_med2d_demo.Options(), names))
 

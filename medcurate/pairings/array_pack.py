@@ -13,16 +13,9 @@ from pydantic import AfterValidator, model_validator
 from medcurate import arrays
 from medcurate.config.source import Strict
 from medcurate.errors import CaseRejected, ConfigError
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, at_entries, judged
-from medcurate.pairings.tree import (
-    check_template,
-    entries,
-    folders,
-    no_match,
-    other_case,
-    wildcard_count,
-    wildcard_pattern,
-)
+from medcurate.pairings.found import Candidates, Found, Names, at_entries, judged, passed_over
+from medcurate.pairings.letters import no_match, other_case
+from medcurate.pairings.tree import check_template, entries, folders, wildcard_count, wildcard_pattern
 
 FileTemplate = Annotated[str, AfterValidator(check_template)]
 MAX_GROUP_BYTES = 1 << 28
@@ -88,7 +81,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     for path in sorted(
         others - {place.path for found in (images, labels, groups) for place in found.values()}
     ):
-        yield Found(path.as_posix(), (), (), OTHER_CASE)
+        yield passed_over(path)
 
 
 @dataclass(frozen=True, slots=True)

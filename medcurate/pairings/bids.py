@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
+from medcurate.pairings.found import Candidates, Found, Names, judged, passed_over
+from medcurate.pairings.letters import folded, no_match, other_case
 from medcurate.pairings.names import CHANNEL, LABEL, Suffixes, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import files_below, folders, no_match, other_case
+from medcurate.pairings.tree import files_below, folders
 
 Key = tuple[tuple[str, str], ...]
 _ENTITY = re.compile(r"([A-Za-z0-9]+)-([^_]+)")
@@ -84,7 +85,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         found = judged(root, name, cases[key], names, several_labels=False)
         yield replace(found, group=f"{SUBJECT}-{dict(key)[SUBJECT]}")
     for path in sorted(set(others)):
-        yield Found(path.as_posix(), (), (), OTHER_CASE)
+        yield passed_over(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +129,10 @@ class _Side:
         return None
 
     def resembles(self, file: _File) -> bool:
-        """Whether ``file``, whose name is in small letters, would match if letters had no case."""
+        """Whether ``file``, whose name is folded, would match if letters had no case."""
         return any(
-            file.suffix == suffix.lower()
-            and all(file.entities.get(name.lower()) == value.lower() for name, value in wanted.items())
+            file.suffix == folded(suffix)
+            and all(file.entities.get(folded(name)) == folded(value) for name, value in wanted.items())
             for _, suffix, wanted in self._forms
         )
 
@@ -147,7 +148,7 @@ def _files(
     subjects = folders(root, f"{template}/{SUBJECT}-*")
     if not subjects:
         raise no_match(root, f"{template}/{SUBJECT}-*", "the folder")
-    small = [extension.lower() for extension in options.extension]
+    endings = [folded(extension) for extension in options.extension]
     others += other_case(root, f"{template}/{SUBJECT}-*")
     rest, explained = [], set()
     for subject in subjects:
@@ -155,14 +156,14 @@ def _files(
             file = _parsed(path.name, options.extension)
             hit = side.match(file) if file and SUBJECT in file.entities else None
             if hit:
-                explained.add(path.as_posix().lower())
+                explained.add(folded(path.as_posix()))
                 yield *hit, path
             else:
                 rest.append(path)
     for path in rest:
-        file = _parsed(path.name.lower(), small)
+        file = _parsed(folded(path.name), endings)
         meant = file and SUBJECT in file.entities and side.resembles(file)
-        if meant and path.as_posix().lower() not in explained:
+        if meant and folded(path.as_posix()) not in explained:
             others.append(path)
 
 

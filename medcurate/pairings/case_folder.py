@@ -11,18 +11,11 @@ from pydantic import AfterValidator
 
 from medcurate.config.source import Strict
 from medcurate.errors import ConfigError
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, Paths, judged
+from medcurate.pairings.found import Candidates, Found, Names, Paths, judged, passed_over
+from medcurate.pairings.letters import folded, no_match, other_case
 from medcurate.pairings.names import CHANNEL, LABEL, check_tokens
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import (
-    check_template,
-    entries,
-    files_below,
-    folders,
-    no_match,
-    other_case,
-    wildcard_pattern,
-)
+from medcurate.pairings.tree import check_template, entries, files_below, folders, wildcard_pattern
 
 CASE = "{case}"
 
@@ -63,14 +56,14 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
     cases = folders(root, options.cases)
     if not cases:
         raise no_match(root, options.cases, "cases")
-    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in other_case(root, options.cases)]
+    found = [passed_over(path) for path in other_case(root, options.cases)]
     for folder in cases:
         others: list[Path] = []
         files = Candidates(
             images=_matches(root, folder.path, options.image, CHANNEL, names.channels, others),
             labels=_matches(root, folder.path, options.label, LABEL, names.labels, others),
         )
-        found += [Found(path.as_posix(), (), (), OTHER_CASE) for path in dict.fromkeys(others)]
+        found += [passed_over(path) for path in dict.fromkeys(others)]
         name = folder.name or folder.path.name
         found.append(judged(root, name, files, names, several_labels=options.several_labels))
     return iter(sorted(found, key=lambda entry: entry.name))
@@ -106,12 +99,12 @@ def _matches(
 
 def _other_case(listings: Sequence[_Listing], lasts: Sequence[str], *, series: bool) -> Iterator[Path]:
     """What the ``lasts`` would mean if letters had no case, but for twins of what they do mean."""
-    exact, lower = _Lasts(lasts), _Lasts([last.lower() for last in lasts])
+    exact, alike = _Lasts(lasts), _Lasts([folded(last) for last in lasts])
     for listing in listings:
         offered = listing.below if series else listing.files
-        meant = {name.lower() for name in offered if exact.mean(name)}
+        meant = {folded(name) for name in offered if exact.mean(name)}
         for name in sorted(offered):
-            if lower.mean(name.lower()) and name.lower() not in meant:
+            if alike.mean(folded(name)) and folded(name) not in meant:
                 yield listing.folder / name
 
 

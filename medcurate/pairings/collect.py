@@ -6,18 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
+from medcurate.pairings.found import Candidates, Found, Names, judged, passed_over
+from medcurate.pairings.letters import folded, no_match, other_case
 from medcurate.pairings.names import Matcher, Rule
-from medcurate.pairings.tree import (
-    Folder,
-    entries,
-    files_below,
-    folders,
-    no_match,
-    other_case,
-    wildcard_count,
-    wildcard_pattern,
-)
+from medcurate.pairings.tree import Folder, entries, files_below, folders, wildcard_count, wildcard_pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +41,7 @@ def collect(root: Path, search: Search, names: Names) -> Iterator[Found]:
     shared = _shares_wildcards(search)
     cases: dict[tuple[tuple[str, ...], str], Candidates] = {}
     shown: dict[tuple[str, ...], str] = {}
-    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in unseen if path not in places]
+    found = [passed_over(path) for path in unseen if path not in places]
     for path in sorted(places, key=lambda path: path.parts):
         place = places[path]
         key = place.folder.wildcards if shared else ()
@@ -107,22 +99,22 @@ def _files(
         if hit is None:
             rest.append(name)
             continue
-        explained.add(name.lower())
+        explained.add(folded(name))
         path = place.folder.path / name
         paths = files_below(root, path) if name.endswith("/") else (path,)
         if paths:
             yield hit.stem, hit.rule.token, paths, is_label
-    others += [name for name in rest if name.lower() not in explained]
+    others += [name for name in rest if folded(name) not in explained]
 
 
 def _other_case(place: _Place, names: Sequence[str]) -> Iterator[Found]:
     """Those of ``names`` that a rule would explain if letters had no case: as likely meant as not."""
     rules = (*place.images, *place.labels)
-    lower = [replace(rule, prefix=rule.prefix.lower(), suffix=rule.suffix.lower()) for rule in rules]
-    matcher = Matcher(lower if names else ())
+    alike = [replace(rule, prefix=folded(rule.prefix), suffix=folded(rule.suffix)) for rule in rules]
+    matcher = Matcher(alike if names else ())
     for name in names:
-        if matcher.match(name.lower()):
-            yield Found((place.folder.path / name).as_posix(), (), (), OTHER_CASE)
+        if matcher.match(folded(name)):
+            yield passed_over(place.folder.path / name)
 
 
 def _offered(root: Path, place: _Place) -> list[str]:

@@ -20,9 +20,10 @@ from medcurate.config.source import Strict
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.pairings.dicom_headers import Facts, scan
 from medcurate.pairings.found import Found, Names, whole
+from medcurate.pairings.letters import no_match
 from medcurate.pairings.listed import Listed
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import check_template, files_below, folders, no_match, wildcard_pattern
+from medcurate.pairings.tree import check_template, files_below, folders, wildcard_pattern
 from medcurate.types import ImageFile, LabelFile
 
 _KINDS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "lidc-xml": "lidc-xml"}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medcurate.types import ImageFile, LabelFile
-from medcurate.zips import inside
 
 Paths = tuple[Path, ...]
 LEADS_NOWHERE = "a link leads to a file that is not there"
@@ -35,6 +34,14 @@ class Found:
     group: str = ""  # the patient, where the layout or a table names one
     split: str = ""  # the official split, where a table names it
 
+    @property
+    def paths(self) -> Iterator[Path]:
+        """All its files: those of images, then those of labels."""
+        for image in self.images:
+            yield from image.paths
+        for label in self.labels:
+            yield from label.paths
+
 
 @dataclass(slots=True)
 class Candidates:
@@ -48,22 +55,21 @@ def judged(root: Path, name: str, files: Candidates, names: Names, *, several_la
     """``files`` as a case: exactly one image a channel, at least one label, several a key only where told."""
     images, labels = _images(files.images, names), _labels(files.labels, names)
     problem = _problem(files, names, several_labels=several_labels)
-    series = [part.paths for part in images] + [part.paths for part in labels]
-    if not problem and not all(inside.exists(f"{root}/{path}") for paths in series for path in paths):
-        problem = LEADS_NOWHERE
-    return Found(name, images, labels, problem)
+    return whole(root, Found(name, images, labels, problem))
 
 
 def whole(root: Path, found: Found) -> Found:
     """``found``, which is a problem where one of its files is a link to what is not there."""
     if found.problem:
         return found
-    series = [part.paths for part in found.images] + [part.paths for part in found.labels]
-    files = (
-        f"{root}/{path}" for paths in series for path in paths
-    )  # by name: a release has millions of them
+    files = (f"{root}/{path}" for path in found.paths)  # by name: a release has millions of them
     leads_nowhere = any(os.path.islink(file) and not os.path.exists(file) for file in files)
     return replace(found, problem=LEADS_NOWHERE) if leads_nowhere else found
+
+
+def passed_over(path: Path) -> Found:
+    """What only the case of letters keeps apart from what is declared: a case with a problem, called by its path."""
+    return Found(path.as_posix(), (), (), OTHER_CASE)
 
 
 def at_entries(found: Found, name: str, image_entry: str, label_entry: str) -> Found:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from medcurate.pairings.found import Paths
+from medcurate.pairings.letters import Alike
 from medcurate.pairings.tree import Folder, entries, files_below, folders, wildcard_pattern
-
-_Names = Mapping[str, Sequence[str]]  # by what they are if letters have no case
 
 
 class Listed:
@@ -16,7 +14,7 @@ class Listed:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._names: dict[Path, tuple[_Names, _Names]] = {}
+        self._names: dict[Path, tuple[Alike, Alike]] = {}
         self._folders: dict[str, list[Folder]] = {}
 
     def matches(self, template: str) -> list[Paths]:
@@ -26,7 +24,7 @@ class Listed:
         found = [
             self._paths(folder.path / name, of_folders=of_folders)
             for folder in self._matching(parent)
-            for name in _alike(self._in(folder.path)[of_folders], last)
+            for name in self._in(folder.path)[of_folders].to(last)
             if fits(name)
         ]
         return [paths for paths in found if paths]
@@ -41,7 +39,7 @@ class Listed:
         return [
             folder / name
             for folder in found
-            for name in _alike(self._in(folder)[of_folders], last)
+            for name in self._in(folder)[of_folders].to(last)
             if self._paths(folder / name, of_folders=of_folders)
         ]
 
@@ -53,30 +51,14 @@ class Listed:
     def _below(self, folder: Path, part: str) -> list[Path]:
         if part == "**":
             return [folder / found.path for found in folders(self._root / folder, part)]
-        return [folder / name for name in _alike(self._in(folder)[True], part)]
+        return [folder / name for name in self._in(folder)[True].to(part)]
 
-    def _in(self, folder: Path) -> tuple[_Names, _Names]:
+    def _in(self, folder: Path) -> tuple[Alike, Alike]:
         """Names of files and of folders in ``folder``."""
         if folder not in self._names:
             files, below = entries(self._root / folder)
-            self._names[folder] = _by_folded(files), _by_folded(below)
+            self._names[folder] = Alike(files), Alike(below)
         return self._names[folder]
 
     def _paths(self, path: Path, *, of_folders: bool) -> Paths:
         return files_below(self._root, path) if of_folders else (path,)
-
-
-def _by_folded(names: Sequence[str]) -> _Names:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(name.casefold(), []).append(name)
-    return found
-
-
-def _alike(names: _Names, part: str) -> Sequence[str]:
-    """The names that fit ``part`` if letters have no case, sorted."""
-    folded = part.casefold()
-    if "*" not in folded:
-        return names.get(folded, ())
-    fits = wildcard_pattern(folded).fullmatch
-    return sorted(name for key, same in names.items() if fits(key) for name in same)

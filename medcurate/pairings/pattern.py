@@ -11,9 +11,10 @@ from pydantic import model_validator
 from medcurate.config.source import Strict
 from medcurate.config.table import Pattern
 from medcurate.errors import ConfigError
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, judged
+from medcurate.pairings.found import Candidates, Found, Names, judged, passed_over
+from medcurate.pairings.letters import no_match, other_case
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import files_below, folders, no_match, other_case
+from medcurate.pairings.tree import files_below, folders
 
 CHANNEL = "channel"
 LABEL = "label"
@@ -88,7 +89,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
                 _add(cases, options, matched, path, names, is_label=True)
             elif matched := image.fullmatch(text):
                 _add(cases, options, matched, path, names, is_label=False)
-    found = [Found(path.as_posix(), (), (), OTHER_CASE) for path in other_case(root, options.folder)]
+    found = [passed_over(path) for path in other_case(root, options.folder)]
     found += [
         judged(
             root, "/".join(part for part in key if part), files, names, several_labels=options.several_labels

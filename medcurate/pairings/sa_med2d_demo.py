@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -64,12 +65,19 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             if token not in labels:
                 unknown.add(token)
             files.labels.setdefault(token, []).append((_placed(options.folder, mask),))
-        yield judged(root, stem, files, names, several_labels=True)
+        yield _there(root, judged(root, stem, files, names, several_labels=True))
     if unknown:
         shown = ", ".join(sorted(unknown)[:_SHOWN])
         raise ConfigError(
             f"{path}: classes that are neither in [labels] nor in leave_out: {shown}. Add each to one."
         )
+
+
+def _there(root: Path, found: Found) -> Found:
+    """``found``, which is a problem where the table names a file that is not there."""
+    if found.problem or all(inside.exists(root / path) for path in found.paths):
+        return found
+    return replace(found, problem="a file that the table names is not there")
 
 
 def _placed(folder: str, name: str) -> Path:

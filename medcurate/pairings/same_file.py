@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medcurate.config.source import Strict
-from medcurate.pairings.found import OTHER_CASE, Candidates, Found, Names, at_entries, judged
+from medcurate.pairings.found import Candidates, Found, Names, at_entries, judged, passed_over
+from medcurate.pairings.letters import no_match, other_case
 from medcurate.pairings.names import Matcher, Rule, Suffixes
 from medcurate.pairings.paired_folders import FolderTemplate
-from medcurate.pairings.tree import entries, folders, no_match, other_case, wildcard_pattern
+from medcurate.pairings.tree import entries, folders, wildcard_pattern
 
 
 class Options(Strict):
@@ -65,5 +66,5 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
         for path in other_case(root, f"{options.folder}/{options.prefix}*{suffix}", files=True):
             if path not in explained and not any(pattern.fullmatch(path.name) for pattern in ignored):
                 explained.add(path)
-                found.append(Found(path.as_posix(), (), (), OTHER_CASE))
+                found.append(passed_over(path))
     return iter(sorted(found, key=lambda entry: entry.name))

@@ -60,51 +60,6 @@ def folders(root: Path, template: str) -> list[Folder]:
     return sorted(found, key=lambda folder: folder.path.parts)
 
 
-def no_match(root: Path, template: str, mend: str, what: str = "", *, files: bool = False) -> DataMissing:
-    """The error where nothing fits; ``mend``: the option to mend, ``what``: what is looked for there."""
-    seen = other_case(root, template, files=files)
-    told = f'There is "{seen[0]}", whose name differs only in upper and lower case. ' if seen else ""
-    return DataMissing(
-        f'{root}: no {"file" if files else "folder"} matches "{template}"{what}. {told}'
-        f"Put the files of the source there, or mend {mend} in its [[pairings]] options."
-    )
-
-
-def other_case(root: Path, template: str, *, files: bool = False) -> list[Path]:
-    """The folders that only the case of letters keeps apart from ``template``, sorted.
-
-    ``files``: the last part of the template is that of files; those beside one of the same letters that fits are left
-    out.
-    """
-    parts = PurePosixPath(template).parts
-    found = {Path(): True}  # whether the path fits as it is written
-    for at, part in enumerate(parts):
-        may_differ = any(letter.isalpha() for rest in parts[at + 1 :] for letter in rest)
-        of_files = files and at == len(parts) - 1
-        found = {
-            path / name: fits and alike
-            for path, fits in found.items()
-            for name, alike in _alike(root / path, part, of_files=of_files)
-            if may_differ or not (fits and alike)
-        }
-    return sorted((path for path, fits in found.items() if not fits), key=lambda path: path.parts)
-
-
-def _alike(folder: Path, part: str, *, of_files: bool) -> Iterator[tuple[str, bool]]:
-    """(path below ``folder``, whether it fits as it is written) of what fits ``part`` if letters have no case."""
-    if part == "**":
-        yield from ((below.path.as_posix(), True) for below in _any_depth(folder, Folder(Path()), Path()))
-        return
-    exact, lower = wildcard_pattern(part), wildcard_pattern(part.lower())
-    names = entries(folder)[0 if of_files else 1]
-    twins = {name.lower() for name in names if of_files and exact.fullmatch(name)}
-    for name in names:
-        if exact.fullmatch(name):
-            yield name, True
-        elif lower.fullmatch(name.lower()) and name.lower() not in twins:
-            yield name, False
-
-
 def entries(folder: Path) -> tuple[list[str], list[str]]:
     """The visible names in ``folder``: regular files and folders, each sorted; none if it is absent.
 
