@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lab
+import nibabel as nib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +34,8 @@ INTENSITY = {
     "fundus": {"rule": "rgb"},
     "default": {"rule": "minmax"},
 }
+AXIAL = np.diag([-1.0, -1.0, 3.0, 1.0])
+NIFTI = {"image": {"reader": "nifti"}, "label": {"reader": "nifti", "decoder": "index"}}
 CASE_STAGES = {"pair", "read", "label"}
 
 
@@ -67,6 +70,17 @@ def _inline(value: Any) -> str:
 def flat_suffix(image: str, label: str, **options: Any) -> list[dict[str, Any]]:
     """The [[pairings]] of files side by side."""
     return [{"kind": "flat-suffix", "options": {"image_suffix": image, "label_suffix": label, **options}}]
+
+
+def nifti(path: Path, array: np.ndarray, affine: np.ndarray = AXIAL) -> None:
+    """Save a volume, 1 x 1 x 3 mm unless ``affine`` says otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def ras(path: Path) -> np.ndarray:
+    """The voxels of a NIfTI file on RAS+ axes, by nibabel."""
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
 def _where(table: pa.Table, **where: Any) -> pa.Table:

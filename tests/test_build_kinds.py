@@ -1,4 +1,4 @@
-"""Builds of every kind of source: channels, rasters, overlaps, axes, bounds, splits, foreign headers."""
+"""Builds of every kind of source: channels, rasters, overlaps, axes, splits, foreign headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import build_kit as kit
 import lab
-import nibabel as nib
 import numpy as np
 import pytest
 import scipy.ndimage as ndi
@@ -15,18 +14,7 @@ import SimpleITK
 import tifffile
 from PIL import Image
 
-NIFTI = {"image": {"reader": "nifti"}, "label": {"reader": "nifti", "decoder": "index"}}
 SAGITTAL = np.array([[0.0, 0, 4, -30], [-0.9, 0, 0, 20], [0, 0.8, 0, -10], [0, 0, 0, 1]])
-AXIAL = np.diag([-1.0, -1.0, 3.0, 1.0])
-
-
-def nifti(path: Path, array: np.ndarray, affine: np.ndarray = AXIAL) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-
-
-def ras(path: Path) -> np.ndarray:
-    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
 def picture(path: Path, pixels: np.ndarray, **options: Any) -> None:
@@ -54,8 +42,8 @@ def channel_files(folder: Path) -> str:
     rng = np.random.default_rng(1)
     _, label = lab.volume(1)
     for name in ("t1", "t1ce", "t2", "flair"):
-        nifti(case / f"pat_001_{name}.nii.gz", rng.integers(0, 900, label.shape).astype(np.int16))
-    nifti(case / "pat_001_seg.nii.gz", np.where(label == 300, 4, label).astype(np.uint8))
+        kit.nifti(case / f"pat_001_{name}.nii.gz", rng.integers(0, 900, label.shape).astype(np.int16))
+    kit.nifti(case / "pat_001_seg.nii.gz", np.where(label == 300, 4, label).astype(np.uint8))
     return kit.write_source(
         folder,
         "sequences",
@@ -68,7 +56,7 @@ def channel_files(folder: Path) -> str:
                 "options": {"image": "{case}_{channel}.nii.gz", "label": "*_seg.nii.gz"},
             }
         ],
-        **NIFTI,
+        **kit.NIFTI,
     )
 
 
@@ -76,15 +64,15 @@ def channel_components(folder: Path) -> str:
     """Like MSD Task01: one 4D file holds all channels."""
     rng = np.random.default_rng(2)
     _, label = lab.volume(2)
-    nifti(
+    kit.nifti(
         folder / "fourth-axis" / "imagesTr" / "a.nii.gz",
         rng.integers(0, 900, (*label.shape, 3)).astype(np.int16),
     )
     two = rng.integers(0, 900, (*label.shape, 2)).astype(np.int16)
-    nifti(folder / "fourth-axis" / "imagesTr" / "b.nii.gz", two)
+    kit.nifti(folder / "fourth-axis" / "imagesTr" / "b.nii.gz", two)
     for case in "ab":
         target = folder / "fourth-axis" / "labelsTr" / f"{case}.nii.gz"
-        nifti(target, np.where(label == 300, 3, label).astype(np.uint8))
+        kit.nifti(target, np.where(label == 300, 3, label).astype(np.uint8))
     return kit.write_source(
         folder,
         "fourth-axis",
@@ -104,7 +92,7 @@ def channel_components(folder: Path) -> str:
                 },
             }
         ],
-        **NIFTI,
+        **kit.NIFTI,
     )
 
 
@@ -155,9 +143,9 @@ def overlapping(folder: Path) -> str:
     for case in ("s1", "s2"):
         seed = int(case[1])
         image = np.random.default_rng(seed).integers(-200, 300, shape).astype(np.int16)
-        nifti(folder / "overlap" / case / "ct.nii.gz", image)
-        nifti(folder / "overlap" / case / "parts" / "liver.nii.gz", body)
-    nifti(folder / "overlap" / "s1" / "parts" / "liver_cyst.nii.gz", inside)
+        kit.nifti(folder / "overlap" / case / "ct.nii.gz", image)
+        kit.nifti(folder / "overlap" / case / "parts" / "liver.nii.gz", body)
+    kit.nifti(folder / "overlap" / "s1" / "parts" / "liver_cyst.nii.gz", inside)
     return kit.write_source(
         folder,
         "overlap",
@@ -242,15 +230,15 @@ def large_ids(folder: Path) -> str:
 def sagittal(folder: Path) -> str:
     """Stored as (A-, S+, R+) with 4 mm between sagittal planes: out-of-plane is x."""
     image, label = lab.volume(9, (30, 26, 8))
-    nifti(folder / "knee" / "k_image.nii.gz", image, SAGITTAL)
-    nifti(folder / "knee" / "k_label.nii.gz", label, SAGITTAL)
+    kit.nifti(folder / "knee" / "k_image.nii.gz", image, SAGITTAL)
+    kit.nifti(folder / "knee" / "k_label.nii.gz", label, SAGITTAL)
     return kit.write_source(
         folder,
         "knee",
         modality="ct",
         labels={"1": "femur", "2": "tibia", "300": "patella"},
         pairings=kit.flat_suffix("_image.nii.gz", "_label.nii.gz"),
-        **NIFTI,
+        **kit.NIFTI,
     )
 
 
@@ -286,8 +274,8 @@ def official(folder: Path) -> str:
     for split, cases in (("training", ("c1", "c2", "c3")), ("testing", ("c4", "c5"))):
         for case in cases:
             image, label = lab.volume(int(case[1]) + 20, (20, 18, 5))
-            nifti(folder / "challenge" / split / f"{case}_image.nii", image)
-            nifti(folder / "challenge" / split / f"{case}_label.nii", label)
+            kit.nifti(folder / "challenge" / split / f"{case}_image.nii", image)
+            kit.nifti(folder / "challenge" / split / f"{case}_label.nii", label)
     (folder / "challenge" / "testing" / "c5_label.nii").unlink()
     pairings = [
         {**kit.flat_suffix("_image.nii", "_label.nii", folder=name)[0], "split": split}
@@ -300,7 +288,7 @@ def official(folder: Path) -> str:
         labels={"1": "liver", "2": "spleen", "300": "kidney"},
         pairings=pairings,
         errata=[{"case": "c2", "reason": "its label belongs to another patient"}],
-        **NIFTI,
+        **kit.NIFTI,
     )
 
 
@@ -335,9 +323,9 @@ def test_channels_as_files(built: Built, channel: str) -> None:
     dataset, folder = built
     case = folder / "sequences" / "pat_001"
     kit.check_whole_labels(
-        dataset, "sequences", ras(case / "pat_001_seg.nii.gz"), TUMOR, channel=channel, sequence=channel
+        dataset, "sequences", kit.ras(case / "pat_001_seg.nii.gz"), TUMOR, channel=channel, sequence=channel
     )
-    voxels = ras(case / f"pat_001_{channel}.nii.gz")
+    voxels = kit.ras(case / f"pat_001_{channel}.nii.gz")
     row = dataset.of("sequences", channel=channel)[0]
     assert row["source_file"] == f"pat_001/pat_001_{channel}.nii.gz"
     assert (row["intensity_low"], row["intensity_high"]) == pytest.approx(np.percentile(voxels, (0.5, 99.5)))
@@ -347,9 +335,9 @@ def test_channels_as_files(built: Built, channel: str) -> None:
 @pytest.mark.parametrize(("component", "channel"), list(enumerate(("flair", "t1", "t2"))))
 def test_channels_as_components(built: Built, component: int, channel: str) -> None:
     dataset, folder = built
-    label = ras(folder / "fourth-axis" / "labelsTr" / "a.nii.gz")
+    label = kit.ras(folder / "fourth-axis" / "labelsTr" / "a.nii.gz")
     kit.check_whole_labels(dataset, "fourth-axis", label, TUMOR, channel=channel, sequence=channel)
-    voxels = ras(folder / "fourth-axis" / "imagesTr" / "a.nii.gz")[..., component]
+    voxels = kit.ras(folder / "fourth-axis" / "imagesTr" / "a.nii.gz")[..., component]
     for rows in dataset.slices("fourth-axis", channel=channel).values():
         kit.check_pixels(dataset, rows[0], kit.shown(voxels, "z", rows[0]["slice_index"]))
 
@@ -399,7 +387,7 @@ def test_overlapping_classes_keep_all_their_voxels(built: Built) -> None:
         parts = dict(zip([row["label"] for row in rows], dataset.masks(rows[0]), strict=True))
         for name, file in (("liver", "liver"), ("liver-cyst", "liver_cyst")):
             plane = kit.shown(
-                ras(folder / "overlap" / "s1" / "parts" / f"{file}.nii.gz"), "z", rows[0]["slice_index"]
+                kit.ras(folder / "overlap" / "s1" / "parts" / f"{file}.nii.gz"), "z", rows[0]["slice_index"]
             )
             assert np.array_equal(parts.get(name, np.zeros_like(plane, bool)), plane > 0)
     labels = [[row["label"] for row in rows] for rows in dataset.slices("overlap", case="s1").values()]
@@ -432,9 +420,9 @@ def test_instance_ids_beyond_16_bits(built: Built) -> None:
 
 def test_sagittal_storage_is_cut_out_of_plane(built: Built) -> None:
     dataset, folder = built
-    label = ras(folder / "knee" / "k_label.nii.gz")
+    label = kit.ras(folder / "knee" / "k_label.nii.gz")
     kit.check_whole_labels(dataset, "knee", label, {1: "femur", 2: "tibia", 300: "patella"}, axis="x")
-    voxels = ras(folder / "knee" / "k_image.nii.gz")
+    voxels = kit.ras(folder / "knee" / "k_image.nii.gz")
     for row in dataset.of("knee"):
         assert (row["row_spacing_mm"], row["col_spacing_mm"]) == pytest.approx((0.8, 0.9))
         kit.check_pixels(dataset, row, kit.shown(voxels, "x", row["slice_index"]))
@@ -457,151 +445,3 @@ def test_official_splits_errata_and_lone_files(built: Built) -> None:
     (erratum,) = dataset.refused("challenge", reason="ERRATUM")
     assert erratum["detail"] == "its label belongs to another patient"
     assert {row["split"] for row in dataset.of("retina")} == {"val"}
-
-
-MIN_VOXELS, MIN_PIXELS, AT = 30, 200, 256
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Blobs of all sizes, cut along every axis into 3D objects, with every bound set."""
-    folder = tmp_path_factory.mktemp("objects")
-    noise = ndi.gaussian_filter(np.random.default_rng(5).normal(size=(60, 48, 20)), 2)
-    label = np.where(noise > 0.035, 1, np.where(noise < -0.04, 2, 0)).astype(np.uint8)
-    image, _ = lab.volume(30, label.shape)
-    nifti(folder / "blobs" / "b_image.nii.gz", image, np.diag([-1.0, 1.0, 2.0, 1.0]))
-    nifti(folder / "blobs" / "b_label.nii.gz", label, np.diag([-1.0, 1.0, 2.0, 1.0]))
-    speck = np.zeros_like(label)
-    speck[30:32, 30:32, 10] = 1
-    for case, array in (("empty", 0 * label), ("specks", speck)):
-        nifti(folder / "bare" / f"{case}_image.nii.gz", lab.volume(31, label.shape)[0])
-        nifti(folder / "bare" / f"{case}_label.nii.gz", array)
-    for name in ("blobs", "bare"):
-        kit.write_source(
-            folder,
-            name,
-            modality="ct",
-            labels={"1": "lung-nodule", "2": "lung-vessel"},
-            pairings=kit.flat_suffix("_image.nii.gz", "_label.nii.gz"),
-            **NIFTI,
-        )
-    masks = {
-        "components": "3d",
-        "connectivity": "face",
-        "min_voxels": MIN_VOXELS,
-        "min_area": {"pixels": MIN_PIXELS, "at": AT},
-    }
-    slices = {"axes": ["x", "y", "z"], "min_aspect": 0.4}
-    recipe = kit.write_recipe(folder, ["blobs", "bare"], masks=masks, slices=slices)
-    return kit.built(recipe, folder / "out"), folder
-
-
-def test_planes_below_the_aspect_are_refused(objects: Built) -> None:
-    """Coronal planes are 60 x 20: aspect 1/3; sagittal 48 x 20 and axial 60 x 48 pass."""
-    dataset, folder = objects
-    refused = dataset.refused("blobs", reason="ASPECT")
-    label = ras(folder / "blobs" / "b_label.nii.gz")
-    assert {row["slice_index"] for row in refused} == {n for n in range(48) if label[:, n].any()}
-    assert {(row["axis"], round(row["measure"], 6), row["bound"]) for row in refused} == {
-        ("y", 0.333333, 0.4)
-    }
-    assert {row["axis"] for row in dataset.of("blobs")} == {"x", "z"}
-
-
-@pytest.mark.parametrize(("axis", "side"), [("x", 0), ("z", 2)])
-def test_objects_and_bounds(objects: Built, axis: str, side: int) -> None:
-    """Each object's cut by each plane is one mask or one ledger row, judged by area, then by voxels."""
-    dataset, folder = objects
-    label = ras(folder / "blobs" / "b_label.nii.gz")
-    kept, small, thin = set(), set(), set()
-    for value, name in ((1, "lung-nodule"), (2, "lung-vessel")):
-        components, _ = ndi.label(label == value)
-        voxels = np.bincount(components.ravel())
-        for plane in range(label.shape[side]):
-            cut = kit.shown(components, axis, plane)
-            for number in np.unique(cut[cut > 0]):
-                ys, xs = np.nonzero(cut == number)
-                mask = (plane, name, len(ys), xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-                is_small = len(ys) < MIN_PIXELS * cut.size / AT**2
-                (small if is_small else thin if voxels[number] < MIN_VOXELS else kept).add(mask)
-    assert min(len(kept), len(small), len(thin)) > 0
-    assert facts(dataset.of("blobs", axis=axis)) == kept
-    assert facts(dataset.refused("blobs", axis=axis, reason="AREA")) == small
-    assert facts(dataset.refused("blobs", axis=axis, reason="VOLUME")) == thin
-    bare = {mask[0] for mask in small | thin} - {mask[0] for mask in kept}
-    left = dataset.refused("blobs", axis=axis, reason="NO_MASK_LEFT")
-    assert {row["slice_index"] for row in left} == bare
-
-
-def facts(rows: list[dict[str, Any]]) -> set[tuple[Any, ...]]:
-    names = ("slice_index", "label", "area_px", "x0", "y0", "x1", "y1")
-    return {tuple(row[name] for name in names) for row in rows}
-
-
-def test_an_object_has_one_number_on_all_its_planes(objects: Built) -> None:
-    dataset, folder = objects
-    label = ras(folder / "blobs" / "b_label.nii.gz")
-    components, _ = ndi.label(label == 1)
-    numbers: dict[int, set[int]] = {}
-    for rows in dataset.slices("blobs", axis="z").values():
-        plane = kit.shown(components, "z", rows[0]["slice_index"])
-        for row, mask in zip(rows, dataset.masks(rows[0]), strict=True):
-            if row["label"] == "lung-nodule":
-                (component,) = np.unique(plane[mask])
-                numbers.setdefault(row["instance"], set()).add(int(component))
-    assert all(len(found) == 1 for found in numbers.values())
-    assert len({next(iter(found)) for found in numbers.values()}) == len(numbers) > 1
-
-
-def test_a_bound_at_another_size_is_a_share_of_the_plane(objects: Built) -> None:
-    refused = objects[0].refused("blobs", axis="z", reason="AREA")
-    (bound,) = {row["bound"] for row in refused}
-    assert bound == pytest.approx(MIN_PIXELS * 60 * 48 / AT**2)
-
-
-def test_cases_without_a_kept_mask_are_no_failure(objects: Built) -> None:
-    """An empty label, and one whose every mask is below the bounds: no sample, but every mask accounted for."""
-    dataset, _ = objects
-    assert dataset.of("bare") == []
-    assert dataset.record["sources"]["bare"]["counts"]["cases"] == {
-        "discovered": 2,
-        "written": 1,
-        "rejected": 1,
-    }
-    reasons = sorted((row["case"], row["axis"], row["reason"]) for row in dataset.refused("bare"))
-    assert reasons == [
-        ("empty", "", "NO_ANNOTATION"),
-        ("specks", "x", "AREA"),
-        ("specks", "x", "AREA"),
-        ("specks", "x", "NO_MASK_LEFT"),
-        ("specks", "x", "NO_MASK_LEFT"),
-        ("specks", "y", "ASPECT"),
-        ("specks", "y", "ASPECT"),
-        ("specks", "z", "AREA"),
-        ("specks", "z", "NO_MASK_LEFT"),
-    ]
-
-
-def test_refused_masks_are_as_large_as_the_image_states(tmp_path: Path) -> None:
-    """The label file knows no spacing; the manifest has the image's, and so has the ledger."""
-    label = np.zeros((70, 50), np.uint8)
-    label[10:40, 10:40], label[60:62, 5:7] = 1, 2
-    (tmp_path / "greys").mkdir()
-    pixels = np.random.default_rng(6).integers(0, 60000, (70, 50)).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "greys" / "a_image.tif", pixels)
-    tifffile.imwrite(tmp_path / "greys" / "a_label.tif", label)
-    source = kit.write_source(
-        tmp_path,
-        "greys",
-        modality="oct",
-        dimensions=2,
-        image={"reader": "raster", "options": {"spacing_mm": [0.01, 0.02]}},
-        label={"reader": "raster", "decoder": "index"},
-        labels={"1": "retina", "2": "intraretinal-fluid"},
-        pairings=kit.flat_suffix("_image.tif", "_label.tif"),
-    )
-    masks = {"components": "none", "min_area": {"pixels": 100, "at": 256}}
-    dataset = kit.built(kit.write_recipe(tmp_path, [source], masks=masks), tmp_path / "out")
-    (kept,), (refused,) = dataset.of("greys"), dataset.refused("greys")
-    assert kept["area_mm2"] == pytest.approx(900 * 0.01 * 0.02)
-    assert refused["area_mm2"] == pytest.approx(4 * 0.01 * 0.02)
