@@ -66,15 +66,15 @@ def test_what_the_parts_held_and_the_shards_do_not_stops_the_build(
     assert not (out / "dataset.json").exists()
 
 
-def dying_reader(folder: Path, *, deaths: int) -> dict[str, str]:
-    """An environment in which reading a file called "…dies…" ends the worker, the first ``deaths`` times."""
+def dying(folder: Path, script: str, *, deaths: int) -> dict[str, str]:
+    """An environment in which workers die as ``script`` has it, the first ``deaths`` times."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_DYING_READER.format(folder=str(folder), deaths=deaths))
+    (folder / "sitecustomize.py").write_text(script.format(folder=str(folder), deaths=deaths))
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return lab.environment(PYTHONPATH=os.pathsep.join(paths))
 
 
-# As when the system takes memory back: nothing is wrong with the file that is just being read.
+# As when the system takes memory back: nothing is wrong with the file called "…dies…" that is just being read.
 _DYING_READER = """
 import os, signal
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_only_a_case_that_ends_two_workers_is_refused(
     recipe: Path, tmp_path: Path, deaths: int, refused: list[str]
 ) -> None:
     lab.write_pair(tmp_path / "lab-a", "p5_dies", *lab.volume(5))
-    env = dying_reader(tmp_path / "dying", deaths=deaths)
+    env = dying(tmp_path / "dying", _DYING_READER, deaths=deaths)
     out = tmp_path / "out"
     lab.build(recipe, out, "--workers", "1", env=env, code=3 if refused else 0)
     rejects = pq.read_table(out / "rejects.parquet").to_pylist()
@@ -102,6 +102,42 @@ def test_only_a_case_that_ends_two_workers_is_refused(
     assert len(list((tmp_path / "dying").glob("death-*"))) == deaths
     written = set(pq.read_table(out / "manifest.parquet")["case"].to_pylist())
     assert written == {"p0_scan", "p1_scan", "p5_dies"} - set(refused)
+
+
+# All cases of a job of lab-a are done, and its tar and its tables have their names.
+_DYING_COMMIT = """
+import os, signal
+from pathlib import Path
+import medcurate.job.part as part
+record = part._record
+def dying(job, *rest):
+    if job.source.id == "lab-a" and len(list(Path({folder!r}).glob("death-*"))) < {deaths}:
+        Path({folder!r}, f"death-{{os.getpid()}}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record(job, *rest)
+part._record = dying
+"""
+
+
+def test_a_part_whose_commit_always_ends_the_worker_is_told_when_all_others_stand(tmp_path: Path) -> None:
+    recipe = lab.lab(tmp_path, sources=2, cases=2)
+    out = tmp_path / "out"
+    failed = lab.build(
+        recipe, out, "--workers", "2", env=dying(tmp_path / "dying", _DYING_COMMIT, deaths=9), code=1
+    )
+    assert len(list((tmp_path / "dying").glob("death-*"))) == 4  # two of them with no other worker
+    assert "Traceback" not in failed.stderr
+    for part in (
+        "lab-a: job ",
+        "(p0_scan to p1_scan)",
+        "outside of any case",
+        "SIGKILL",
+        "run the same command again",
+    ):
+        assert part in failed.stderr
+    assert [json.loads(path.read_bytes())["source"] for path in records(out)] == ["lab-b"]
+    lab.build(recipe, out)
+    assert len(records(out)) == 2
 
 
 # As when memory runs out in the middle of a row group: what is written of the part cannot be taken back.

@@ -1,19 +1,13 @@
-"""Parts on disk: which jobs are done, running the others, and what a dead worker costs."""
+"""Parts on disk: which jobs are done, and whether what they left is as it was."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from medcurate.commit import sha256_file
-from medcurate.engines.types import Engine, Failure, Limits
-from medcurate.errors import MedcurateError, OutputError, Reason
+from medcurate.errors import Reason
 from medcurate.format.sample import SampleError
 from medcurate.format.shards import read_sample
-from medcurate.job.part import modules, out_of_memory, run_job
 from medcurate.job.spec import (
     Job,
     PartRecord,
@@ -23,12 +17,9 @@ from medcurate.job.spec import (
     rows_path,
     tar_path,
 )
-from medcurate.types import Reject
 from medcurate.zips import inside
 from medcurate.zips.volumes import BadMember
 
-# A worker can be killed from outside; only a case that was running at two deaths is condemned.
-_DEATHS = 2
 _PLACE = ("offset", "size", "digest")  # of a sample: what ``read_sample`` asks for
 OF_THE_MACHINE = {Reason.MEMORY, Reason.TIMEOUT, Reason.DECODER_CRASH}
 
@@ -114,45 +105,3 @@ def _same(path: Path, digest: str, size_bytes: int, mtime_ns: int) -> bool:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
-
-
-def run_jobs(
-    jobs: Sequence[Job], engine: Engine, *, workers: int, limits: Limits, done: Callable[[PartRecord], None]
-) -> None:
-    """Run ``jobs`` until each has a part; calls ``done`` for each. Raises OutputError when one cannot be had."""
-    deaths: Counter[tuple[str, str]] = Counter()
-    pending: Iterable[Job] = jobs
-    preload = modules(jobs)
-    while pending:
-        again = []
-        with closing(engine(run_job, pending, workers=workers, limits=limits, preload=preload)) as outcomes:
-            for outcome in outcomes:
-                if outcome.result is not None:
-                    done(outcome.result)
-                elif outcome.failure is not None:
-                    again.append(_after_death(outcome.job, outcome.failure, deaths))
-        pending = again
-
-
-def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -> Job:
-    """The job to try next: the same once more, then without the case that it dies in."""
-    if isinstance(failure.error, MedcurateError):
-        raise failure.error
-    deaths[job.id, failure.step] += 1
-    if deaths[job.id, failure.step] < _DEATHS and failure.error is None:
-        return job
-    if failure.step not in {case.id for case in job.cases}:
-        raise OutputError(
-            f"job {job.id} of {job.source.id} failed outside of any case: {failure.detail}"
-        ) from failure.error
-    return replace(job, condemned={**job.condemned, failure.step: _rejected(failure)})
-
-
-def _rejected(failure: Failure) -> Reject:
-    """The ledger row of a case that ended its job; an exception's text may quote names, so its type must do."""
-    if failure.error is None:
-        return Reject(stage="read", reason=failure.reason, detail=failure.detail)
-    if isinstance(failure.error, MemoryError):
-        return out_of_memory()
-    detail = f"an unexpected {type(failure.error).__name__} while reading"
-    return Reject(stage="read", reason=Reason.DECODER_CRASH, detail=detail)

@@ -13,10 +13,11 @@ from typing import Any
 from medcurate.acceptance import accept
 from medcurate.build.fetch import OFFLINE, Network
 from medcurate.build.finish import Folders, Stated, pack_parts, write_record
-from medcurate.build.parts import changed_inputs, committed_part, damage_in, forget_part, run_jobs
+from medcurate.build.parts import changed_inputs, committed_part, damage_in, forget_part
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.room import still_needed_bytes
+from medcurate.build.running import run_jobs
 from medcurate.build.splits import Assignment, assign, joined_groups
 from medcurate.choice import Use
 from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
@@ -259,10 +260,16 @@ def _parts(run: _Build) -> dict[str, PartRecord]:
 
         def done(record: PartRecord) -> None:
             records[record.job] = record
-            bar.advance(record.counts["cases"]["discovered"])
 
         try:
-            run_jobs(missing, run.engine, workers=run.options.workers, limits=limits, done=done)
+            run_jobs(
+                missing,
+                run.engine,
+                workers=run.options.workers,
+                limits=limits,
+                done=done,
+                advance=bar.advance,
+            )
         except DiskFull as error:
             needed = still_needed_bytes(jobs, records)
             what = f"About {needed:,} bytes are needed for the remaining parts and the shards."
