@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import build_kit as kit
@@ -120,6 +122,30 @@ def picture_case(folder: Path, height: int, width: int) -> Path:
     return kit.write_recipe(folder, ["eyes"])
 
 
+def channels_case(folder: Path, shape: tuple[int, int, int], names: Sequence[str]) -> Path:
+    """One case whose images are files of one grid, as MR sequences are."""
+    image, labels, affine = ct_phantom(3, shape, (0.8, 0.8, 3.0))
+    case = folder / "mr" / "p1"
+    case.mkdir(parents=True)
+    write_nifti(case / "p1_seg.nii.gz", np.where(labels == 1, 1, 0).astype(np.uint8), affine)
+    first, *others = (case / f"p1_{name}.nii.gz" for name in names)
+    write_nifti(first, image, affine)
+    for path in others:
+        shutil.copy(first, path)
+    kit.write_source(
+        folder,
+        "mr",
+        modality="mr",
+        channels=[{"name": name, "sequence": name} for name in names],
+        labels={"1": "liver"},
+        pairings=[
+            {"kind": "case-folder", "options": {"image": "{case}_{channel}.nii.gz", "label": "*_seg.nii.gz"}}
+        ],
+        **kit.NIFTI,
+    )
+    return kit.write_recipe(folder, ["mr"])
+
+
 def peak_ratio(small: Path, large: Path, volume_bytes: int) -> float:
     command = [sys.executable, "-c", _MEASURE, str(small), str(large)]
     env = lab.environment(ARROW_DEFAULT_MEMORY_POOL="system")  # as engines start workers
@@ -167,6 +193,14 @@ def test_the_ledger_of_many_noisy_cases_does_not_add_up_in_memory(tmp_path: Path
 def test_the_peak_of_a_colour_picture(tmp_path: Path) -> None:
     small, large = picture_case(tmp_path / "small", 240, 320), picture_case(tmp_path / "large", 4000, 6000)
     assert peak_ratio(small, large, 4000 * 6000 * 3) <= 3.0
+
+
+def test_the_peak_does_not_grow_with_the_images_of_a_case(tmp_path: Path) -> None:
+    """One is let go of before the next is read: a second one in memory would be a whole volume more."""
+    shape = (192, 192, 100)
+    small = channels_case(tmp_path / "small", (64, 64, 20), ["t1", "t2"])
+    large = channels_case(tmp_path / "large", shape, ["t1", "t2"])
+    assert 1.0 < peak_ratio(small, large, np.prod(shape) * 2) < 2.1
 
 
 def test_rows_that_wait_keep_no_larger_table_in_memory(tmp_path: Path) -> None:
