@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,6 +145,35 @@ def test_volumes_join_the_slices_of_a_label(monkeypatch, tmp_path) -> None:
     assert (volume["slices"], volume["masks"], volume["label"]) == (3, 3, "liver")
     assert volume["nsd"] is None  # these samples do not say how far slices are apart
     assert volume["dice"] != pytest.approx(np.mean([row["dice"] for row in slices]), abs=1e-3)
+
+
+def test_slices_of_one_volume_that_differ_in_size_are_refused_before_any_model_is_asked(
+    monkeypatch, tmp_path
+) -> None:
+    heights = {"case001": (48, 40, 48), "case003": (48, 48)}
+    samples = [
+        Piece(f"demo--{case}--z{index:04d}", np.zeros((height, 48), np.uint8), mask[None], "test")
+        for case in heights
+        for index, height in enumerate(heights[case])
+        for mask in [block((height, 48), 8, 8, 20, 20)]
+    ]
+    dataset = write_dataset(tmp_path / "dataset", samples)
+    out = tmp_path / "scores"
+    with pytest.raises(
+        ConfigError, match=r"/manifest\.parquet: slices of one volume have one size"
+    ) as refused:
+        scored(monkeypatch, dataset, out, prompts="box")
+    text = str(refused.value)
+    assert "case case001 of source demo along z are of 40 x 48 and 48 x 48 pixels" in text
+    assert not out.exists()
+    *_, where = shlex.split(text[text.index("--where") :])  # as it is told
+    scored(monkeypatch, dataset, out, prompts="box", where=where)
+    assert query(out, "SELECT masks FROM volumes")["masks"].to_pylist() == [2]
+
+
+def test_a_condition_that_is_none_is_named_as_it_was_given(monkeypatch, dataset, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"^--where 'organ ='"):
+        scored(monkeypatch, dataset, tmp_path / "scores", where="organ =")
 
 
 def test_patients_that_were_trained_on_are_refused_unless_told(monkeypatch, dataset, tmp_path) -> None:

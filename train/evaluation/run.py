@@ -12,6 +12,7 @@ from rich.console import Console
 
 from medcurate.commit import remove_temporaries, require_place
 from medcurate.errors import ConfigError
+from medcurate.format import MANIFEST_FILE
 from medcurate.lock import locked
 from medcurate.places import cache_folder
 from medcurate.progress import progress
@@ -27,6 +28,7 @@ from medcurate.train.evaluation.results import RECORD_FILE, write_results
 from medcurate.train.evaluation.samples import mask_facts
 from medcurate.train.evaluation.show import show
 from medcurate.train.evaluation.types import Candidate, Evaluation, Options, Pass, Selection
+from medcurate.train.evaluation.volumes import check_sizes
 from medcurate.train.evaluation.work import Work, do_parts, identity, processes_for
 from medcurate.train.prediction.loading import Trained
 from medcurate.train.stream.select import open_index
@@ -68,9 +70,16 @@ def evaluate(options: Options) -> Evaluation:
 def _select(options: Options) -> Selection:
     dataset = locate(options.data)
     index = open_index(
-        dataset, split=options.split, where=options.where, by=(), cache=cache_folder() / "train" / "indexes"
+        dataset,
+        split=options.split,
+        where=options.where,
+        by=(),
+        cache=cache_folder() / "train" / "indexes",
+        where_is="--where",
     )
-    return Selection(dataset, index, mask_facts(dataset, index, options.split), cut(index))
+    facts = mask_facts(dataset, index, options.split)
+    check_sizes(facts, str(dataset.member(MANIFEST_FILE)))
+    return Selection(dataset, index, facts, cut(index))
 
 
 def _processes(options: Options, rows: int) -> int:

@@ -7,6 +7,7 @@ background on both sides.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from medcurate.errors import ConfigError
 from medcurate.format import rle
 from medcurate.format.tables import table
 from medcurate.train.evaluation.collected import Collected
 from medcurate.train.evaluation.columns import VOLUME_FACTS, VOLUMES
 from medcurate.train.evaluation.metrics import dice_and_iou, surface_dice
 from medcurate.train.evaluation.scoring import Bools
+from medcurate.train.stream.select import literal
 
 Texts = list[bytes]
 """COCO run lengths of the masks of a unit."""
 
-_UNIT = ("source", "case", "channel", "axis", "label")
+_VOLUME = ("source", "case", "channel", "axis")
+_UNIT = (*_VOLUME, "label")
 _BUNDLE = 8  # units
 _MEASURED = pa.schema([
     ("slices", pa.uint32()),
@@ -48,6 +52,24 @@ class Unit:
     height: int
     width: int
     spacing_mm: tuple[float, float, float] | None
+
+
+def check_sizes(facts: pa.Table, manifest: str) -> None:
+    """Raise ConfigError where slices of one volume differ in size. ``manifest``: of ``facts``, for messages."""
+    sizes: dict[tuple[str, ...], list[str]] = {}
+    kinds = facts.group_by([*_VOLUME, "height", "width"]).aggregate([])
+    for *volume, height, width in zip(*(kinds[name].to_pylist() for name in kinds.column_names), strict=True):
+        if volume[_VOLUME.index("axis")]:
+            sizes.setdefault(tuple(volume), []).append(f"{height} x {width}")
+    for (source, case, channel, axis), found in sorted(sizes.items()):
+        if len(found) > 1:
+            without = f'NOT (source = {literal(source)} AND "case" = {literal(case)})'
+            raise ConfigError(
+                f"{manifest}: slices of one volume have one size, but those of case {case} of source {source}"
+                f"{f', channel {channel},' if channel else ''} along {axis} are of {' and '.join(sorted(found))} "
+                f"pixels (height x width). Build the dataset again, or leave the case out: "
+                f"--where {shlex.quote(without)}"
+            )
 
 
 def units(facts: pa.Table, slice_spacing_mm: npt.NDArray[np.float64]) -> list[Unit]:

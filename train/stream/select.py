@@ -28,16 +28,25 @@ _COPY_BYTES = 8 << 20
 _BATCH_ROWS = 1 << 18
 
 
-def open_index(dataset: Location, *, split: str, where: str, by: Sequence[str], cache: Path) -> Index:
+def open_index(
+    dataset: Location,
+    *,
+    split: str,
+    where: str,
+    by: Sequence[str],
+    cache: Path,
+    where_is: str = "[data] where",
+) -> Index:
     """The samples of ``split`` ("" for all) with a mask that fits ``where`` ("" for all), in storage order.
 
     A mask that does not fit is not selected, though others of its image are. ``by``: columns of the weights'
     strata; an image belongs to that of its first selected mask. ``cache``: folder of indexes; made.
+    ``where_is``: what the user wrote ``where`` as, for messages.
     Raises ConfigError when there is no dataset, ``where`` is wrong or nothing fits, StorageError when the
     manifest cannot be read.
     """
     if where:
-        _check(where)
+        _check(where, where_is)
     manifest, size_bytes = _manifest_facts(dataset)
     facts = json.dumps([INDEX_VERSION, manifest, split, where, list(by)])
     index = Index(cache / hashlib.sha256(facts.encode()).hexdigest()[:32])
@@ -53,11 +62,11 @@ def open_index(dataset: Location, *, split: str, where: str, by: Sequence[str], 
     return index
 
 
-def _check(where: str) -> None:
+def _check(where: str, where_is: str) -> None:
     try:
         check_condition(where)
     except ConfigError as error:
-        raise ConfigError(str(error).replace("--where", "[data] where", 1)) from error
+        raise ConfigError(str(error).replace("--where", where_is, 1)) from error
 
 
 def _manifest_facts(dataset: Location) -> tuple[str, int]:
@@ -104,12 +113,12 @@ def _local_manifest(dataset: Location, sha256: str, size_bytes: int, cache: Path
 
 def _query(manifest: Path, split: str, where: str, by: Sequence[str]) -> str:
     """The selected masks in the manifest's order, which is that of storage; DuckDB keeps it."""
-    conditions = ([f"split = {_literal(split)}"] if split else []) + ([f"(\n{where}\n)"] if where else [])
+    conditions = ([f"split = {literal(split)}"] if split else []) + ([f"(\n{where}\n)"] if where else [])
     chosen = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     stratum = f"concat_ws('/', {', '.join(by)})" if by else "''"
     return (
         f'SELECT shard, "offset", size, digest, annotation, "key", "group" AS patient, {stratum} AS stratum '
-        f"FROM read_parquet({_literal(glob.escape(str(manifest)))}, hive_partitioning = false) AS manifest {chosen}"
+        f"FROM read_parquet({literal(glob.escape(str(manifest)))}, hive_partitioning = false) AS manifest {chosen}"
     )
 
 
@@ -125,7 +134,7 @@ def _write(path: Path, manifest: Path, sql: str, sha256: str) -> None:
             "python_enable_replacements": "false",
         }
         connection = duckdb.connect(config=config)  # type: ignore[arg-type]  # its stub allows no plain dict
-        allowed = ", ".join(_literal(name) for name in {str(manifest), glob.escape(str(manifest))})
+        allowed = ", ".join(literal(name) for name in {str(manifest), glob.escape(str(manifest))})
         try:
             connection.execute(f"SET allowed_paths = [{allowed}]")
             connection.execute("SET enable_external_access = false")
@@ -147,5 +156,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """An SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
