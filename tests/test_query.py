@@ -286,6 +286,45 @@ def test_json_has_no_nan_and_an_empty_result_is_a_list(dataset):
     assert json.loads(cli.invoke(app, ["query", str(dataset), empty, "--format", "json"]).stdout) == []
 
 
+def test_json_holds_decimals_as_numbers_and_nothing_but_json_below_maps(dataset):
+    sql = "SELECT 1.5 AS a, [2.5] AS b, MAP {'k': 'nan'::DOUBLE} AS c, DATE '2026-01-02' AS d"
+    found = cli.invoke(app, ["query", str(dataset), sql, "--format", "json"]).stdout
+    assert json.loads(found, parse_constant=pytest.fail) == [
+        {"a": 1.5, "b": [2.5], "c": [["k", None]], "d": "2026-01-02"}
+    ]
+
+
+def test_columns_of_one_name_are_told_apart_or_refused(dataset):
+    sql = "SELECT 1 AS a, 2 AS a"
+    assert [word for word in _shown(dataset, sql).split() if word in "12"] == ["1", "2", "1"]  # and "1 row"
+    refused = cli.invoke(app, ["query", str(dataset), sql, "--format", "json"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "several columns are called a, of which JSON keeps one; name them with AS" in str(
+        refused.exception
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sql", "says"),
+    [
+        ("rows.csv", "SELECT [1] AS a", "CSV cannot hold a;"),
+        ("rows.csv", "SELECT INTERVAL 1 DAY AS a", "csv cannot hold this result"),
+        ("rows.parquet", "SELECT INTERVAL 1 DAY AS a", "parquet cannot hold this result"),
+    ],
+)
+def test_what_a_form_cannot_hold_is_one_line_and_no_file(dataset, tmp_path, name, sql, says):
+    refused = cli.invoke(app, ["query", str(dataset), sql, "-o", str(tmp_path / name)])
+    assert isinstance(refused.exception, ConfigError)
+    assert says in str(refused.exception)
+    assert "\n" not in str(refused.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_of_the_table_can_be_copied_into_another_query(dataset):
+    for value in (0.9765625, 1234567.8, 0.1 + 0.2):
+        assert repr(value) in _shown(dataset, f"SELECT {value!r}::DOUBLE AS a")
+
+
 def test_parquet_needs_a_file_and_keeps_types(dataset, tmp_path):
     result = cli.invoke(
         app, ["query", str(dataset), "SELECT 1", "--format", "parquet"], standalone_mode=False

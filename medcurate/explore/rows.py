@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,27 +33,31 @@ _RECORDS = 10  # rows shown one value a line where the columns are too many for 
 def write(reader: pa.RecordBatchReader, form: str, out: Path | None) -> None:
     """Write all rows as csv, json or parquet, to ``out`` (all or nothing) or to standard output.
 
-    Raises ConfigError for a table or Parquet without a file, and for values that CSV cannot hold.
+    Raises ConfigError for a table or Parquet without a file, and for what the form cannot hold.
     """
     writers = {"csv": _csv, "json": _json, "parquet": _parquet}
     if form not in writers:
         raise ConfigError("query: a table is for the terminal; give --format csv, json or parquet with -o.")
     if form == "parquet" and out is None:
         raise ConfigError("query: --format parquet needs a file: add -o FILE.parquet")
-    with _target(out) as stream:
-        writers[form](reader, stream)
+    try:
+        with _target(out) as stream:
+            writers[form](reader, stream)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"query: {form} cannot hold this result ({error}); use --format json.") from error
 
 
 def show(reader: pa.RecordBatchReader, console: Console | None = None) -> None:
     """Print the first rows as a table, or as records where it would not fit, and say how many there are."""
     console = console or Console()
-    shown: list[dict[str, Any]] = []
+    shown: list[tuple[Any, ...]] = []
     total = 0
     for batch in reader:
-        shown.extend(batch.slice(0, max(MAX_SHOWN - total, 0)).to_pylist())
+        head = batch.slice(0, max(MAX_SHOWN - total, 0))
+        shown.extend(zip(*(column.to_pylist() for column in head), strict=True))  # names may be equal
         total += batch.num_rows
     columns = [*reader.schema.names]
-    cells = [[_plain(row[name]) for name in columns] for row in shown]
+    cells = [[_plain(value) for value in row] for row in shown]
     if _table_width(columns, cells) > console.width and len(columns) > 1:
         cells = cells[:_RECORDS]
         _print_records(console, columns, cells)
@@ -122,22 +128,23 @@ def _print_records(console: Console, columns: Sequence[str], cells: Sequence[Seq
 def _csv(reader: pa.RecordBatchReader, stream: IO[bytes]) -> None:
     import pyarrow.csv as pc
 
-    try:
-        with pc.CSVWriter(stream, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-    except pa.ArrowInvalid as error:
-        nested = [f.name for f in reader.schema if pa.types.is_nested(f.type)]
-        raise ConfigError(
-            f"query: CSV cannot hold {', '.join(nested) or error}; use --format json."
-        ) from error
+    if nested := [f.name for f in reader.schema if pa.types.is_nested(f.type)]:
+        raise ConfigError(f"query: CSV cannot hold {', '.join(nested)}; use --format json.")
+    with pc.CSVWriter(stream, reader.schema) as writer:
+        for batch in reader:
+            writer.write_batch(batch)
 
 
 def _json(reader: pa.RecordBatchReader, stream: IO[bytes]) -> None:
+    names = Counter(reader.schema.names)
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ConfigError(
+            f"query: several columns are called {', '.join(repeated)}, of which JSON keeps one; name them with AS."
+        )
     separator = "[\n"
     for batch in reader:
         for row in batch.to_pylist():
-            text = json.dumps(_finite(row), ensure_ascii=False, default=str)
+            text = json.dumps(_as_json(row), ensure_ascii=False, default=str)
             stream.write(f"{separator}{text}".encode())
             separator = ",\n"
     stream.write(b"[]\n" if separator == "[\n" else b"\n]\n")
@@ -151,20 +158,20 @@ def _parquet(reader: pa.RecordBatchReader, stream: IO[bytes]) -> None:
             writer.write_batch(batch)
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
+def _as_json(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them; a decimal is a number like others."""
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+        return {name: _as_json(item) for name, item in value.items()}
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> str:
     """A cell of a query's table: as it is, so that it can be copied into another query."""
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "-" if value is None else str(value)
 
 
 def _table_width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
