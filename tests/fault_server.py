@@ -27,6 +27,7 @@ class Fault:
     status: int = 0  # answer with this and no body
     retry_after: str = ""
     location: str = ""  # with a status of 3xx
+    headers: Mapping[str, str] = field(default_factory=dict)  # with a status
     reset: bool = False  # close with RST before any header
     cut_bytes: int | None = None  # end the connection after so many bytes of this body
     stall_bytes: int | None = None  # say nothing more after so many bytes
@@ -147,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         elif fault.status:
-            extra = {"Retry-After": fault.retry_after, "Location": fault.location}
+            extra = {"Retry-After": fault.retry_after, "Location": fault.location, **fault.headers}
             self._empty(fault.status, {name: value for name, value in extra.items() if value})
         elif fault.page:
             content = b"  <!DOCTYPE html><html><form action='/login'></form></html>"

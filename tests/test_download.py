@@ -180,6 +180,29 @@ def test_a_wait_that_is_no_number_is_none(tmp_path, server, said):
     check_same(tmp_path, served)
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [('"resolvers";r=0;t=3600', "it asks to wait 3600 s"), ('"resolvers";r=5;t=3600', "Too Many Requests (")],
+)
+def test_a_limit_that_is_used_up_says_how_long_to_wait(tmp_path, server, limit, said):
+    """As Hugging Face tells it, instead of Retry-After."""
+    server.serve("/a.zip", CONTENT, [Fault(status=429, headers={"RateLimit": limit})])
+    assert said in stopped(tmp_path, behind(f"{server.url}/a.zip"), policy=replace(FAST, patience_s=0.1))
+
+
+def test_a_range_without_end_that_was_not_asked_for_is_no_empty_file(tmp_path, server):
+    server.serve("/a.zip", CONTENT, [Fault(status=416)])
+    assert "416" in stopped(tmp_path, behind(f"{server.url}/a.zip"))
+    assert names(tmp_path) == set()
+
+
+def test_a_size_of_thousands_of_digits_is_told(tmp_path, server):
+    lie = Fault(content_range=f"bytes 100000-{'9' * 5000}/{'9' * 5001}")
+    served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), lie, OK])
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    check_same(tmp_path, served, refetched=len(CONTENT))
+
+
 def test_a_tag_beyond_ascii_is_no_condition(tmp_path, server):
     served = server.serve("/a.zip", CONTENT, [Fault(cut_bytes=100_000), OK], etag='"é"')
     fetch(tmp_path, behind(f"{server.url}/a.zip")).check()

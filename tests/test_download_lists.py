@@ -337,6 +337,17 @@ def test_the_address_of_a_service_is_recorded_and_so_holds_no_secret(tmp_path, m
 
 
 @pytest.mark.parametrize(
+    "folder",
+    [{"nbia": "X"}, {"dataverse": "doi:1", "server": "https://host:port"}],
+    ids=["of a collection", "of a dataset"],
+)
+def test_a_service_whose_address_is_none_is_told(tmp_path, monkeypatch, folder):
+    monkeypatch.setenv("NBIA_ENDPOINT", "https://host:port")
+    with pytest.raises(ConfigError, match=r"https://host:port/.*: not a URL"):
+        with_lists([source({"into": "x", **folder})], tmp_path, ask=True).check()
+
+
+@pytest.mark.parametrize(
     ("facts", "said"),
     [
         ({"into": "d"}, "exactly one of"),

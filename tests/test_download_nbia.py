@@ -18,6 +18,8 @@ from pydicom import dcmread
 
 from medcurate.build.fetch import Network
 from medcurate.build.run import BuildOptions, build
+from medcurate.config.folder import Folder
+from medcurate.download import nbia
 from medcurate.download.listing import with_lists
 from medcurate.download.types import DownloadError
 from medcurate.errors import ConfigError
@@ -129,6 +131,19 @@ def test_a_plan_knows_what_a_packaged_neighbour_s_folder_already_holds(tmp_path,
     assert [path for path in row.inputs.fetch if path.endswith(tuple(f"{uid}.zip" for uid in uids))] == [
         path for path in row.inputs.fetch if path.endswith("1.2.4.zip")
     ]
+
+
+def test_the_archive_is_asked_at_the_address_that_it_looks_after(monkeypatch):
+    """Version 4, as its own tcia_utils does: help with those before it ended in October 2026."""
+    monkeypatch.delenv("NBIA_ENDPOINT", raising=False)
+    asked = []
+    monkeypatch.setattr(
+        nbia, "get_json", lambda _, url, **words: asked.append((url, words)) or [{"SeriesInstanceUID": "1.2"}]
+    )
+    (entry,) = nbia.contents(None, Folder(into="set", nbia="A Collection")).entries
+    service = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
+    assert asked == [(f"{service}/getSeries", {"Collection": "A Collection"})]
+    assert entry.origin.url == f"{service}/getImage?SeriesInstanceUID=1.2"
 
 
 @pytest.mark.parametrize("answer", [b"[]", b""])

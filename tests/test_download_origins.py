@@ -17,9 +17,11 @@ from medcurate.build.fetch import OFFLINE, Network, collect, ensure
 from medcurate.download import clients, instructions, objects
 from medcurate.download.clients import KAGGLE, SYNAPSE, arguments
 from medcurate.download.hosts import Hosts
-from medcurate.download.http import HttpFile, make_client
+from medcurate.download.http import HttpFile
+from medcurate.download.hub import HubFile
 from medcurate.download.lockfile import LOCK_FILE
 from medcurate.download.objects import ObjectFile
+from medcurate.download.session import make_client
 from medcurate.download.transfer import Transfer
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError, Wanted
 from medcurate.errors import ConfigError, DataMissing
@@ -110,6 +112,41 @@ def test_a_closed_repository_asks_for_a_person(tmp_path, hub, monkeypatch, statu
     text = error_of(tmp_path, hf(), kind=NeedsRegistrationError)
     assert said in text
     assert f"put file at {tmp_path}/lab/a.zip" in text
+
+
+def test_the_hub_s_limit_says_how_long_to_wait(tmp_path, hub, monkeypatch):
+    from http.server import BaseHTTPRequestHandler
+
+    send, asked = BaseHTTPRequestHandler.send_response, []
+
+    def busy(handler, found, message=None):
+        asked.append(handler.command)
+        send(handler, 429, message)
+        handler.send_header("RateLimit", '"resolvers";r=0;t=240')
+
+    in_hub(hub)
+    monkeypatch.setattr(BaseHTTPRequestHandler, "send_response", busy)
+    assert "it asks to wait 240 s" in error_of(tmp_path, hf())
+    assert asked == ["HEAD"]
+
+
+def test_an_endpoint_that_is_set_to_nothing_is_the_hub_s_own(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    with make_client(FAST) as client:
+        assert HubFile(client=client, repository="org/set", resource="a").endpoint == "https://huggingface.co"
+
+
+def test_who_set_the_hub_offline_is_told_and_not_kept_waiting(tmp_path, hub, monkeypatch):
+    import huggingface_hub
+
+    in_hub(hub)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    try:
+        assert "HF_HUB_OFFLINE forbids it" in error_of(tmp_path, hf())
+    finally:
+        monkeypatch.undo()
+        huggingface_hub.close_session()
 
 
 def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):

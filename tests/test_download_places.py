@@ -33,8 +33,19 @@ def server():
         Fault(status=401),
         Fault(status=403),
         Fault(status=302, location="/login"),
+        Fault(status=202, headers={"x-amzn-waf-action": "challenge"}),  # as figshare.com answers
+        Fault(status=405, headers={"x-amzn-waf-action": "captcha"}),
     ],
-    ids=["page", "page called an archive", "page in pieces", "401", "403", "redirect to a page"],
+    ids=[
+        "page",
+        "page called an archive",
+        "page in pieces",
+        "401",
+        "403",
+        "redirect to a page",
+        "challenge",
+        "captcha",
+    ],
 )
 def test_a_login_page_is_no_archive(tmp_path, server, fault):
     served = server.serve("/a.zip", CONTENT, [fault])
@@ -125,6 +136,25 @@ def test_a_redirect_away_from_https_is_not_followed(tmp_path, server, location):
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.org", "xn--a.org"])
+def test_a_redirect_to_a_host_that_cannot_be_is_told(tmp_path, server, host):
+    server.serve("/a.zip", CONTENT, [Fault(status=302, location=f"https://{host}/a.zip")])
+    assert "a host whose name cannot be one" in stopped(tmp_path, behind(f"{server.url}/a.zip"))
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.org", "xn--a.org"])
+def test_an_address_whose_host_cannot_be_is_no_url(tmp_path, host):
+    with pytest.raises(ConfigError, match=f"https://{re.escape(host)}/a.zip: not a URL"):
+        fetch(tmp_path, behind(f"https://{host}/a.zip"))
+
+
+@pytest.mark.parametrize("password", ["SECRET/1", "SECRET#1", "SECRET?1"])
+def test_a_password_that_makes_an_address_none_is_not_told(tmp_path, password):
+    with pytest.raises(ConfigError, match=r"example\.org/a\.zip: not a URL\. Write special") as error:
+        fetch(tmp_path, behind(f"https://user:{password}@example.org/a.zip"))
+    assert "SECRET" not in str(error.value)
+
+
 def test_a_certificate_of_nobody_is_refused_at_once(tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]

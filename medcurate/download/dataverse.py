@@ -42,7 +42,7 @@ def _latest(client: httpx.Client, folder: Folder) -> str:
 
 def _ask(client: httpx.Client, folder: Folder, what: str) -> Any:
     url = f"{folder.server}/api/datasets/:persistentId/{what}"
-    answer = get_json(client, str(httpx.URL(url, params={"persistentId": folder.dataverse})))
+    answer = get_json(client, url, persistentId=folder.dataverse)
     if field(answer, "status") != "OK":
         raise RefusedError(f'it answers "{field(answer, "message") or field(answer, "status")}"')
     return field(answer, "data")

@@ -18,12 +18,10 @@ from typing import Any
 
 import httpx
 
-from medcurate import __version__
 from medcurate.download.types import (
     Answer,
     Identity,
     OtherRangeError,
-    Policy,
     RefusedError,
     TransientError,
     without_secrets,
@@ -31,24 +29,14 @@ from medcurate.download.types import (
 from medcurate.errors import ConfigError
 from medcurate.storage import is_loopback, without_user
 
-USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
-
 PAGE_BYTES = 512  # at the start of a file, which tell whether it is a web page
 _REDIRECTS = 10
 _LIST_BYTES = 256 << 20  # of an answer that is held in memory
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LOGIN = frozenset({401, 403})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-
-
-def make_client(policy: Policy) -> httpx.Client:
-    """A client for all downloads of a command: TLS verified, no redirect followed without a look at it.
-
-    Proxies and further certificates come from the usual variables (HTTPS_PROXY, SSL_CERT_FILE).
-    """
-    timeout = httpx.Timeout(policy.stall_s, connect=policy.connect_s, pool=None)
-    headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
-    return httpx.Client(timeout=timeout, headers=headers, follow_redirects=False)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+# "r": requests that are left; "t": seconds until there are more (draft-ietf-httpapi-ratelimit-headers; Hugging Face).
+_RATE_LIMIT = re.compile(r"\br *= *0 *; *t *= *([0-9]{1,9})")
 
 
 def check_url(url: str) -> None:
@@ -56,8 +44,11 @@ def check_url(url: str) -> None:
     shown = without_secrets(url)
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"{shown}: not a URL: {error}") from error
+        parsed.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        # What stands before an "@" may be a password, whose "/" or "#" made this no URL; so may what the error quotes.
+        why = ". Write special characters of a password as % and two digits" if "@" in url else f": {error}"
+        raise ConfigError(f"{shown.rpartition('@')[2]}: not a URL{why}") from error
     if not parsed.host or not _allowed(parsed, loopback=is_loopback(parsed.host)):
         raise ConfigError(f"{shown}: only https:// and s3:// are downloaded from")
 
@@ -89,7 +80,7 @@ class HttpFile:
         """See ``types.Remote``."""
         response = self._get(_range_headers(offset, known))
         try:
-            _check_status(response)
+            _check_status(response, offset)
             self._check_no_page(response)
             yield _answer(response, offset)
         except httpx.TransportError as error:
@@ -105,6 +96,8 @@ class HttpFile:
                 response = self.client.send(request, stream=True)
             except httpx.TransportError as error:
                 raise _failure(error) from error
+            except UnicodeError as error:
+                raise RefusedError("it redirects to a host whose name cannot be one") from error
             if response.next_request is None:
                 return response
             response.close()
@@ -129,14 +122,14 @@ def file_behind(client: httpx.Client, url: str, *, page: bool = False) -> HttpFi
     return HttpFile(client=client, address=without_user(url), headers=headers, page=page)
 
 
-def get_json(client: httpx.Client, url: str) -> Any:
-    """What ``url`` answers as JSON, None for an empty body.
+def get_json(client: httpx.Client, url: str, **parameters: str) -> Any:
+    """What ``url`` answers as JSON to a query with ``parameters``, None for an empty body.
 
     Raises RefusedError, TransientError; ConfigError for addresses that are not allowed.
     """
     check_url(url)
     content = bytearray()
-    with file_behind(client, url).open(0, None) as answer:
+    with file_behind(client, str(httpx.URL(url, params=parameters))).open(0, None) as answer:
         for chunk in answer.chunks:
             content += chunk
             if len(content) > _LIST_BYTES:
@@ -167,14 +160,24 @@ def _range_headers(offset: int, known: Identity | None) -> dict[str, str]:
     return headers
 
 
-def _check_status(response: httpx.Response) -> None:
+def _check_status(response: httpx.Response, offset: int) -> None:
     status = response.status_code
-    if status in {200, 206, 416}:
+    if status in {200, 206} or (status == 416 and offset):
         return
     said = f"{status} {response.reason_phrase}".strip()
+    if "x-amzn-waf-action" in response.headers:  # AWS WAF: 202 or 405, and a script that browsers run
+        raise RefusedError(f"it lets only browsers in ({said})", login=True)
     if status in _PASSING:
-        raise TransientError(said, _retry_after_s(response.headers.get("retry-after", "")))
+        raise TransientError(said, asked_wait_s(response.headers))
     raise RefusedError(said, login=status in _LOGIN)
+
+
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """How long a host asks to wait, by Retry-After or by what is left of its limit; None where it asks for nothing."""
+    if "retry-after" in headers:
+        return _retry_after_s(headers["retry-after"])
+    limit = _RATE_LIMIT.search(headers.get("ratelimit", ""))
+    return float(limit[1]) if limit else None
 
 
 def _retry_after_s(value: str) -> float | None:
@@ -192,7 +195,7 @@ def _answer(response: httpx.Response, offset: int) -> Answer:
     length = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else None
     start = 0
     if response.status_code == 416:  # nothing at that offset: the object is not the one that was begun
-        size = re.fullmatch(r"bytes \*/(\d+)", headers.get("content-range", "").strip())
+        size = re.fullmatch(r"bytes \*/([0-9]{1,18})", headers.get("content-range", "").strip())
         known = Identity(etag=headers.get("etag", ""), size_bytes=int(size[1]) if size else None)
         return Answer(known, 0, iter(()))
     if response.status_code == 206:
@@ -224,7 +227,10 @@ def _failure(error: httpx.TransportError) -> TransientError | RefusedError:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RefusedError(f"its certificate cannot be verified: {cause.verify_message}")
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
+    if isinstance(error, httpx.ProxyError):
+        said = f"the proxy answers {error}"
+        return TransientError(said) if str(error)[:3] in map(str, _PASSING) else RefusedError(said)
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return RefusedError(str(error))
     unreachable = isinstance(error, httpx.ConnectTimeout | httpx.ConnectError)
     if isinstance(error, httpx.TimeoutException):

@@ -18,12 +18,17 @@ import httpx
 from medcurate.config.folder import Folder
 from medcurate.config.source import Origin
 from medcurate.download.entry import Contents, Entry, below_resource
-from medcurate.download.http import HttpFile
+from medcurate.download.http import HttpFile, asked_wait_s
 from medcurate.download.types import Answer, Identity, RefusedError, TransientError
 from medcurate.errors import ConfigError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOGIN = frozenset({401, 403})
+_ENDPOINT = "https://huggingface.co"
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or _ENDPOINT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +39,7 @@ class HubFile:
     repository: str
     resource: str
     revision: str = ""
-    endpoint: str | None = field(default_factory=lambda: os.environ.get("HF_ENDPOINT"))  # None: the library's
+    endpoint: str = field(default_factory=_endpoint)
 
     @property
     def url(self) -> str:
@@ -82,7 +87,7 @@ def contents(folder: Folder) -> Contents:
     Raises RefusedError, TransientError; ConfigError where the library is not installed.
     """
     hub = _library()
-    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    api = hub.HfApi(endpoint=_endpoint())
     name = folder.huggingface
     with _blamed(hub):
         commit = api.dataset_info(name, revision=folder.revision or None).sha
@@ -127,10 +132,15 @@ def _blamed(hub: Any) -> Iterator[None]:
             raise RefusedError(said, login=True) from error
         if 400 <= status < 500 and status not in {408, 429}:
             raise RefusedError(said) from error
-        raise TransientError(said) from error
+        asked = asked_wait_s(error.response.headers) if error.response is not None else None
+        raise TransientError(said, asked) from error
     except hub.errors.HFValidationError as error:
         raise RefusedError(str(error)) from error
+    except hub.errors.OfflineModeIsEnabled as error:
+        raise RefusedError("HF_HUB_OFFLINE forbids it; unset it to download") from error
     except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
+        kind = type(error)
+        if not isinstance(error, OSError) and not kind.__module__.startswith("http"):
             raise
-        raise TransientError(str(error) or type(error).__name__) from error
+        unreachable = kind.__name__ in {"ConnectError", "ConnectTimeout"}
+        raise TransientError(str(error) or kind.__name__, unreachable=unreachable) from error

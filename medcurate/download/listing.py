@@ -25,9 +25,9 @@ from medcurate.config.patterns import matches
 from medcurate.config.source import Origin, Source, SourceFile, Unpack
 from medcurate.download import dataverse, hub, nbia
 from medcurate.download.entry import Contents, Entry
-from medcurate.download.http import make_client
 from medcurate.download.lockfile import LockFile
 from medcurate.download.run import LOCK_FOLDER
+from medcurate.download.session import make_client
 from medcurate.download.twins import ALL_BELOW
 from medcurate.download.types import (
     DownloadError,

@@ -1,7 +1,8 @@
 """Collections of The Cancer Imaging Archive: NBIA's search API lists series, and gives each as a zip.
 
-Sources: NBIA Search REST API Guide (``getSeries``, ``getImage``). The zips are made on request: neither size
-nor digest is known before they come, and DICOM files inside are read to their end when they are unpacked.
+Sources: NBIA Search REST API Guide (``getSeries``, ``getImage``); for the address the archive's own tcia_utils, as the
+versions of the service before 4 are no longer looked after. The zips are made on request: neither size nor digest is
+known before they come, and DICOM files inside are read to their end when they are unpacked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from medcurate.download.http import get_json
 from medcurate.download.types import RefusedError, without_secrets
 from medcurate.errors import ConfigError
 
-SERVICE = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
+SERVICE = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -32,7 +33,7 @@ def contents(client: httpx.Client, folder: Folder) -> Contents:
     service = os.environ.get("NBIA_ENDPOINT", "").rstrip("/") or SERVICE
     if service != without_secrets(service):
         raise ConfigError("NBIA_ENDPOINT: write the address of the service without name, password and token.")
-    found = get_json(client, str(httpx.URL(f"{service}/getSeries", params={"Collection": folder.nbia})))
+    found = get_json(client, f"{service}/getSeries", Collection=folder.nbia)
     if not isinstance(found, list) or not found:
         raise RefusedError(f'it knows no public series of the collection "{folder.nbia}"')
     return Contents("", sorted(_entries(found, folder, service), key=lambda entry: entry.path))

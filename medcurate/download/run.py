@@ -17,12 +17,13 @@ import httpx
 from medcurate.config.source import Source, SourceFile
 from medcurate.download.clients import arguments, client_of, run_client
 from medcurate.download.hosts import Hosts, StoppedError
-from medcurate.download.http import check_url, file_behind, make_client
+from medcurate.download.http import check_url, file_behind
 from medcurate.download.hub import HubFile
 from medcurate.download.instructions import origin_text
 from medcurate.download.lockfile import LockFile
 from medcurate.download.objects import ObjectFile, s3_filesystem
 from medcurate.download.part import Part
+from medcurate.download.session import make_client
 from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
 from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all
