@@ -138,6 +138,55 @@ def test_packaged_pairs_are_known(pair: tuple[str, str], by_ids: bool) -> None:
     assert found.by_ids == by_ids
 
 
+@pytest.mark.parametrize(
+    "apart",
+    [
+        ("msd-task07-pancreas", "nih-pancreas-ct"),  # PANORAMA holds scans of both
+        ("monuseg", "glas"),  # CoNIC
+        ("ctpelvic1k", "msd-task10-colon", "kits19"),  # in other parts of CTPelvic1K than are read
+        ("tn3k", "ddti"),  # a folder of the archive of TN3K that is not read
+    ],
+)
+def test_sources_that_share_nobody_are_not_told_to(apart: tuple[str, ...]) -> None:
+    assert not overlaps(lineage(), apart)
+
+
+def test_what_a_set_is_made_of_is_told_through_the_sets_between() -> None:
+    parts: dict[str, set[str]] = {}
+    for each in lineage().rules:
+        first, *others = each.sources
+        if each.relation == "derived-from":
+            parts.setdefault(first, set()).update(others)
+        elif each.relation in ("same-patients", "contains"):
+            for one, other in itertools.permutations(each.sources, 2):
+                parts.setdefault(one, set()).add(other)
+    made = {each.sources[0] for each in lineage().rules if each.relation == "derived-from"}
+    pairs = {(one, part) for one in made for between in parts[one] for part in parts.get(between, ())}
+    assert len(pairs) > 50
+    assert not [pair for pair in sorted(pairs) if len(set(pair)) == 2 and not overlaps(lineage(), pair)]
+
+
+def test_the_published_release_is_told_to_hold_every_source_that_says_so() -> None:
+    named = [source for source in map(load_source, source_ids()) if source.sa_med2d]
+    assert len(named) > 50
+    for source in named:
+        assert overlaps(lineage(), [source.id, f"sa-med2d-20m-{source.modality}"]), source.id
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("abdomenatlas-1-1-mini", "msd-task06-lung"),
+        ("abdomenatlas-1-1-mini", "flare23"),
+        ("msd-task06-lung", "nsclc-radiogenomics"),
+        ("abdomenct-1k", "ct-org"),  # both hold LiTS
+        ("seg-a-2023", "sa-med2d-20m-ct"),  # both hold KiTS
+    ],
+)
+def test_leaks_between_sets_of_other_names_are_told(pair: tuple[str, str]) -> None:
+    assert overlaps(lineage(), pair)
+
+
 def test_sets_without_a_packaged_source_are_known_to_a_lab_that_has_them() -> None:
     assert shared_patient(lineage(), "kits21", "case_00007") == ("kits", "7")
     for pair in (("drive", "rite"), ("brats-2019", "brats-2021"), ("brats-2020", "brats-2018")):
