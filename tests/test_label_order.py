@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from medcurate.library import load_source
+from medcurate.library import load_source, source_ids
 
 ORDERS: dict[str, tuple[str, ...]] = {  # in the order of their values, from 1 on
     # Abdomen: five orders for the same dozen organs.
@@ -248,8 +248,8 @@ KEYS: dict[str, dict[str, str]] = {  # of pictures
     "endovis-2017-ris": {"10": "instrument-shaft", "20": "instrument-wrist", "30": "instrument-clasper"},
     "endovis-2018-rss": {
         "#00FF00": "instrument-shaft", "#00FFFF": "instrument-clasper", "#7DFF0C": "instrument-wrist",
-        "#FF3700": "kidney", "#18377D": "kidney", "#BB9B19": "suture", "#00FF7D": "clamp", "#FFFF7D": "needle",
-        "#7B0FAF": "irrigator", "#7C9B05": "small-bowel", "#0CFF8D": "ultrasound-probe",
+        "#FF3700": "kidney", "#18377D": "kidney-covered", "#BB9B19": "suture", "#00FF7D": "clamp",
+        "#FFFF7D": "needle", "#7B0FAF": "irrigator", "#7C9B05": "small-bowel", "#0CFF8D": "ultrasound-probe",
     },
     "cholecseg8k": {
         "11": "abdominal-wall", "21": "liver", "13": "gastrointestinal-tract", "12": "fat", "31": "grasper",
@@ -280,3 +280,25 @@ def test_what_is_left_out_of_pictures_is_named() -> None:
     assert load_source("cholecseg8k").label.options["ignore"] == [50, 255]
     assert load_source("pannuke").label.options["ignore"] == [5]  # the channel of the background
     assert load_source("palm").label.options["inverted"] is True
+
+
+SAID = {  # what titles of the sets say of every picture
+    "TOF MR angiography": ("sequence", "mra"),
+    "CT angiography": ("sequence", "ct-angiography"),
+    "cone-beam CT": ("sequence", "ct-cone-beam"),
+    "contrast-enhanced MR": ("sequence", "t1ce"),
+    "in T2-weighted MR": ("sequence", "t2"),
+    "breast ultrasound": ("sequence", "b-mode"),
+    "delayed-enhancement MR": ("sequence", "lge"),
+    "simulated": ("synthetic", True),
+}
+
+
+def test_what_a_title_says_of_every_picture_is_in_its_rows() -> None:
+    told = {said: [] for said in SAID}
+    for source in map(load_source, source_ids()):
+        for said, (fact, value) in SAID.items():
+            if said in source.title:
+                told[said].append(source.id)
+                assert getattr(source, fact) == value, source.id
+    assert all(told.values())

@@ -20,7 +20,7 @@ from sa_med2d_kit import PICTURES, mask_of, release, source, write_png, zipped
 from medcurate.build.run import BuildOptions, build
 from medcurate.check.run import check as check_source
 from medcurate.errors import ConfigError, DataMissing
-from medcurate.library import resolve
+from medcurate.library import load_source, resolve
 from medcurate.pairings import sa_med2d, sa_med2d_demo
 from medcurate.pairings.found import Names
 
@@ -92,6 +92,54 @@ def test_patients_are_the_same_over_axes_sequences_and_years(tmp_path):
         ConfigError, match=r'patients\.BraTS2018\.pattern .* does not match the case "Brats18'
     ):
         found(tmp_path, keep, datasets=["BraTS2018"], patients={"BraTS2018": {"pattern": "(?P<group>x)"}})
+
+
+@pytest.mark.parametrize(
+    ("part", "stems", "patients"),
+    [
+        (
+            "dermoscopy",
+            [f"dermoscopy_00--isic20{year}_task1--ISIC_0000019--2d_none" for year in (16, 17, 18)],
+            ["isic/ISIC_0000019"] * 3,
+        ),
+        (
+            "ct",
+            ["ct_00--VerSe19--sub-verse401_split-verse253--z_0001", "ct_00--VerSe20--sub-verse401--x_0002"],
+            ["verse/sub-verse401"] * 2,
+        ),
+        (
+            "ct",
+            [
+                "ct_00--COVID-19-20--volume-covid19-A-0003--z_0001",
+                "ct_00--CTSpine1K_Full--liver_12--z_0001",
+                "ct_00--CTSpine1K_Full--volume-covid19-A-0003_ct--z_0001",
+                "ct_00--MSD_Liver--liver_12--y_0001",
+            ],
+            [f"ctspine1k/{name}" for name in ("volume-covid19-A-0003", "liver_12") * 2],
+        ),
+        (
+            "mr",
+            [
+                f"mr_t2w--picai_{label}--10000_100000{study}--z_0001"
+                for study, label in enumerate(("baseline", "semi"))
+            ],
+            ["picai/10000"] * 2,
+        ),
+    ],
+)
+def test_patients_that_the_release_names_alike_are_one_in_the_packaged_sources(
+    tmp_path, part, stems, patients
+):
+    root = tmp_path / "SAMed2Dv1"
+    classes = {}
+    for stem in stems:
+        classes[stem.split("--")[1]] = {"liver": 0}
+        for place in (f"images/{stem}.png", f"masks/{stem}--0000_000.png"):
+            write_png(root / place, np.zeros((4, 4), np.uint8))
+    (root / "SAMed2D_v1_class_mapping_id.json").write_text(json.dumps(classes))
+    (pairing,) = load_source(f"sa-med2d-20m-{part}").pairings
+    entries = sa_med2d.find(tmp_path, sa_med2d.Options(**pairing.options), Names(labels=("liver",)))
+    assert {entry.name: entry.group for entry in entries} == dict(zip(stems, patients, strict=True))
 
 
 def test_what_lacks_its_partner_is_told(tmp_path):
