@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"build", "checks", "config", "decoders", "format", "job", "library", "readers", "types"},
     "explore": BASE | {"commit", "engines", "format", "storage"},
     "verify": BASE | {"commit", "engines", "format", "ledger", "progress"},
-    "inspection": BASE | {"config", "decoders", "pairings", "readers", "registry", "types"},
+    "inspection": BASE | {"arrays", "config", "decoders", "pairings", "readers", "registry", "types"},
 }  # fmt: skip
 # Prediction from files joins both sides: a trained model, and what a build makes of an image.
 MAY_IMPORT["prediction"] = BASE | {

@@ -110,8 +110,10 @@ def _print(console: Console, text: str) -> None:
 
 
 def _show_files(console: Console, found: Survey) -> None:
+    from medcurate.units import counted
+
     kinds = ", ".join(f"{count:,} {ending or 'without extension'}" for ending, count in _ranked(found))
-    console.print(f"{found.file_count:,} files: {kinds or 'none'}", markup=False)
+    console.print(f"{counted(found.file_count, 'file')}: {kinds or 'none'}", markup=False)
 
 
 def _ranked(found: Survey) -> list[tuple[str, int]]:
@@ -119,16 +121,18 @@ def _ranked(found: Survey) -> list[tuple[str, int]]:
 
 
 def _show_pairing(console: Console, found: Survey, best: Guess) -> None:
+    from medcurate.units import counted
+
     options = ", ".join(f"{key} = {value!r}" for key, value in best.candidate.options.items())
     lines = [
         f"Pairing: {best.candidate.kind} ({options})",
-        f"  {len(best.usable):,} cases with {best.explained:,} of {found.data_count:,} image files",
+        f"  {counted(len(best.usable), 'case')} with {best.explained:,} of {counted(found.data_count, 'image file')}",
     ]
     for word, tokens in (("channels", best.candidate.channels), ("classes", best.candidate.tokens)):
         if tokens:
             lines.append(f"  {word}: {', '.join(tokens)}")
     if best.problems:
-        lines.append(f"  {len(best.problems):,} incomplete cases, such as {_incomplete(best)}")
+        lines.append(f"  {counted(len(best.problems), 'incomplete case')}, such as {_incomplete(best)}")
     console.print("\n".join(lines), markup=False)
 
 
@@ -163,7 +167,9 @@ def _show_cases(console: Console, digest: Digest) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    count = f"{digest.read_count:,} of {digest.usable_count:,} cases read"
+    from medcurate.units import counted
+
+    count = f"{digest.read_count:,} of {counted(digest.usable_count, 'case')} read"
     partial = digest.read_count < digest.usable_count
     names = [_clean(look.name) for look in digest.shown]
     table = Table()
@@ -200,6 +206,8 @@ def _add_columns(table: Table) -> None:
 
 
 def _show_problems(console: Console, digest: Digest) -> None:
+    from medcurate.units import counted
+
     fitting = digest.read_count - digest.doubtful_count
     _print(
         console, f"{fitting:,} of {digest.read_count:,}: image and label can be read and lie on the same grid"
@@ -208,17 +216,23 @@ def _show_problems(console: Console, digest: Digest) -> None:
         _print(console, f"  {_clean(name)}: {_clean(problem)}")
     rest = digest.doubtful_count - len({name for name, _ in digest.problems})
     if rest > 0:
-        _print(console, f"  and {rest:,} more cases with problems")
+        _print(console, f"  and {counted(rest, 'more case')} with problems")
 
 
 def _show_patients(console: Console, best: Guess) -> None:
-    from medcurate.inspection.patients import example, groupings, single
+    from medcurate.inspection.patients import OWN, example, groupings, known, single
+    from medcurate.units import counted
 
     names = [entry.name for entry in best.usable]
+    if patients := known(best.usable):
+        _print(
+            console, f"Patients: {len(patients):,}, by {OWN[best.candidate.kind]}. A split never cuts one."
+        )
+        return
     _print(console, "Which part of a case's name is the patient? A split never cuts a patient.")
     for line in [example(grouping) for grouping in groupings(names)] or [single(names[0])]:
         _print(console, f"  {_clean(line)}")
-    _print(console, f'  with "" every case is another patient: {len(names):,} patients')
+    _print(console, f'  with "" every case is another patient: {counted(len(names), "patient")}')
 
 
 def _clean(text: str) -> str:

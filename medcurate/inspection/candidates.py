@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medcurate.inspection.survey import Survey, is_series, reader_of
+from medcurate.inspection.survey import Survey, is_series, kind_of
 from medcurate.inspection.words import Affix, affixes, is_image, is_label
 from medcurate.pairings.names import CHANNEL, LABEL, Matcher, expand
 from medcurate.pairings.tree import wildcard_count
@@ -22,13 +22,16 @@ Key = tuple[tuple[str, ...], str]  # what the wildcards stand for, and the stem
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pairing to try. ``weight``: files of complete cases in the sample of names."""
+    """A pairing to try. ``weight``: files of complete cases in the sample of names. ``asks``: what its author has to
+    look at in a draft.
+    """
 
     kind: str
     options: Mapping[str, Any]
     channels: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()  # keys of [labels] where every class has files of its own
     weight: int = 0
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -99,7 +102,7 @@ def _series_groups(survey: Survey) -> list[Group]:
     """Folders whose folders are one DICOM series each: their names stand for the series."""
     below: dict[str, list[str]] = defaultdict(list)
     for folder, names in survey.data.items():
-        if folder and reader_of(names[0]) == "dicom" and is_series(names):
+        if folder and kind_of(names[0]) == "dicom" and is_series(names):
             parent, _, name = folder.rpartition("/")
             below[parent].append(f"{name}/")
     biggest = sorted(below, key=lambda parent: (-len(below[parent]), parent))[:MAX_GROUPS]

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from medcurate.inspection.candidates import Candidate, generalise
-from medcurate.inspection.survey import Survey, extension, is_series, reader_of
-from medcurate.inspection.words import MAX_CLASSES, is_label
+from medcurate.inspection.survey import Survey, extension, is_series, kind_of
+from medcurate.inspection.words import MAX_CLASSES, is_image, is_label
 from medcurate.pairings.case_folder import CASE
 from medcurate.pairings.names import CHANNEL, LABEL
 
 MAX_DEPTH = 4
 SAMPLE_CASES = 100
+MOST_IMAGES = 16  # of a single case
 
 
 def by_folders(survey: Survey) -> Iterator[Candidate]:
@@ -33,6 +34,16 @@ def by_folders(survey: Survey) -> Iterator[Candidate]:
             yield from _of(survey, cases, inside)
 
 
+def one_case(survey: Survey) -> Iterator[Candidate]:
+    """Candidates of a folder that is one case, with image and labels in it.
+
+    Only for trees that are nothing else: of a tree of many cases every file could be a channel of one.
+    """
+    if len(survey.data) <= MAX_CLASSES:
+        found = _of(survey, [""], {"": list(survey.data)})
+        yield from (candidate for candidate in found if len(candidate.channels) <= MOST_IMAGES)
+
+
 def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]]) -> Iterator[Candidate]:
     if 2 * len({case.rpartition("/")[2] for case in cases}) < len(cases):
         return  # the same names again and again are parts of cases
@@ -43,6 +54,8 @@ def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]
     common = [template for template, count in counted.items() if 2 * count >= len(chosen)]
     labels = sorted(template for template in counted if is_label(template) and not _is_rare(template, common))
     images = sorted(template for template in common if not is_label(template))
+    if not labels:  # "ct" and "liver": what sounds like no image may be one
+        images, labels = _by_images(images)
     if not images or not labels:
         return
     image, channels = _choice(images, counted, CHANNEL)
@@ -53,13 +66,21 @@ def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]
         yield Candidate("case-folder", options, channels, tokens, weight)
 
 
+def _by_images(templates: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of ``templates`` that sound like images, and the others."""
+    images = [template for template in templates if is_image(template.rstrip("/").rpartition("/")[2])]
+    return images, [template for template in templates if template not in images]
+
+
 def _is_rare(template: str, common: Sequence[str]) -> bool:
     """Whether ``template`` is neither common nor lies in a folder of classes, which few cases have all of."""
     return template not in common and "/" not in template
 
 
 def _cases(cases: Sequence[str]) -> str:
-    """The template of case folders: the last name is always the case's own."""
+    """The template of case folders: the last name is always the case's own; "." is the whole tree."""
+    if cases == [""]:
+        return "."
     paths = [tuple(case.split("/")) for case in cases]
     parent = generalise([path[:-1] for path in paths])
     return "*" if parent == "." else f"{parent}/*"
@@ -70,19 +91,18 @@ def _templates(survey: Survey, case: str, folders: Sequence[str]) -> set[str]:
     name = case.rpartition("/")[2]
     found = set()
     for folder in folders:
-        below = folder[len(case) + 1 :]
+        below = folder[len(case) + 1 :] if case else folder
         files = survey.data[folder]
-        if below and is_series(files) and (reader_of(files[0]) == "dicom" or is_label(below)):
-            found.add(f"{below.replace(name, CASE)}/")
+        if below and is_series(files) and (kind_of(files[0]) == "dicom" or is_label(below)):
+            found.add(f"{below}/")
             continue
-        for file in files[:MAX_CLASSES]:
-            found.add(f"{below}/{file}".lstrip("/").replace(name, CASE))
-    return found
+        found |= {f"{below}/{file}".lstrip("/") for file in files[:MAX_CLASSES]}
+    return {template.replace(name, CASE) for template in found} if name else found
 
 
 def _choice(templates: Sequence[str], counted: Mapping[str, int], token: str) -> tuple[str, tuple[str, ...]]:
     """One template for all of them with ``token`` where they differ, or else the commonest one."""
-    shared = _with_token(templates, token)
+    shared = with_token(templates, token)
     return shared or (max(templates, key=lambda t: (counted[t], -len(t))), ())
 
 
@@ -94,12 +114,12 @@ def _label_choices(
     for label in labels:
         by_folder[label.rstrip("/").rpartition("/")[0]].append(label)
     for alike in (labels, *by_folder.values()):
-        shared = _with_token(alike, LABEL)
+        shared = with_token(alike, LABEL)
         if shared:
             yield shared
 
 
-def _with_token(templates: Sequence[str], token: str) -> tuple[str, tuple[str, ...]] | None:
+def with_token(templates: Sequence[str], token: str) -> tuple[str, tuple[str, ...]] | None:
     """A template with ``token`` and its values, where the templates differ in one word only."""
     if len(templates) < 2 or len({extension(template) for template in templates}) > 1:
         return None

@@ -70,7 +70,8 @@ def read(root: Path, guess: Guess, *, every: bool = False, tick: Callable[[], No
 def _join(table: dict[Kind, Facts], facts: Facts) -> None:
     components = facts.shape[len(facts.grid_shape) :]
     flat = facts.affine is None
-    kind = (facts.token, facts.reader, facts.lossy, facts.dtype, facts.colours, components, flat)
+    options = str(facts.options)
+    kind = (facts.token, facts.reader, facts.lossy, facts.dtype, facts.colours, components, flat, options)
     first = table.get(kind)
     if first is None:
         table[kind] = facts

@@ -13,11 +13,12 @@ from medcurate.inspection.digest import Digest
 from medcurate.inspection.guess import Guess
 from medcurate.inspection.look import Facts
 from medcurate.inspection.meaning import Meaning, meaning
-from medcurate.inspection.patients import FIRST_NUMBER, groupings, summary
-from medcurate.inspection.survey import Survey, reader_of
+from medcurate.inspection.patients import FIRST_NUMBER, OWN, groupings, known, summary
+from medcurate.inspection.survey import Survey, kind_of
 from medcurate.pairings.names import LABEL
 
 QUESTION = "# QUESTION:"
+_AXES = "i, j, k of a volume, h and w of a picture, c for components"
 MAX_COMPONENTS = 16
 
 
@@ -72,6 +73,7 @@ def _pairing(survey: Survey, guess: Guess, found: Meaning) -> Iterator[str]:
     if guess.problems:
         first = _comment(guess.problems[0].problem)
         yield f"{QUESTION} incomplete cases: {len(guess.problems)} (first: {first}); is that right?"
+    yield from (f"{QUESTION} {asked}" for asked in guess.candidate.asks)
     yield "[[pairings]]"
     yield f"kind = {quoted(guess.candidate.kind)}"
     yield "[pairings.options]"
@@ -82,16 +84,18 @@ def _pairing(survey: Survey, guess: Guess, found: Meaning) -> Iterator[str]:
 
 def _reading(guess: Guess, found: Meaning, digest: Digest) -> Iterator[str]:
     first = guess.usable[0]
-    images = [*(facts.reader for facts in digest.images), reader_of(first.images[0].paths[0].name)]
-    labels = [*(facts.reader for facts in digest.labels), reader_of(first.labels[0].paths[0].name)]
+    images = [*(facts.reader for facts in digest.images), kind_of(first.images[0].paths[0].name)]
+    labels = [*(facts.reader for facts in digest.labels), kind_of(first.labels[0].paths[0].name)]
     read = f"{digest.read_count} of {digest.usable_count} cases"
     for problem in dict.fromkeys(problem for _, problem in digest.problems):
         yield f"{QUESTION} seen in one of the cases read: {_comment(problem)}. Is it an erratum?"
     yield "[image]"
     yield f"reader = {quoted(images[0])}"
+    yield from _array_options("options", digest.images)
     yield ""
     yield "[label]"
     yield f"reader = {quoted(labels[0])}"
+    yield from _array_options("reader_options", digest.labels)
     if found.doubt:
         yield f"{QUESTION} {found.doubt}"
     yield f"decoder = {quoted(found.decoder)}"
@@ -109,6 +113,30 @@ def _reading(guess: Guess, found: Meaning, digest: Digest) -> Iterator[str]:
         yield f"{quoted(key)} = {quoted(UNRESOLVED)}" + (f"  # {count} in {read}" if count else "")
 
 
+def _array_options(key: str, facts: Sequence[Facts]) -> Iterator[str]:
+    """What axes mean is a guess, and a file seldom says how far apart voxels are."""
+    made = dict(next((each.options for each in facts if each.options), {}))
+    if not made:
+        return
+    axes = made["axes"]
+    shape = " x ".join(map(str, _stored(facts[0].shape, axes)))
+    yield f"{QUESTION} are the axes of an array ({shape}) {', '.join(axes)} ({_AXES})?"
+    if "k" in axes:
+        unknown = (
+            "; and what is the spacing along i, j and k: spacing_mm = [i, j, k]"
+            if "spacing_mm" in made
+            else ""
+        )
+        yield f'{QUESTION} is "LPS" what i, j and k grow to (directions = "…"){unknown}?'
+    yield f"{key} = {_inline(made)}"
+
+
+def _stored(shape: Sequence[int], axes: str) -> list[int]:
+    """The shape of a file whose axes a reader has put in order."""
+    order = [axis for axis in ("ijkc" if "k" in axes else "hwc") if axis in axes]
+    return [shape[order.index(axis)] for axis in axes]
+
+
 def _channels(guess: Guess, images: Sequence[Facts]) -> Iterator[str]:
     names: list[Mapping[str, Any]] = [{"name": name} for name in guess.candidate.channels]
     components = {facts.shape[3] for facts in images if facts.affine is not None and len(facts.shape) == 4}
@@ -122,6 +150,13 @@ def _channels(guess: Guess, images: Sequence[Facts]) -> Iterator[str]:
 
 
 def _case(guess: Guess) -> Iterator[str]:
+    patients = known(guess.usable)
+    if patients:
+        yield f"# Patients: {len(patients)}, by {OWN[guess.candidate.kind]}, where no pattern finds another word."
+        yield "[case]"
+        yield 'pattern = ""'
+        yield 'identifiers = "pseudonym"'
+        return
     yield f"{QUESTION} which part of a case's name is the patient? A split never cuts a patient."
     found = groupings([entry.name for entry in guess.usable])
     yield from (f"# For example: {summary(grouping)}." for grouping in found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.errors import CaseRejected, Reason
-from medcurate.inspection.survey import reader_of
+from medcurate.inspection.survey import kind_of
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
 from medcurate.registry import load
@@ -30,7 +30,7 @@ def drawn_on(files: CaseFiles, image: Sequence[Path], label: Sequence[Path]) -> 
 
     Raises CaseRejected for a label of such a kind that cannot be drawn.
     """
-    if {reader_of(paths[0].name) for paths in (image, label)} != {"dicom"}:
+    if {kind_of(paths[0].name) for paths in (image, label)} != {"dicom"}:
         return None
     images = load(READERS, "dicom", "reader")
     try:

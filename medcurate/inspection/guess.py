@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medcurate.errors import ConfigError
+from medcurate.inspection.array_candidates import by_arrays
 from medcurate.inspection.bids_candidates import by_entities
 from medcurate.inspection.candidates import Candidate, by_names
-from medcurate.inspection.case_candidates import by_folders
+from medcurate.inspection.case_candidates import by_folders, one_case
+from medcurate.inspection.header_candidates import by_headers
 from medcurate.inspection.survey import Survey
 from medcurate.inspection.words import is_image, is_label
 from medcurate.pairings import PAIRINGS
@@ -18,7 +20,8 @@ from medcurate.pairings.names import LABEL
 from medcurate.registry import load
 
 TRIED = 6
-_RANK = {"paired-folders": 0, "case-folder": 1, "flat-suffix": 2, "bids-derivatives": 3}
+_RANK = {"paired-folders": 0, "case-folder": 1, "flat-suffix": 2, "bids-derivatives": 3, "dicom-tree": 4}
+_READ = {"same-file", "array-pack"}  # kinds that are only tried where headers of arrays speak for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,21 @@ def guess(survey: Survey) -> Guess | None:
 
 
 def guesses(survey: Survey) -> list[Guess]:
-    """The best pairings of the tree, the likeliest first: several only where names alone do not tell what is label."""
-    found = {_key(candidate): candidate for candidate in _candidates(survey)}
-    likely = sorted(found.values(), key=_order)[:TRIED]
-    best: list[Guess] = []
-    for candidate in likely:
+    """The best pairings of the tree, the likeliest first: several only where names alone do not tell what is label.
+
+    Headers of DICOM files are read only where names leave files unexplained.
+    """
+    best = _best(survey, _candidates(survey))
+    if not best or best[0].explained < survey.data_count:
+        best = _best(survey, by_headers(survey), best)
+    return best or _best(survey, one_case(survey))
+
+
+def _best(survey: Survey, candidates: Iterable[Candidate], known: Sequence[Guess] = ()) -> list[Guess]:
+    """The best of the likeliest ``candidates``, unless they are no better than those that are known."""
+    found = {_key(candidate): candidate for candidate in candidates}
+    best = list(known)
+    for candidate in sorted(found.values(), key=_order)[:TRIED]:
         attempt = _attempt(survey.root, candidate)
         if attempt and (not best or attempt.worth > best[0].worth):
             best = [attempt]
@@ -68,21 +81,22 @@ def _candidates(survey: Survey) -> Iterator[Candidate]:
     yield from by_names(survey)
     yield from by_folders(survey)
     yield from by_entities(survey)
+    yield from by_arrays(survey)
 
 
 def _key(candidate: Candidate) -> str:
     return f"{candidate.kind} {candidate.options} {candidate.channels} {candidate.tokens}"
 
 
-def _order(candidate: Candidate) -> tuple[bool, int, bool, int, int, int, str]:
-    """Likeliest first: whole series, files in the sample, what sounds like images, the plainest options."""
+def _order(candidate: Candidate) -> tuple[bool, bool, int, bool, int, int, int, str]:
+    """Likeliest first: what was read, whole series, files in the sample, what sounds like images, plainest options."""
     options = candidate.options
     series = str(options.get("image", options.get("image_suffix"))).endswith("/")
     sounds = is_image(str(options.get("image_suffix", "")))
     wildcards = sum(str(value).count("*") for value in options.values())
     length = sum(len(str(value)) for value in options.values())
-    kind = _RANK[candidate.kind]
-    return not series, -candidate.weight, not sounds, wildcards, kind, length, _key(candidate)
+    kind, read = _RANK.get(candidate.kind, 0), candidate.kind in _READ
+    return not read, not series, -candidate.weight, not sounds, wildcards, kind, length, _key(candidate)
 
 
 def _attempt(root: Path, candidate: Candidate) -> Guess | None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medcurate.decoders.colour_map import packed_colours
 from medcurate.decoders.values import blocks, distinct
-from medcurate.errors import CaseRejected, ConfigError
+from medcurate.errors import CaseRejected, ConfigError, Reason
+from medcurate.inspection import array_files
 from medcurate.inspection.drawn import drawn_on
 from medcurate.inspection.guess import Guess, guesses
-from medcurate.inspection.survey import Survey, is_series, reader_of
+from medcurate.inspection.survey import Survey, is_series, kind_of
 from medcurate.pairings.found import Found
 from medcurate.readers import READERS
 from medcurate.readers.files import CaseFiles
@@ -49,6 +51,7 @@ class Facts:
     colours: bool = False
     values: Mapping[float, int] | None = None
     structures: Mapping[str, int] = field(default_factory=dict)  # of a drawn label: voxels by name
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the reader
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
@@ -79,8 +82,18 @@ def peek(survey: Survey) -> list[Look]:
     for paths in kinds(survey)[:KINDS_READ]:
         seen.append(Look((paths[0].parent if len(paths) > 1 else paths[0]).as_posix()))
         # As labels: whether values are few tells an author which of the files are labels.
-        _add(seen[-1].images, seen[-1], files, ("", paths), seen[-1].name, is_label=True)
+        for entry in _entries(survey.root, paths):
+            what = f"{seen[-1].name} {entry}".rstrip()
+            _add(seen[-1].images, seen[-1], files, (entry, paths, entry), what, is_label=True)
     return seen
+
+
+def _entries(root: Path, paths: Sequence[Path]) -> list[str]:
+    """The arrays of an .npz that may be images, "" for any other file."""
+    if paths[0].suffix.lower() != ".npz":
+        return [""]
+    found = array_files.headers(root / paths[0])
+    return [key for key, header in found.items() if len(header.shape) > 1] or [""]
 
 
 def kinds(survey: Survey) -> list[tuple[Path, ...]]:
@@ -88,7 +101,7 @@ def kinds(survey: Survey) -> list[tuple[Path, ...]]:
     found: dict[str, list[tuple[Path, ...]]] = defaultdict(list)
     for folder, names in survey.data.items():
         paths = [Path(folder, name) for name in names]
-        series = reader_of(names[0]) == "dicom" and is_series(names)
+        series = kind_of(names[0]) == "dicom" and is_series(names)
         for entry in [tuple(paths)] if series else [(path,) for path in paths]:
             pattern = folder if series else entry[0].as_posix()
             found[re.sub(r"[0-9]+", "#", pattern)].append(entry)
@@ -107,9 +120,9 @@ def likeliest(survey: Survey) -> Guess | None:
 def _is_turned(root: Path, found: Found) -> bool:
     """Whether the image of a case has as few values as labels have, and a label of it more."""
     files, seen = CaseFiles(root, VOLUME_BYTES), Look(found.name)
-    _add(seen.images, seen, files, ("", found.images[0].paths), "", is_label=True)
+    _add(seen.images, seen, files, ("", found.images[0].paths, ""), "", is_label=True)
     for label in found.labels[:LABEL_FILES_READ]:
-        _add(seen.labels, seen, files, (label.label, label.paths), "", is_label=True)
+        _add(seen.labels, seen, files, (label.label, label.paths, ""), "", is_label=True)
     few = any(facts.values is not None for facts in seen.images)
     return few and any(facts.values is None for facts in seen.labels)
 
@@ -120,12 +133,12 @@ def look(root: Path, found: Found, *, whole: bool = False) -> Look:
     files = CaseFiles(root, VOLUME_BYTES)
     for image in found.images:
         what = f"image {image.channel}".rstrip()
-        _add(seen.images, seen, files, (image.channel, image.paths), what, is_label=False)
+        _add(seen.images, seen, files, (image.channel, image.paths, image.entry), what, is_label=False)
     for label in found.labels[: None if whole else LABEL_FILES_READ]:
         what = f"label {label.label}".rstrip()
         if found.images and _add_drawn(seen, files, found.images[0].paths, (label.label, label.paths), what):
             continue
-        _add(seen.labels, seen, files, (label.label, label.paths), what, is_label=True)
+        _add(seen.labels, seen, files, (label.label, label.paths, label.entry), what, is_label=True)
     if seen.images:
         seen.problems += _disagreements(seen.images[0], [*seen.images[1:], *seen.labels])
     return seen
@@ -164,16 +177,18 @@ def _add(
     facts: list[Facts],
     seen: Look,
     files: CaseFiles,
-    part: tuple[str, Sequence[Path]],
+    part: tuple[str, Sequence[Path], str],
     what: str,
     *,
     is_label: bool,
 ) -> None:
-    token, paths = part
-    kind = reader_of(paths[0].name)
+    """Read a part (channel or class, paths, entry) to ``facts``, or note in ``seen`` why not."""
+    token, paths, entry = part
+    kind, options = kind_of(paths[0].name), dict[str, Any]()
     try:
-        reader = load(READERS, kind, "reader")
-        volume = reader.read(files, paths, reader.Options())
+        if kind == "array":
+            options = _array_options(files.root / paths[0], entry)
+        volume = _read(files, kind, paths, entry, options)
     except CaseRejected as problem:
         seen.problems.append(f"{what}: {problem}")
         return
@@ -181,12 +196,36 @@ def _add(
         seen.problems.append(f"{what}: no reader for it: {problem}")
         return
     lossy = paths[0].suffix.lower() in {".jpg", ".jpeg"}
-    facts.append(_facts(token, kind, volume, lossy=lossy, is_label=is_label))
+    found = replace(_facts(token, kind, volume, lossy=lossy, is_label=is_label), options=options)
+    facts.append(replace(found, spacing_mm=()) if "spacing_mm" in options else found)
+
+
+def _array_options(path: Path, entry: str) -> dict[str, Any]:
+    """Raises CaseRejected where the file holds no image."""
+    options = array_files.options(path, entry)
+    if not options and array_files.headers(path):
+        raise CaseRejected(Reason.UNREADABLE, "no array in it has the axes of an image")
+    return options
+
+
+def _read(
+    files: CaseFiles, kind: str, paths: Sequence[Path], entry: str, options: Mapping[str, Any]
+) -> Volume:
+    """Raises CaseRejected; ConfigError and ImportError where there is no reader."""
+    reader = load(READERS, kind, "reader")
+    known = {**options, "spacing_mm": (1.0, 1.0, 1.0)} if "spacing_mm" in options else options
+    made = reader.Options(**known)
+    volume: Volume = (
+        reader.read_entry(files, paths, entry, made) if entry else reader.read(files, paths, made)
+    )
+    return volume
 
 
 def _facts(token: str, reader: str, volume: Volume, *, lossy: bool, is_label: bool) -> Facts:
     voxels = volume.voxels
-    colours = volume.affine is None and voxels.ndim == 3
+    colours = volume.affine is None and voxels.shape[2:] == (3,)
+    # Of pictures with other components nothing is counted.
+    is_label = is_label and (volume.affine is not None or colours or voxels.ndim == 2)
     if is_label and colours:
         grey = all(np.array_equal(voxels[..., 0], voxels[..., channel]) for channel in (1, 2))
         colours = not grey
@@ -242,7 +281,7 @@ def _disagreements(first: Facts, others: Sequence[Facts]) -> list[str]:
         what = other.token or "label"
         if other.grid_shape != first.grid_shape:
             found.append(f"{what}: shape {other.grid_shape}, image {first.grid_shape}")
-        elif first.affine is not None and other.affine is not None:
+        elif first.affine is not None and other.affine is not None and first.spacing_mm and other.spacing_mm:
             largest = float(np.abs(first.affine - other.affine).max())
             if largest > 1e-3 * min(first.spacing_mm):
                 found.append(f"{what}: affine differs from the image's by up to {largest:.3g}")

@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medcurate.pairings.found import Found
+
+OWN = {"dicom-tree": "the Patient ID of their headers", "bids-derivatives": "the subject"}
+"""What the patient is by pairings that know it."""
 FIRST_NUMBER = r"^(?P<group>[A-Za-z]*[_. -]?[0-9]+)"
 PATTERNS = (
     r"^(?P<group>.+)/[^/]+$",  # the folder
@@ -25,6 +29,12 @@ class Grouping:
 
     pattern: str
     patients: Mapping[str, Sequence[str]]
+
+
+def known(found: Sequence[Found]) -> list[str]:
+    """The patients by the pairing's own word, sorted; none where it has no word for every case."""
+    patients = {entry.group for entry in found}
+    return [] if "" in patients else sorted(patients)
 
 
 def groupings(names: Sequence[str]) -> list[Grouping]:

@@ -33,6 +33,7 @@ READER_OF = {
 }
 """Reader by lower-case extension; what is not here (.csv, .raw beside .mhd, …) is no image by itself."""
 
+_ARRAYS = frozenset({".npy", ".npz"})
 
 SERIES_FILES = 3
 
@@ -69,10 +70,18 @@ def reader_of(name: str) -> str:
     return READER_OF.get(found, "") if found else "dicom"
 
 
+def kind_of(name: str) -> str:
+    """The reader for a file of a source: also of arrays, whose axes only a source states, and of DICOM files that are
+    called by their UID or a number ("1.2.840.56", "IM.001"); "" where none is known.
+    """
+    found = extension(name).lower()
+    return "array" if found in _ARRAYS else "dicom" if found[1:].isdigit() else reader_of(name)
+
+
 def is_series(files: Sequence[str]) -> bool:
     """Several files of one kind that differ in digits only, or DICOM of any name."""
     patterns = {re.sub(r"[0-9]+", "#", name) for name in files}
-    dicom = all(reader_of(name) == "dicom" for name in files)
+    dicom = all(kind_of(name) == "dicom" for name in files)
     return len(files) >= SERIES_FILES and (len(patterns) == 1 or dicom)
 
 
@@ -89,7 +98,7 @@ def survey(root: Path) -> Survey:
         folder = waiting.pop()
         files, below = entries(root / folder)
         found.extensions.update(extension(name).lower() for name in files)
-        data = [name for name in files if reader_of(name)]
+        data = [name for name in files if kind_of(name)]
         if data:
             found.data[folder] = data
         waiting += [path for name in below if _is_new(root, path := f"{folder}/{name}".lstrip("/"), seen)]

@@ -18,6 +18,7 @@ from medcurate.pairings.paired_folders import FolderTemplate
 from medcurate.pairings.tree import check_template, entries, files_below, folders, wildcard_pattern
 
 CASE = "{case}"
+ONLY = "case"  # the name of the source's folder itself, which its owner may call as they like
 
 
 class Options(Strict):
@@ -28,7 +29,8 @@ class Options(Strict):
     ``{label}`` at most one a class; ``several_labels`` allows any number of label files (one file an
     object). A path that ends in "/" is a folder, and all regular files below it are one series.
 
-    The case's name is made of the components of its path that ``cases`` has a wildcard for.
+    The case's name is made of the components of its path that ``cases`` has a wildcard for; of ``cases = "."``, the
+    source's folder itself, it is "case".
     """
 
     cases: FolderTemplate = "*"
@@ -64,7 +66,7 @@ def find(root: Path, options: Options, names: Names) -> Iterator[Found]:
             labels=_matches(root, folder.path, options.label, LABEL, names.labels, others),
         )
         found += [passed_over(path) for path in dict.fromkeys(others)]
-        name = folder.name or folder.path.name
+        name = folder.name or folder.path.name or ONLY
         found.append(judged(root, name, files, names, several_labels=options.several_labels))
     return iter(sorted(found, key=lambda entry: entry.name))
 

@@ -27,7 +27,7 @@ from medcurate.pairings.tree import check_template, files_below, folders, wildca
 from medcurate.types import ImageFile, LabelFile
 
 _KINDS = {"seg": "SEG", "rtstruct": "RTSTRUCT", "lidc-xml": "lidc-xml"}
-_NOT_IMAGES = {"", "damaged", "lidc-xml", "SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "SR", "PR", "KO"}
+NOT_IMAGES = {"", "damaged", "lidc-xml", "SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "SR", "PR", "KO"}
 _ID, _LABEL = "{id}", "{label}"
 
 
@@ -119,7 +119,7 @@ def _series(facts: Mapping[Path, Facts], options: Options) -> dict[str, _Series]
     for path, fact in facts.items():
         if (
             fact.kind == options.modality
-            and fact.kind not in _NOT_IMAGES
+            and fact.kind not in NOT_IMAGES
             and wanted.fullmatch(fact.description)
         ):
             series = found.setdefault(fact.series, _Series(fact))
@@ -138,7 +138,7 @@ def _with_objects(
 ) -> Iterator[Found]:
     """Cases whose labels are objects that name their series."""
     wanted, kind = wildcard_pattern(options.label_description), _KINDS[options.labels]
-    present = {fact.series for fact in facts.values() if fact.kind not in _NOT_IMAGES}
+    present = {fact.series for fact in facts.values() if fact.kind not in NOT_IMAGES}
     labels: dict[str, list[Path]] = {}
     for path, fact in facts.items():
         if fact.kind != kind or not wanted.fullmatch(fact.description):
