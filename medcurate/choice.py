@@ -53,13 +53,28 @@ def needs_acceptance(source: Source) -> bool:
     )
 
 
+def fitting(sources: Sequence[Source], use: Use) -> tuple[tuple[Source, ...], tuple[LeftOut, ...]]:
+    """Those whose licence allows ``use``, and the others. Raises ConfigError where none is left."""
+    kept = tuple(source for source in sources if allows(source.licence, use))
+    left_out = tuple(
+        LeftOut(source.id, _licence_text(source.licence, use))
+        for source in sources
+        if not allows(source.licence, use)
+    )
+    if not kept:
+        names = ", ".join(entry.source for entry in left_out)
+        raise ConfigError(
+            f"--licence {use}: no source is left; left out: {names}. Licences: medcurate sources"
+        )
+    return kept, left_out
+
+
 def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageRule) -> Choice:
     """Apply the licence filter, then the recipe's ``lineage`` rule.
 
     Raises ConfigError where ``rule`` is "refuse" and sources share patients, and where nothing is left.
     """
-    left_out = [LeftOut(s.id, _licence_text(s.licence, use)) for s in sources if not allows(s.licence, use)]
-    kept = [source for source in sources if allows(source.licence, use)]
+    kept, left_out = fitting(sources, use)
     found = overlaps(lineage, *patient_names(kept))
     if found and rule == "refuse":
         lines = "\n  ".join(overlap.text for overlap in found)
@@ -69,14 +84,9 @@ def choose(sources: Sequence[Source], use: Use, lineage: Lineage, rule: LineageR
         )
     if rule == "drop":
         gone = dropped(found)
-        left_out += [LeftOut(source, overlap.text) for source, overlap in gone.items()]
-        kept = [source for source in kept if source.id not in gone]
-    if not kept:
-        names = ", ".join(entry.source for entry in left_out)
-        raise ConfigError(
-            f"--licence {use}: no source is left; left out: {names}. Licences: medcurate sources"
-        )
-    return Choice(tuple(kept), tuple(left_out), found)
+        left_out += tuple(LeftOut(source, overlap.text) for source, overlap in gone.items())
+        kept = tuple(source for source in kept if source.id not in gone)
+    return Choice(kept, left_out, found)
 
 
 def _licence_text(licence: Licence, use: Use) -> str:

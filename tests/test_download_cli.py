@@ -178,6 +178,11 @@ def test_progress_has_rate_and_bytes(tmp_path, archive):
     assert last["rate"] > 0
 
 
+def test_where_no_licence_fits_nothing_is_called_complete(tmp_path):
+    with pytest.raises(ConfigError, match="--licence commercial: no source is left; left out: kvasir-seg"):
+        run("download", "--source", "kvasir-seg", "--licence", "commercial", "--data", tmp_path)
+
+
 @pytest.mark.parametrize("words", [[], ["--source", "mni152-tissues", "--recipe", "quickstart"]])
 def test_what_to_download_is_said_one_way(words, tmp_path):
     with pytest.raises(ConfigError, match="give either --source ID"):

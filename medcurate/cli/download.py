@@ -52,7 +52,7 @@ def download(
 
 def _chosen(sources: Sequence[str], recipe: str | None, use: Use) -> list[tuple[Source, Path]]:
     """The sources that were asked for and whose licence allows ``use``, each with the folder of its own file."""
-    from medcurate.choice import allows
+    from medcurate.choice import fitting
     from medcurate.library import load_source, resolve, source_path
     from medcurate.progress import emit
 
@@ -60,11 +60,11 @@ def _chosen(sources: Sequence[str], recipe: str | None, use: Use) -> list[tuple[
         raise ConfigError("give either --source ID, as often as you like, or --recipe NAME")
     if recipe:
         resolved = resolve(recipe, use)
-        for entry in resolved.left_out:
-            emit("left out", source=entry.source, why=entry.why)
-        return [(found, resolved.homes[found.id]) for found in resolved.sources]
-    named = [(load_source(name), source_path(name).parent) for name in dict.fromkeys(sources)]
-    for found, _ in named:
-        if not allows(found.licence, use):
-            emit("left out", source=found.id, why=f"its licence is {found.licence.id}")
-    return [(found, home) for found, home in named if allows(found.licence, use)]
+        kept, left_out, homes = resolved.sources, resolved.left_out, resolved.homes
+    else:
+        named = [(load_source(name), source_path(name).parent) for name in dict.fromkeys(sources)]
+        kept, left_out = fitting([found for found, _ in named], use)
+        homes = {found.id: home for found, home in named}
+    for entry in left_out:
+        emit("left out", source=entry.source, why=entry.why)
+    return [(found, homes[found.id]) for found in kept]
