@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -179,6 +180,32 @@ def test_a_dataset_without_masks_has_empty_answers(tmp_path):
     assert found.totals["masks"] == found.totals["images"] == 0
     assert page.png(found).startswith(b"\x89PNG")
     assert "None." in page.html(found)
+
+
+def test_charts_are_drawn_where_all_counts_are_nothing(tmp_path):
+    """As of a manifest of elsewhere, whose masks are numbered otherwise and which names no first one of an organ."""
+    found = stats.compute(
+        _of_masks(tmp_path, [{"source": "a", "modality": "ct", "organ": "x", "annotation": 7}])
+    )
+    assert "Images by source and split" in page.html(found)
+    assert page.png(found).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "lacks"),
+    [
+        ("rejects.parquet", ["modality"], "has no summary to count (tables here: rejects)"),
+        ("rejects.parquet", ["mask-size", "patients"], "has no manifest, sizes to count"),
+        ("manifest.parquet", ["rejects"], "has no rejects to count (tables here: manifest)"),
+        ("scores.parquet", [], "has no manifest to count (tables here: scores)"),
+    ],
+)
+def test_what_cannot_be_counted_is_told_instead_of_nothing(tmp_path, table, names, lacks):
+    folder = write_dataset(tmp_path / "set", pieces(2))
+    shutil.copy(folder / "manifest.parquet", folder / "scores.parquet")
+    with pytest.raises(ConfigError) as caught:
+        stats.compute(folder / table, names)
+    assert lacks in str(caught.value)
 
 
 # from the summary that a dataset has, or from its manifest

@@ -78,7 +78,8 @@ def _bars(chart: Chart) -> Drawing:
     label_px = min(max(text_width(label) for label, _, _ in bars), _LABEL_PX)
     left = label_px + 10
     right = max(text_width(f"{total:,.0f}", SMALL_PX) for _, total, _ in bars) + 8
-    scale = (drawing.width - left - right) / max(total for _, total, parts in bars if parts)
+    longest = max(total for _, total, parts in bars if parts)
+    scale = (drawing.width - left - right) / (longest or 1)
     for number, (label, total, parts) in enumerate(bars):
         middle = top + (number + 0.5) * _ROW_PX
         role: Role = "ink" if parts else "muted"
@@ -162,7 +163,7 @@ def _totals(chart: Chart, column: str) -> list[tuple[Any, float, list[Mapping[st
     found: dict[Any, list[Mapping[str, Any]]] = {}
     for row in chart.rows:
         found.setdefault(row[column], []).append(row)
-    summed = [(value, sum(row[chart.y] for row in rows), rows) for value, rows in found.items()]
+    summed = [(value, sum(_length(chart, row) for row in rows), rows) for value, rows in found.items()]
     return sorted(summed, key=lambda entry: (-entry[1], str(entry[0])))
 
 
@@ -170,8 +171,13 @@ def _parts(chart: Chart, rows: Sequence[Mapping[str, Any]], series: Sequence[str
     """(colour value, summed y) in the order of ``series``."""
     summed: dict[str, float] = {}
     for row in rows:
-        summed[str(row[chart.colour])] = summed.get(str(row[chart.colour]), 0) + row[chart.y]
+        summed[str(row[chart.colour])] = summed.get(str(row[chart.colour]), 0) + _length(chart, row)
     return [(value, summed[value]) for value in series if value in summed]
+
+
+def _length(chart: Chart, row: Mapping[str, Any]) -> float:
+    """What the row adds; null, which is counted where a manifest of elsewhere lacks a column's values, is nothing."""
+    return row[chart.y] or 0
 
 
 def _legend(drawing: Drawing, title: str, palette: Mapping[str, str], series: Sequence[str]) -> float:

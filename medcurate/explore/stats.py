@@ -120,7 +120,8 @@ def parse_query(name: str, text: str) -> NamedQuery:
 def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
     """Run the queries ``names`` (default: all that suit the dataset's size) over a dataset's folder or URL.
 
-    Raises ConfigError for an unknown name or no dataset, StorageError when it cannot be read.
+    Raises ConfigError for an unknown name, no dataset or one without what is counted, StorageError when it cannot be
+    read.
     """
     known = named_queries()
     for name in names:
@@ -129,8 +130,8 @@ def compute(dataset: str | Path, names: Sequence[str] = ()) -> Statistics:
     files = tables(dataset)
     with opened(files) as connection:
         made = _Tables(connection, files)
-        wanted = [known[name] for name in names] or list(known.values())
-        wanted = [query for query in wanted if query.tables <= made.names]
+        wanted = [known[name] for name in names] or [q for q in known.values() if q.tables <= made.names]
+        _check_tables(wanted, made.names, dataset)
         totals = {} if names else _totals(made)
         masks = totals.get("masks", 0)
         left_out = [q for q in wanted if q.default_up_to is not None and masks > q.default_up_to]
@@ -149,6 +150,15 @@ def readable(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def _check_tables(wanted: Sequence[NamedQuery], here: Set[str], dataset: str | Path) -> None:
+    lacking = set[str]().union(*(query.tables for query in wanted)) - here if wanted else {"manifest"}
+    if lacking:
+        raise ConfigError(
+            f"stats: {locate(dataset)} has no {', '.join(sorted(lacking))} to count (tables here: "
+            f"{', '.join(sorted(here - _COUNTED.keys()))}). Name a dataset's folder; medcurate query asks any table."
+        )
 
 
 class _Tables:
