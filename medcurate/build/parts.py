@@ -20,6 +20,7 @@ from medcurate.job.spec import (
 from medcurate.zips import inside
 from medcurate.zips.volumes import BadMember
 
+PARTS_FOLDER = "parts"  # in a work folder
 _PLACE = ("offset", "size", "digest")  # of a sample: what ``read_sample`` asks for
 OF_THE_MACHINE = {Reason.MEMORY, Reason.TIMEOUT, Reason.DECODER_CRASH}
 

@@ -13,22 +13,21 @@ from typing import Any
 from medcurate.acceptance import accept
 from medcurate.build.fetch import OFFLINE, Network
 from medcurate.build.finish import Folders, Stated, pack_parts, write_record
-from medcurate.build.parts import changed_inputs, committed_part, damage_in, forget_part
+from medcurate.build.parts import PARTS_FOLDER, committed_part, damage_in, forget_part
 from medcurate.build.plan import SourcePlan, plan, write_plan
 from medcurate.build.report import BuildReport, add_counts, quarantined, source_report
 from medcurate.build.room import still_needed_bytes
 from medcurate.build.running import run_jobs
 from medcurate.build.splits import Assignment, assign, joined_groups
+from medcurate.build.standing import require_same_inputs, stands_whole
 from medcurate.choice import Use
 from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
-from medcurate.commit import sha256_file, swept
+from medcurate.commit import swept
 from medcurate.config.source import UNRESOLVED
 from medcurate.engines import ENGINES
 from medcurate.engines.types import Engine, Limits
 from medcurate.errors import ConfigError, DataMissing, DiskFull, OutputError
-from medcurate.format import DATASET_FILE
 from medcurate.format.keys import pseudonym
-from medcurate.format.record import read_record
 from medcurate.job.spec import PartRecord, tar_path
 from medcurate.library import Resolved, canonical, resolve
 from medcurate.lock import locked
@@ -38,7 +37,6 @@ from medcurate.registry import load
 
 # Parts that rot between two readings are rebuilt; more often than this the disk is at fault.
 _PACK_TRIES = 3
-_PARTS = "parts"  # inside the work folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,36 +79,49 @@ def build(recipe: str, options: BuildOptions) -> BuildReport | None:
         raise ConfigError(f"--work {options.work}: must lie outside of the output {options.out}.")
     resolved = resolve(recipe, options.use)
     _tell(resolved)
-    accepted = accept(resolved.sources, options.accepted, options.data)
+    stated = Stated(_made_by(resolved), accept(resolved.sources, options.accepted, options.data))
     engine: Engine = load(ENGINES, options.engine, "engine").run
-    made_by = _made_by(resolved)
     own = work_folder(options.out)
     if not own.exists():  # nor is one left beside a folder that is refused
-        check_claim(options.out, made_by, own)
+        check_claim(options.out, stated.made_by, own)
     with _locks(options):
-        check_claim(options.out, made_by, own)
-        whole = _stands_whole(options.out)
-        folders = Folders(out=options.out, work=own, parts=options.work / _PARTS)
-        folders.parts.mkdir(parents=True, exist_ok=True)
-        plans: tuple[SourcePlan, ...] | None
-        try:
-            plans = plan(resolved, options.data, folders.parts, made_by["tools"], options.network)
-        except DataMissing:
-            if not whole:
-                raise
-            plans = None  # the dataset may outlive the files that it was made of
-        if plans is not None:
-            _check_same_inputs(options.out, plans)
-        if whole or plans is None:
+        check_claim(options.out, stated.made_by, own)
+        folders = Folders(out=options.out, work=own, parts=options.work / PARTS_FOLDER)
+        plans = _planned(resolved, options, folders.parts, stated)
+        if plans is None:
             release(options.out)
             return None
-        claim(options.out, made_by, own)
+        claim(options.out, stated.made_by, own)
         write_plan(own, plans, options.out)
-        run = _Build(resolved, options, engine, folders, plans)
-        records, packed, assignments, joined = _parts_and_shards(run)
-        reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in plans)
-        write_record(resolved, Stated(made_by, accepted), plans, reports, records, packed, options.out)
-        release(options.out)
+        return _made(_Build(resolved, options, engine, folders, plans), stated, started)
+
+
+def _planned(
+    resolved: Resolved, options: BuildOptions, parts: Path, stated: Stated
+) -> tuple[SourcePlan, ...] | None:
+    """What is to be built, by source; None where the dataset stands there whole.
+
+    A whole one may outlive the files that it was made of. Raises ConfigError where they are there and have changed.
+    """
+    whole = stands_whole(options.out)
+    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        plans = plan(resolved, options.data, parts, stated.made_by["tools"], options.network)
+    except DataMissing:
+        if whole:
+            return None
+        raise
+    require_same_inputs(options.out, plans)
+    return None if whole else plans
+
+
+def _made(run: _Build, stated: Stated, started: float) -> BuildReport:
+    """Make the dataset, its record last. ``started``: by ``time.perf_counter``."""
+    out = run.options.out
+    records, packed, assignments, joined = _parts_and_shards(run)
+    reports = tuple(source_report(entry, [records[job.id] for job in entry.jobs]) for entry in run.plans)
+    write_record(run.resolved, stated, run.plans, reports, records, packed, out)
+    release(out)
     return BuildReport(
         sources=reports,
         counts=add_counts([report.counts for report in reports]),
@@ -140,7 +151,7 @@ def _locks(options: BuildOptions) -> Iterator[None]:
     with ExitStack() as stack:
         for folder in dict.fromkeys((work_folder(options.out), options.work.resolve())):
             stack.enter_context(locked(folder, purpose))
-        stack.enter_context(swept(options.work / _PARTS))
+        stack.enter_context(swept(options.work / PARTS_FOLDER))
         yield
 
 
@@ -154,49 +165,6 @@ def _made_by(resolved: Resolved) -> dict[str, Any]:
             for file in stated["files"]:
                 file["path"] = pseudonym(source.id, file["path"])
     return {"verb": "build", **facts, "tools": tool_versions()}
-
-
-def _stands_whole(out: Path) -> bool:
-    """Whether ``out`` is a finished dataset with every file as recorded; names the files that are not."""
-    if not (out / DATASET_FILE).is_file():
-        return False
-    files = read_record(out).files
-    whole = True
-    with progress("checking the finished dataset", len(files), "files") as bar:
-        for name, facts in sorted(files.items()):
-            path = out / name
-            if (
-                not path.is_file()
-                or path.stat().st_size != facts.size_bytes
-                or sha256_file(path) != facts.sha256
-            ):
-                emit("rebuild", file=name, why="missing or damaged")
-                whole = False
-            bar.advance(1)
-    return whole
-
-
-def _check_same_inputs(out: Path, plans: Sequence[SourcePlan]) -> None:
-    """Refuse to call a finished dataset complete, or to mend it, when its input files have changed."""
-    if not (out / DATASET_FILE).is_file():
-        return
-    recorded = read_record(out).sources
-    for entry in plans:
-        before = recorded[entry.source]
-        changed = [name for job in entry.jobs for name in changed_inputs(job)]
-        if changed or before["plan_sha256"] != entry.digest:
-            then = before["counts"]["cases"]["discovered"]
-            now = len(entry.discovery.cases) + len(entry.discovery.rejects)
-            what = (
-                f"{then} cases then, {now} now"
-                if then != now
-                else f"other content: {(changed or ['sizes'])[0]}"
-            )
-            raise ConfigError(
-                f"{out}: the files of source {entry.source} in {entry.root} are not those that the dataset was made "
-                f"of ({what}). Remove {out} and run again (parts of unchanged cases are kept), restore the files, or "
-                "build into another folder."
-            )
 
 
 def _patients(assignments: Sequence[Assignment]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medcurate.build.parts import PARTS_FOLDER
 from medcurate.build.plan import PLAN_FILE
 from medcurate.claim import work_folder
 from medcurate.errors import ConfigError
@@ -54,7 +55,7 @@ def read_status(out: Path, work: Path) -> Status:
                 f"{out}: no build here ({DATASET_FILE} and {path} are missing). Give a build's output folder."
             )
         return Status(state=_state(out, finished, running), sources=())
-    parts, runs = work / "parts", running is not None
+    parts, runs = work / PARTS_FOLDER, running is not None
     sources = tuple(_source(name, entry, parts, runs=runs) for name, entry in facts.items())
     return Status(state=_state(out, finished, running), sources=sources)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from medcurate.cli.closing import show_refused, show_report
 from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
 from medcurate.cli.options import (
     DataOption,
@@ -22,11 +22,6 @@ from medcurate.cli.options import (
     data_folder,
 )
 from medcurate.errors import ConfigError
-from medcurate.format import SPLITS
-
-if TYPE_CHECKING:
-    from medcurate.build.report import BuildReport
-    from medcurate.config.recipe import SplitRule
 
 DONE_WITH_QUARANTINE = 3
 SMALLEST_MEMORY_BYTES = 64 << 20
@@ -96,9 +91,9 @@ def build(
         typer.echo(f"{target} is complete and undamaged.")
     else:
         quarantined = report.quarantined_cases
-        _show(report, target, load_recipe(recipe).split)
+        show_report(report, target, load_recipe(recipe).split)
     if quarantined:
-        _show_refused(target, quarantined)
+        show_refused(target, quarantined)
         raise typer.Exit(DONE_WITH_QUARANTINE)
 
 
@@ -116,62 +111,6 @@ def _quarantined(out: Path) -> int:
     from medcurate.format.record import read_record
 
     return sum(quarantined(facts["counts"], facts["refused"]) for facts in read_record(out).sources.values())
-
-
-def _show(report: BuildReport, out: Path, rule: SplitRule) -> None:
-    from rich.console import Console
-
-    from medcurate.build.report import closing_table, refusals_table
-    from medcurate.units import counted
-
-    # a command must stay on one line to be copied, and "[split]" is a table of a recipe
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(closing_table(report))
-    if (refused := refusals_table(report)) is not None:
-        console.print()
-        console.print(refused)
-    for entry in report.sources:
-        if entry.idle_errata:
-            console.print(
-                f"\nerrata of {entry.source} that name no case, so that nothing was left out for them: "
-                f"{', '.join(entry.idle_errata)}. Mend them in the source, or let its files be complete."
-            )
-    masks, slices = report.counts["masks"]["written"], report.counts["slices"]["written"]
-    size = f"{report.output_bytes / 1e6:,.1f} MB, {report.seconds:,.1f} s"
-    console.print(f"\n{counted(slices, 'image')} and {counted(masks, 'mask')} in {size}: {out}")
-    shares = ", ".join(f"{split} {report.patients.get(split, 0):,}" for split in SPLITS)
-    console.print(f"patients: {sum(report.patients.values()):,} ({shares})")
-    if empty := [split for split in SPLITS if getattr(rule, split) and not report.patients.get(split)]:
-        console.print(
-            f"no patient fell into {' or '.join(empty)}: where a source declares no split, a hash assigns "
-            "it. If there should be some: larger shares or another salt in the recipe's [split], and another --out."
-        )
-    if report.joined_groups:
-        console.print(f"patients joined to others by identical voxels: {report.joined_groups:,}")
-    if masks:
-        console.print("next:")
-        for verb in ("stats {}", "preview {} -o sheet.png", "verify {}", "train quickstart --data {}"):
-            console.print(f"  medcurate {verb.format(shlex.quote(str(out)))}")
-
-
-def _show_refused(out: Path, quarantined: int) -> None:
-    """The first refused cases, and where to find the others and the names behind pseudonyms."""
-    from rich.console import Console
-
-    from medcurate.build.plan import NAMES_FILE
-    from medcurate.claim import work_folder
-    from medcurate.explore.query import run
-
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    sql = """SELECT source, "case", reason, detail FROM rejects
-             WHERE stage IN ('pair', 'read', 'label') AND reason NOT IN ('ERRATUM', 'NO_ANNOTATION')
-             ORDER BY ALL LIMIT 5"""
-    console.print(f"\nrefused cases: {quarantined:,}")
-    for row in run(str(out), sql).to_pylist():
-        console.print(f"  {row['source']} {row['case']}: {row['reason']}, {row['detail']}")
-    console.print(f'all of them: medcurate query {shlex.quote(str(out))} "SELECT * FROM rejects"')
-    if (names := work_folder(out) / NAMES_FILE).is_file():
-        console.print(f"the files' own names: {names}")
 
 
 def status(

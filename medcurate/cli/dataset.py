@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SHARD_BYTES = 1 << 16
-PARTS = "parts"
 
 
 EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
@@ -135,6 +134,7 @@ def clean(
     """Remove the work folder of a dataset: parts and records that only a rerun would use."""
     import shutil
 
+    from medcurate.build.parts import PARTS_FOLDER
     from medcurate.claim import work_folder
     from medcurate.errors import ConfigError
     from medcurate.lock import LOCK_FILE, locked
@@ -143,7 +143,7 @@ def clean(
     dataset = dataset.resolve()
     folder = work.resolve() if work else work_folder(dataset)
     # A folder that was given may hold more than parts.
-    gone = folder / PARTS if work else folder
+    gone = folder / PARTS_FOLDER if work else folder
     if any(path.is_symlink() for path in (folder, gone)) or not (folder / LOCK_FILE).is_file():
         raise ConfigError(f"{folder}: there is no work folder of medcurate to remove.")
     if not gone.is_dir():
@@ -181,9 +181,10 @@ def _loss(dataset: Path, folder: Path, *, given: bool) -> str:
 
 def _parts_are_elsewhere(folder: Path) -> bool:
     """Whether ``folder`` is that of a build whose parts are in another one."""
+    from medcurate.build.parts import PARTS_FOLDER
     from medcurate.build.plan import PLAN_FILE
 
-    return (folder / PLAN_FILE).is_file() and not (folder / PARTS).exists()
+    return (folder / PLAN_FILE).is_file() and not (folder / PARTS_FOLDER).exists()
 
 
 def _engine(name: EngineName) -> Engine:
