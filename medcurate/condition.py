@@ -52,6 +52,11 @@ def running(where: str) -> Iterator[None]:
         raise _complaint(where, error) from error
 
 
+def literal(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _complaint(where: str, error: duckdb.Error) -> ConfigError:
     lines = str(error).split("\n\nLINE", 1)[0].splitlines()
     return _error(where, " ".join(line.strip() for line in lines))

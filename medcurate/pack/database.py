@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from medcurate.commit import committed_path, output_error
+from medcurate.condition import literal
 from medcurate.errors import OutputError
 from medcurate.format.columns import Column
 
@@ -65,11 +66,6 @@ def from_parquet(paths: Sequence[Path], columns: Sequence[Column]) -> str:
 def names(columns: Sequence[Column], table: str = "") -> str:
     """Quoted column names, separated by commas."""
     return ", ".join(f'{table}"{column.name}"' for column in columns)
-
-
-def literal(text: str) -> str:
-    """An SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _allowed(paths: Iterable[Path]) -> str:

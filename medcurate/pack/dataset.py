@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,25 +62,27 @@ def pack_dataset(
     with locked(work, f"packing {out.name}"):
         if out.is_dir():
             remove_temporaries(out)
-        claim(out, made_by, work)
         inputs = PackInput(source, (source / MANIFEST_FILE,), (source / REJECTS_FILE,))
-        try:
+        with _claimed(out, made_by, work):
             if publish:
                 check_publishable(record.sources, _sources_of(inputs, rules.where, work))
             result = write_shards(inputs, rules, out, work, engine=engine, workers=workers, progress=progress)
-        except ConfigError:  # found before anything was written: leave no claim behind
-            release(out)
-            with suppress(OSError):
-                out.rmdir()
-            raise
-        finished = (out / DATASET_FILE).is_file()
-        made = read_record(out) if finished else _record(record, made_by, out, result)
-        if publish:
-            made = replace(made, files={**made.files, **write_texts(out, made.sources)})
-        if publish or not finished:
-            made.write(out)
+        _write_record(record, made_by, out, result, publish=publish)
         release(out)
     return result
+
+
+@contextmanager
+def _claimed(out: Path, made_by: Mapping[str, Any], work: Path) -> Iterator[None]:
+    """``out`` is claimed; not any more after a mistake of the user, which is found before anything is written."""
+    claim(out, made_by, work)
+    try:
+        yield
+    except ConfigError:
+        release(out)
+        with suppress(OSError):
+            out.rmdir()
+        raise
 
 
 def _sources_of(inputs: PackInput, where: str, work: Path) -> list[str]:
@@ -121,6 +123,18 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "absent"
+
+
+def _write_record(
+    given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result: PackResult, *, publish: bool
+) -> None:
+    """Write ``dataset.json``, and before it the texts of ``publish``; one that stands already names only those anew."""
+    finished = (out / DATASET_FILE).is_file()
+    made = read_record(out) if finished else _record(given, made_by, out, result)
+    if publish:
+        made = replace(made, files={**made.files, **write_texts(out, made.sources)})
+    if publish or not finished:
+        made.write(out)
 
 
 def _record(given: DatasetRecord, made_by: Mapping[str, Any], out: Path, result: PackResult) -> DatasetRecord:

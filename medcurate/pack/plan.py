@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from medcurate.commit import sha256_file, write_json
-from medcurate.condition import check_condition, running
+from medcurate.condition import check_condition, literal, running
 from medcurate.errors import OutputError
 from medcurate.format import FORMAT_VERSION, SPLITS
 from medcurate.format.columns import MANIFEST, Column
 from medcurate.format.sample import END_OF_TAR
 from medcurate.pack.bounds import resized_sizes
-from medcurate.pack.database import from_parquet, literal, names, save
+from medcurate.pack.database import from_parquet, names, save
 from medcurate.pack.inputs import Inputs
 from medcurate.pack.types import PackInput, PackRules, ShardPlan
 

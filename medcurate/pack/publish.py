@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcurate.commit import committed, sha256_file
+from medcurate.condition import literal
 from medcurate.errors import ConfigError
 from medcurate.format.record import FileRecord
 
@@ -38,7 +39,7 @@ def licence_condition(sources: Sources, use: str) -> str:
             f"--licence {use}: the licence of no source of this dataset says yes; nothing was packed:\n"
             + "\n".join(_stated(name, sources[name], words, answer) for name, answer in answers.items())
         )
-    return f"source IN ({', '.join(_literal(name) for name in allowed)})"
+    return f"source IN ({', '.join(literal(name) for name in allowed)})"
 
 
 def check_publishable(sources: Sources, used: Collection[str]) -> None:
@@ -117,7 +118,3 @@ def _answer(facts: Mapping[str, Any], key: str) -> str:
 def _licence(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     licence = facts.get("licence", {})
     return licence if isinstance(licence, Mapping) else {"id": licence}
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

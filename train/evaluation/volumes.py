@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from medcurate.condition import literal
 from medcurate.errors import ConfigError
 from medcurate.format import rle
 from medcurate.format.tables import table
@@ -23,7 +24,6 @@ from medcurate.train.evaluation.collected import Collected
 from medcurate.train.evaluation.columns import VOLUME_FACTS, VOLUMES
 from medcurate.train.evaluation.metrics import dice_and_iou, surface_dice
 from medcurate.train.evaluation.scoring import Bools
-from medcurate.train.stream.select import literal
 
 Texts = list[bytes]
 """COCO run lengths of the masks of a unit."""

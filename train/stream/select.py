@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from medcurate.commit import TEMP_PREFIX, committed, sha256_file
-from medcurate.condition import check_condition
+from medcurate.condition import check_condition, literal
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE, FORMAT_VERSION, MANIFEST_FILE
 from medcurate.storage import Location, MissingFileError
@@ -154,8 +154,3 @@ def _alone(path: Path) -> Iterator[None]:
     with open(path, "wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def literal(text: str) -> str:
-    """An SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
