@@ -195,6 +195,16 @@ def test_a_mask_of_one_pixel_in_a_large_image_is_visible():
     assert abs(xs.mean() - 300 * TILE_PX / 1500) < 2
 
 
+def test_every_speck_of_a_mask_is_outlined_in_a_large_image():
+    mask = np.zeros((3000, 3000), bool)
+    for y in range(100, 3000, 400):
+        mask[y : y + 3, y : y + 3] = mask[y : y + 3, 3000 - y : 3003 - y] = True
+    tile = outlined(np.zeros(mask.shape, np.uint8), [(mask, RED)], (1, 1))
+    red = tile[..., 0] > 100
+    for y, x in np.argwhere(mask)[4::9] * TILE_PX // 3000:
+        assert red[y - 2 : y + 3, x - 2 : x + 3].any()
+
+
 def test_holes_are_outlined_and_an_empty_mask_is_nothing():
     mask = np.zeros((100, 100), bool)
     mask[20:80, 20:80] = True

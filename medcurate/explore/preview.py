@@ -141,7 +141,6 @@ def outlined(
 
 def _contours(mask: npt.NDArray[np.bool_], size_hw: tuple[int, int]) -> list[npt.NDArray[np.int32]]:
     """Closed outlines (N, 1, 2) as (x, y), of the mask scaled to ``size_hw``; a ring around a tiny mask."""
-    scaled = cv2.resize(mask.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
     ys, xs = np.nonzero(mask)
     if not len(ys):
         return []
@@ -151,7 +150,15 @@ def _contours(mask: npt.NDArray[np.bool_], size_hw: tuple[int, int]) -> list[npt
         centre = (round((xs.mean() + 0.5) * scale_x), round((ys.mean() + 0.5) * scale_y))
         ring = np.asarray(cv2.ellipse2Poly(centre, (_MARKED_BELOW_PX * _FINE,) * 2, 0, 0, 360, 10), np.int32)
         return [ring.reshape(-1, 1, 2)]
-    paths, _ = cv2.findContours((scaled >= 0.5).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if max(scale_y, scale_x) < 1:  # what is thin or small there would fall between the pixels here
+        paths = _outer_and_inner(mask.astype(np.uint8))
+        return [np.rint((path + 0.5) * (scale_x, scale_y) - 0.5).astype(np.int32) for path in paths]
+    scaled = cv2.resize(mask.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    return _outer_and_inner((scaled >= 0.5).astype(np.uint8))
+
+
+def _outer_and_inner(mask: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.int32]]:
+    paths, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return [np.asarray(path, np.int32) for path in paths]
 
 
