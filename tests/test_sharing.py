@@ -117,6 +117,16 @@ def test_other_rules_share_the_archive_and_unpack_what_they_want(tmp_path, serve
         assert not (tmp_path / name / "set" / other).exists()
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_what_patterns_of_two_sources_share_lies_on_the_disk_once(tmp_path, server, together):
+    server.serve("/set.zip", ARCHIVE)
+    ct, both = source("ct", file(server, "top/ct/*")), source("both", file(server, "top/*/0.bin"))
+    for wanted in ((ct, both),) if together else ((ct,), (ct, both)):
+        have(tmp_path, *wanted)
+    assert inode(tmp_path / "both/set/ct/0.bin") == inode(tmp_path / "ct/set/ct/0.bin")
+    assert (tmp_path / "both/set/mr/0.bin").read_bytes() == MEMBERS["top/mr/0.bin"]
+
+
 def test_one_index_serves_all_that_read_an_archive_in_place(tmp_path, server):
     """As the sources of the SA-Med2D release: making the index of millions of members takes long."""
     served = server.serve("/set.zip", ARCHIVE)

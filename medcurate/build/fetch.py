@@ -26,7 +26,7 @@ from medcurate.errors import ConfigError, DataMissing, MedcurateError
 from medcurate.library import packaged_sources, present_sources
 from medcurate.phantom import generate
 from medcurate.progress import emit
-from medcurate.unpack import unpack
+from medcurate.unpack import Sibling, unpack
 from medcurate.unpack.needed import is_complete, needed_files
 
 
@@ -149,7 +149,7 @@ def _fetch(places: _Places, tasks: Sequence[Task], jobs: int) -> None:
         for place in tuple(waiting):
             differing |= places.share(place)
             if not needed_files(place.source, place.folder):
-                _finish(place, places.digests)
+                _finish(place, places)
                 waiting.remove(place)
         tasks, refused = _left(waiting, asked, differing)
         if not tasks:
@@ -280,24 +280,30 @@ def _refuse(tasks: Sequence[Task], why: str) -> None:
         raise DataMissing("\n".join(texts))
 
 
-def _finish(place: Place, digests: Digests) -> None:
+def _finish(place: Place, places: _Places) -> None:
     """Verify the files of a source that are there, and unpack its archives.
 
     Raises ConfigError for files that differ from what is known of them, and for damaged archives.
     """
     if not place.source.files:
         return
-    found = verify(place.source, place.folder, digests)
+    found = verify(place.source, place.folder, places.digests)
     for file in place.source.files:
         if file.unpack:
-            _unpack(place, file, found.get(file.path, ""))
+            _unpack(place, file, found.get(file.path, ""), places.twins)
 
 
-def _unpack(place: Place, file: SourceFile, sha256: str) -> None:
+def _unpack(place: Place, file: SourceFile, sha256: str, twins: Twins) -> None:
     rule = file.unpack
     assert rule is not None
     parts = [place.folder / part for part in rule.parts]
-    done = unpack(place.folder / file.path, place.folder / rule.into, rule, parts, sha256=sha256)
+    others = [
+        Sibling(twin.folder / twin.file.unpack.into, twin.file.unpack)
+        for twin in twins.of(place.source, file)
+        if twin.file.unpack
+    ]
+    archive, into = place.folder / file.path, place.folder / rule.into
+    done = unpack(archive, into, rule, parts, sha256=sha256, others=others)
     if done.by_hand:
         emit("by hand", source=place.source.id, folder=rule.into, note="used as it is, not checked")
     elif done.fresh:

@@ -5,5 +5,6 @@
 
 from medcurate.unpack.record import Refused, Unpacked, damaged_members
 from medcurate.unpack.run import unpack
+from medcurate.unpack.siblings import Sibling
 
-__all__ = ["Refused", "Unpacked", "damaged_members", "unpack"]
+__all__ = ["Refused", "Sibling", "Unpacked", "damaged_members", "unpack"]

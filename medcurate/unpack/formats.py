@@ -77,7 +77,9 @@ def _head(stream: Stream) -> bytes:
 def _unpack_single(volumes: Volumes, suffix: str, stream: Stream, head: bytes, sink: Sink) -> None:
     """A compressed file that is no tar: one member, named like the archive without its last ending."""
     name = sink.archive_name or volumes.paths[-1].name
-    place = sink.take(name.removesuffix(suffix) if name != suffix else name, "file")
+    place = sink.take(
+        name.removesuffix(suffix) if name != suffix else name, "file", -1
+    )  # no header has its size
     if place:
         place.fill(_rest(head, stream))
 

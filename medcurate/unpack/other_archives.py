@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from medcurate.unpack.limits import Stop
-from medcurate.unpack.room import check_room
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.unpack.streams import BLOCK_BYTES
 from medcurate.zips.volumes import BadMember, VolumeFile, Volumes
@@ -55,12 +54,11 @@ class _Writers:
 
     def choose(self, members: list[Any]) -> None:
         """Take a place for every wanted member, with its size checked."""
-        total = sum(member.uncompressed for member in members)
-        self._sink.budget.check(total)
-        check_room(self._sink.root, total, len(members))
+        self._sink.budget.check(sum(member.uncompressed for member in members))
+        self._sink.check_room((member.filename, member.uncompressed) for member in members if member.is_file)
         for member in members:
             kind: Kind = "folder" if member.is_directory else "file" if member.is_file else "link"
-            place = self._sink.take(member.filename, kind)
+            place = self._sink.take(member.filename, kind, member.uncompressed)
             name = posixpath.normpath(member.filename)
             if place:
                 self.places[name] = place
@@ -119,14 +117,13 @@ def unpack_rar(paths: list[Path], sink: Sink) -> None:
             if sink.rule.password:
                 archive.setpassword(sink.rule.password)
             members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            sink.budget.check(total)
-            check_room(sink.root, total, len(members))
+            sink.budget.check(sum(member.file_size for member in members))
+            sink.check_room((member.filename, member.file_size) for member in members if member.is_file())
             cut = _rar_cut(paths, members)
             for member in members:
                 if member is cut:
                     raise Stop(f"it is cut inside of or after the member {member.filename}")
-                place = sink.take(member.filename, _rar_kind(member))
+                place = sink.take(member.filename, _rar_kind(member), member.file_size)
                 if place:
                     place.fill(_rar_blocks(rarfile, archive, member))
     except rarfile.RarCannotExec as error:

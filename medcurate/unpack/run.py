@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from medcurate.unpack.record import (
     write_record,
 )
 from medcurate.unpack.room import check_room
+from medcurate.unpack.siblings import Sibling, Siblings, siblings
 from medcurate.unpack.sink import NESTED_FOLDER, Nested, Sink, Tally
 
 
@@ -35,12 +36,15 @@ def unpack(
     *,
     sha256: str = "",
     limits: Limits | None = None,
+    others: Iterable[Sibling] = (),
 ) -> Unpacked:
     """Make the folder ``target`` of ``archive`` and, before it, its other ``parts``; nothing where it is there.
 
     ``sha256``: the archive's, where the caller knows it; then a touched archive is not unpacked again. A
     folder without a record was placed by hand and is left alone. A folder whose archive or rule has changed
     is replaced. Members that are unsafe or damaged are left out and recorded (see ``damaged_members``).
+
+    ``others``: folders that other rules make of the same archive; what these have is linked.
 
     With ``rule.in_place`` the folder holds an index, and the files are read inside of the archive.
 
@@ -53,7 +57,11 @@ def unpack(
         return there
     limits = limits or Limits(ratio=rule.ratio)
     with fresh_folder(target) as folder:
-        make = partial(_index, target=target) if rule.in_place else _fill
+        make = (
+            partial(_index, target=target)
+            if rule.in_place
+            else partial(_fill, known=siblings(rule, sha256, others))
+        )
         tally = make(paths, folder, rule=rule, limits=limits)
         unpacked = tally.unpacked(target)
         write_record(unpacked, folder, rule, archive_facts(paths, sha256))
@@ -88,11 +96,12 @@ def _index(paths: Sequence[Path], folder: Path, target: Path, rule: Unpack, limi
     return tally
 
 
-def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits) -> Tally:
+def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits, known: Siblings) -> Tally:
     stored_bytes = sum(path.stat().st_size for path in paths)
-    check_room(folder, stored_bytes, 0)
+    if not rule.include:
+        check_room(folder, stored_bytes, 0)
     budget, tally = Budget(limits, stored_bytes), Tally()
-    sink = Sink(folder, rule, budget, tally)
+    sink = Sink(folder, rule, budget, tally, known)
     with progress(f"unpacking {paths[-1].name}", stored_bytes, "B") as shown:
         try:
             unpack_one(paths, sink, rule.format, shown.advance)

@@ -16,6 +16,8 @@ from medcurate.unpack.folder import create
 from medcurate.unpack.limits import Budget, Stop
 from medcurate.unpack.names import UnsafeName, components, hidden, matches
 from medcurate.unpack.record import DAMAGED, DUPLICATE, UNSAFE_MEMBER, Refused, Unpacked
+from medcurate.unpack.room import check_room
+from medcurate.unpack.siblings import Siblings
 from medcurate.zips.volumes import BadMember, NeedsLibrary
 
 NESTED_FOLDER = ".nested"
@@ -79,11 +81,14 @@ class Sink:
     be written by others.
     """
 
-    def __init__(self, root: Path, rule: Unpack, budget: Budget, tally: Tally) -> None:
+    def __init__(
+        self, root: Path, rule: Unpack, budget: Budget, tally: Tally, siblings: Siblings | None = None
+    ) -> None:
         self.root = root
         self.rule = rule
         self.budget = budget
         self.tally = tally
+        self.siblings = siblings or Siblings()
         self.nested: list[Nested] = []
         self.archive_name = ""  # of a nested archive, which waits under another name
         self.last_good = (0, "")  # (number, name) of the last member in the archive's order that is whole
@@ -100,8 +105,30 @@ class Sink:
         sink.archive_name = nested.name[-1]
         return sink
 
-    def take(self, name: str, kind: Kind) -> Place | None:
-        """A place to write the member ``name`` to; None where it is left out, which is then noted."""
+    def check_room(self, members: Iterable[tuple[str, int]]) -> None:
+        """Raise DiskFull where those of ``members`` (name, bytes) that are wanted do not fit on the disk."""
+        count, total = 0, 0
+        for name, size_bytes in members:
+            if self._takes_room(name, size_bytes):
+                count, total = count + 1, total + size_bytes
+        check_room(self.root, total, count)
+
+    def _takes_room(self, name: str, size_bytes: int) -> bool:
+        if not self.rule.include and not self.siblings:
+            return True  # archives may hold millions
+        try:
+            parts = components(name)
+        except UnsafeName:
+            return False
+        if hidden(parts) or len(parts) <= self.rule.strip:
+            return False
+        if matches(self.rule.nested, (*self._base_name, *parts)):
+            return True
+        wanted = not self.rule.include or matches(self.rule.include, parts)
+        return wanted and not self.siblings.path(parts, size_bytes)
+
+    def take(self, name: str, kind: Kind, size_bytes: int) -> Place | None:
+        """A place to write the member ``name`` to; None where it is left out, which is then noted, or linked."""
         number = self.budget.member()
         if kind == "folder":
             return None
@@ -123,7 +150,10 @@ class Sink:
             self.refuse(name, UNSAFE_MEMBER, f"a {kind}, not a regular file")
             return None
         target = (*self._base, *kept)
-        return self._aside(number, name, target, full) if is_nested else self._place(number, name, target)
+        if is_nested:
+            return self._aside(number, name, target, full)
+        linked = self._link(number, name, parts, target, size_bytes)
+        return None if linked else self._place(number, name, target)
 
     def refuse(self, name: str, reason: str, detail: str) -> None:
         """Note that a member is left out. Raises Stop where too many are."""
@@ -161,6 +191,27 @@ class Sink:
             self.nested = [nested for nested in self.nested if str(nested.path) != place.path]
         self.refuse(place.name, DAMAGED, detail)
 
+    def _link(
+        self, number: int, name: str, parts: tuple[str, ...], target: tuple[str, ...], size_bytes: int
+    ) -> bool:
+        """Give the member that a sibling has its name here too; whether that could be done."""
+        relative = "/".join(target)
+        if relative in self.tally.twice or not self.siblings.link(
+            parts, size_bytes, f"{self.root}/{relative}"
+        ):
+            return False
+        with self._lock:
+            self.last_good = max(self.last_good, (number, name))
+            self.tally.files += 1
+            self.tally.size_bytes += size_bytes
+        self._note_renamed(name, target)
+        return True
+
+    def _note_renamed(self, name: str, target: tuple[str, ...]) -> None:
+        if target[len(self._base) :] != _plain(name)[self.rule.strip :]:
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            self.tally.renamed.append((shown, "/".join(target)))
+
     def _aside(self, number: int, name: str, target: tuple[str, ...], full: tuple[str, ...]) -> Place:
         """A place for a nested archive, outside of the data."""
         folder = self.root / NESTED_FOLDER
@@ -192,8 +243,7 @@ class Sink:
                 raise output_error(error, self.root / relative) from error
             self.refuse(name, UNSAFE_MEMBER, f"no file can have its name here ({error.strerror})")
             return None
-        if target[len(self._base) :] != _plain(name)[self.rule.strip :]:
-            self.tally.renamed.append((name.encode("utf-8", "backslashreplace").decode(), relative))
+        self._note_renamed(name, target)
         return place
 
     def _refuse_twice(self, name: str, relative: str) -> None:

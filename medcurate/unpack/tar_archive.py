@@ -206,7 +206,8 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
     try:
         for member in _members(source):
             kind = "folder" if is_no_file(member, source) else _kind(member)
-            place = sink.take(text(member.name.encode("utf-8", "surrogateescape")), kind)
+            name = text(member.name.encode("utf-8", "surrogateescape"))
+            place = sink.take(name, kind, member.size)
             if place:
                 source.copy(member.size, place)
     except tarfile.TarError as error:

@@ -8,7 +8,6 @@ from medcurate.unpack.limits import Limits, Stop
 from medcurate.unpack.names import zip_text
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.record import TOO_LARGE
-from medcurate.unpack.room import check_room
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.zips.directory import LOCAL_MAGIC, Directory, Entry, entries, find_directory, last_whole_member
 from medcurate.zips.member import WHOLE_BYTES, member_chunks, read_member
@@ -28,7 +27,8 @@ def unpack_zip(volumes: Volumes, sink: Sink, pool: Pool, told: Callable[[int], N
     _check(volumes, directory, sink)
     for entry in entries(volumes, directory):
         name = zip_text(entry.name, utf8=entry.utf8)
-        place = None if _is_bomb(entry, name, sink) else sink.take(name, MEMBER_KINDS[entry.kind])
+        kind = MEMBER_KINDS[entry.kind]
+        place = None if _is_bomb(entry, name, sink) else sink.take(name, kind, entry.size_bytes)
         if place:
             member = (volumes, entry, place, sink.rule.password.encode(), told)
             pool.submit(_write, *member, dropped=place.abandon)
@@ -58,15 +58,19 @@ def found_directory(volumes: Volumes) -> Directory:
 
 def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
     """Judge what the directory declares before anything is written."""
-    count, size_bytes, encrypted = 0, 0, False
+    size_bytes, encrypted = 0, False
     for entry in entries(volumes, directory):
         if not exceeds(entry, sink.budget.limits):
-            count, size_bytes = count + 1, size_bytes + entry.size_bytes
+            size_bytes += entry.size_bytes
         encrypted = encrypted or entry.encrypted
     if encrypted and not sink.rule.password:
         raise Stop("members are encrypted; state its published password in its unpack table", damage=False)
     sink.budget.check(size_bytes)
-    check_room(sink.root, size_bytes, count)
+    sink.check_room(
+        (zip_text(entry.name, utf8=entry.utf8), entry.size_bytes)
+        for entry in entries(volumes, directory)
+        if entry.kind == "file" and not exceeds(entry, sink.budget.limits)
+    )
 
 
 def exceeds(entry: Entry, limits: Limits) -> bool:
