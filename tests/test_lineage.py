@@ -54,6 +54,7 @@ def test_the_packaged_rules_join_what_they_say() -> None:
         (["totalsegmentator-ct-v1", "totalsegmentator-ct-v2"], {"totalsegmentator-ct-v1"}),
         (["brats-2021", "brats-2018"], set()),
         (["kits19", "lits"], set()),
+        (["lidc-idri", "luna16"], set()),  # nodules, and lungs of the same scans
     ],
 )
 def test_editions_of_one_set_have_a_winner(sources: list[str], losers: set[str]) -> None:
