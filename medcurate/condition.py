@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,17 @@ from medcurate.format.columns import MANIFEST
 
 _COLUMNS = frozenset(column.name for column in MANIFEST)
 _ONE_CONDITION = "it must be one condition, not further clauses or statements"
+# What DuckDB calls consistent, or lists under another name (its keywords), though it depends on the clock or on DuckDB.
+_OF_TODAY = frozenset({
+    "age",
+    "current_localtime",
+    "current_localtimestamp",
+    "current_time",
+    "current_timestamp",
+    "localtime",
+    "localtimestamp",
+    "version",
+})
 _NO_CONDITION = {
     "SUBQUERY": "a subquery",
     "WINDOW": "a window function",
@@ -36,8 +48,9 @@ def check_condition(where: str) -> None:
         if tree != plain or condition is None:
             raise _error(where, _ONE_CONDITION)
         _parse(connection, where, "{}")  # one that closes a parenthesis it did not open is none
+        unsteady = _unsteady(connection)
         for node in _nodes(condition):
-            _check_node(where, node, _unsteady(connection))
+            _check_node(where, node, unsteady)
         _bind(connection, where)
 
 
@@ -109,8 +122,14 @@ def _check_node(where: str, node: dict[str, Any], unsteady: frozenset[str]) -> N
 
 
 def _unsteady(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
-    query = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
-    return frozenset(name for (name,) in connection.execute(query).fetchall())
+    """Functions that are not the same for ever by DuckDB's own word, and macros that call them."""
+    query = "SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    names = _OF_TODAY | {name for (name,) in connection.execute(query).fetchall()}
+    macros = (
+        "SELECT function_name, macro_definition FROM duckdb_functions() WHERE macro_definition IS NOT NULL"
+    )
+    calling = connection.execute(macros).fetchall()
+    return names | {name for name, text in calling if names & set(re.findall(r"\w+", text.lower()))}
 
 
 def _bind(connection: duckdb.DuckDBPyConnection, where: str) -> None:
