@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,8 +19,10 @@ from pycocotools import mask as coco
 from typer.testing import CliRunner
 
 from medcurate.cli.main import app
+from medcurate.commit import sha256_file
 from medcurate.engines import pool
-from medcurate.errors import ConfigError
+from medcurate.engines.types import Failure, Outcome
+from medcurate.errors import ConfigError, Reason
 from medcurate.format import png, sample
 from medcurate.format.sample import END_OF_TAR
 from medcurate.pack.tables import TABLES
@@ -137,6 +140,36 @@ def test_a_damaged_table(dataset, name):
     first, second = told(check(dataset))
     assert first == f"{name}: its content is not what was written: it differs from dataset.json"
     assert second.startswith(f"{name}: is not a readable Parquet file")
+
+
+def test_a_file_that_the_disk_does_not_give_back_is_told_with_all_that_is_wrong_elsewhere(
+    dataset, monkeypatch
+):
+    def failing(path):
+        if path.name in {"rejects.parquet", "README.md"}:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return sha256_file(path)
+
+    (dataset / "README.md").write_text("a published dataset")
+    record_again(dataset, "README.md")
+    (dataset / SHARD).unlink()
+    monkeypatch.setattr("medcurate.verify.run.sha256_file", failing)
+    assert told(check(dataset)) == [
+        "rejects.parquet: cannot be read (Input/output error)",
+        "README.md: cannot be read (Input/output error)",
+        f"{SHARD}: is missing",
+    ]
+
+
+def test_a_worker_that_is_killed_blames_no_file(dataset):
+    def dying(work, jobs, *, workers, limits, preload=()):
+        for outcome in inline(work, jobs, workers=workers, limits=limits):
+            killed = Failure(Reason.DECODER_CRASH, "", "the worker process ended: SIGKILL")
+            yield Outcome(outcome.job, None, killed) if outcome.job.name == SHARD else outcome
+
+    (problem,) = verify_dataset(dataset, engine=dying).problems
+    assert (problem.file, problem.what) == (SHARD, "could not be checked: the worker process ended: SIGKILL")
+    assert "medcurate verify` again, with fewer --workers" in problem.remedy
 
 
 def test_a_summary_that_does_not_say_what_the_manifest_says(dataset):
@@ -280,6 +313,13 @@ def test_rows_whose_licence_is_not_that_of_the_record(dataset, licence, commerci
     assert problem.startswith(
         "manifest.parquet: rows of the source demo have the licence CC0-1.0 (commercial use: True)"
     )
+
+
+def test_a_record_whose_words_are_no_words_ends_in_no_traceback(dataset):
+    edit_record(dataset, lambda record: record["made_by"].update(verb={}))
+    edit_record(dataset, lambda record: record["sources"]["demo"].update(licence={"commercial": {}}))
+    (problem,) = told(check(dataset))
+    assert "dataset.json says None (None)" in problem
 
 
 def test_counts_that_do_not_add_up(dataset):

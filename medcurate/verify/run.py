@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from medcurate.commit import TEMP_PREFIX, sha256_file
-from medcurate.engines.types import Engine, Limits
+from medcurate.engines.types import Engine, Failure, Limits
 from medcurate.format import (
     CLAIM_FILE,
     DATASET_FILE,
@@ -78,7 +78,7 @@ def verify_dataset(
 
 def _remedy(made_by: Mapping[str, Any]) -> str:
     verb = made_by.get("verb")
-    if verb in {"build", "pack"}:
+    if str(verb) in {"build", "pack"}:
         return f"run the same `medcurate {verb}` again: it makes only this file again"
     return "restore the file from a copy"
 
@@ -100,11 +100,19 @@ def _check_others(folder: Path, record: DatasetRecord, remedy: str, findings: Fi
     for name, facts in sorted(record.files.items()):
         if name in _TABLES or name.startswith(f"{SHARD_FOLDER}/"):
             continue
-        path = folder / name
-        if not path.is_file():
-            findings.add(name, "is missing", remedy)
-        elif FileRecord(path.stat().st_size, sha256_file(path)) != facts:
-            findings.add(name, f"its content is not what was written: it differs from {DATASET_FILE}", remedy)
+        if problem := _content_problem(folder / name, facts):
+            findings.add(name, problem, remedy)
+
+
+def _content_problem(path: Path, expected: FileRecord | None) -> str:
+    """What tells that a file is not as recorded; "" for nothing."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        found = FileRecord(path.stat().st_size, sha256_file(path))
+    except OSError as error:  # of the disk: the other files are looked at all the same
+        return f"cannot be read ({error.strerror})"
+    return "" if found == expected else f"its content is not what was written: it differs from {DATASET_FILE}"
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -134,15 +142,13 @@ def _check_table(
 ) -> bool:
     """Check one of the tables; returns whether it can be read."""
     columns, rules = _TABLES[name]
-    path, expected = folder / name, record.files.get(name)
-    if not path.is_file():
-        findings.add(name, "is missing", remedy)
-        return False
-    changed = expected is None or FileRecord(path.stat().st_size, sha256_file(path)) != expected
+    path = folder / name
+    changed = _content_problem(path, record.files.get(name))
     if changed:
-        findings.add(name, f"its content is not what was written: it differs from {DATASET_FILE}", remedy)
-    problem = schema_problem(path, columns)
-    if problem:
+        findings.add(name, changed, remedy)
+    if not path.is_file():
+        return False
+    if problem := schema_problem(path, columns):
         findings.add(name, problem, remedy if changed else _REBUILT)
         return False
     if not with_rules:
@@ -172,9 +178,16 @@ def _check_shards(
     for check in checks:  # in order of names, whoever was first
         outcome = found[check.name]
         if outcome.result is None:
-            detail = outcome.failure.detail if outcome.failure else "no result"
-            findings.add(check.name, f"could not be checked: {detail}", check.remedy)
+            findings.add(check.name, *_not_checked(check, outcome.failure))
             continue
         findings.merge(outcome.result.problems, outcome.result.count)
         samples, masks = samples + outcome.result.samples, masks + outcome.result.masks
     return samples, masks
+
+
+def _not_checked(check: ShardCheck, failure: Failure | None) -> tuple[str, str]:
+    """What there is to say of a shard that was not looked at, and what to do."""
+    what = f"could not be checked: {failure.detail if failure else 'no result'}"
+    if failure and failure.error is None:  # its worker died, which says nothing about the file
+        return what, "run the same `medcurate verify` again, with fewer --workers if memory is short"
+    return what, check.remedy

@@ -127,7 +127,7 @@ def _licence_problems(
         stated = record.sources.get(str(source), {}).get("licence")
         if not isinstance(stated, Mapping):
             continue
-        expected = stated.get("id"), _ANSWERS.get(stated.get("commercial", ""))
+        expected = stated.get("id"), _ANSWERS.get(str(stated.get("commercial")))
         if (licence, commercial) != expected:
             yield (
                 f"rows of the source {source} have the licence {licence} (commercial use: {commercial}); "
