@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,11 @@ from medcurate.pairings.tree import entries, files_below, folders, names_in
 from medcurate.readers.files import CaseFiles
 from medcurate.zips import index as index_module
 from medcurate.zips import inside
-from medcurate.zips.directory import Entry
+from medcurate.zips.directory import Entry, find_directory
+from medcurate.zips.directory import entries as members_of
 from medcurate.zips.index import Index, Item, key_of, write_index
+from medcurate.zips.member import read_member
+from medcurate.zips.volumes import BadZip, Volumes
 
 LIMIT = 1 << 30
 
@@ -188,3 +194,57 @@ def test_an_index_of_many_members_takes_no_more_memory_than_one_of_few(tmp_path)
         peaks_kb.append(int(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout))
     size_kb = (tmp_path / "200000").stat().st_size // 1000  # pages of the mapped file count too
     assert peaks_kb[1] - peaks_kb[0] < size_kb + 8_000
+
+
+# -- what writers without zip64 let run over -----------------------------------------------------------
+
+
+def narrow_zip(path: Path, places: Mapping[int, bytes], count: int) -> Path:
+    """A zip of stored members "0", "1", … at these positions, which declares ``count`` of them, without zip64."""
+    records = []
+    with open(path, "wb") as stream:
+        for number, (place, data) in enumerate(places.items()):
+            name, sizes = str(number).encode(), (zlib.crc32(data), len(data), len(data))
+            stream.seek(place)
+            stream.write(
+                struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0, *sizes, len(name), 0) + name + data
+            )
+            facts = (20, 20, 0, 0, 0, 0, *sizes, len(name), 0, 0, 0, 0, 0, place % 2**32)
+            records.append(struct.pack("<4s6H3I5H2I", b"PK\1\2", *facts) + name)
+        at, directory = stream.tell(), b"".join(records)
+        stream.write(
+            directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), at % 2**32, 0)
+        )
+    return path
+
+
+def members(path: Path) -> list[Entry]:
+    with Volumes([path]) as volumes:
+        return list(members_of(volumes, find_directory(volumes)))
+
+
+@pytest.mark.parametrize("gib", [0, 5, 9])
+def test_positions_that_ran_over_are_found(gib, tmp_path):
+    """As macOS packs more than 4 GiB; the file has holes."""
+    places = {0: b"first", 1000: b"second", (gib << 30) + 2000: b"third", (gib << 30) + 5000: b"fourth"}
+    archive = narrow_zip(tmp_path / "a.zip", places, 4)
+    with Volumes([archive]) as volumes:
+        assert [read_member(volumes, entry, b"") for entry in members(archive)] == list(places.values())
+
+
+def test_a_count_that_ran_over_is_no_damage(tmp_path):
+    places = {100 * number: b"" for number in range(65_540)}
+    assert len(members(narrow_zip(tmp_path / "a.zip", places, 4))) == 65_540
+    with pytest.raises(BadZip, match="has 65540 members, but 5 are declared"):
+        members(narrow_zip(tmp_path / "b.zip", places, 5))
+
+
+def test_a_directory_of_fewer_members_than_its_zip64_record_declares_is_refused(tmp_path):
+    archive = zip_archive(tmp_path / "a.zip")
+    raw = archive.read_bytes()
+    at = raw.rfind(b"PK\5\6")
+    _, _, _, count, _, size, offset, _ = struct.unpack("<4s4H2IH", raw[at:])
+    wide = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, *[count + 2**16] * 2, size, offset)
+    archive.write_bytes(raw[:at] + wide + struct.pack("<4sIQI", b"PK\6\7", 0, at, 1) + raw[at:])
+    with pytest.raises(BadZip, match=f"has {count} members, but {count + 2**16} are declared"):
+        members(archive)

@@ -21,6 +21,7 @@ _LOCATOR64 = struct.Struct("<4sIQI")  # 4.3.15
 _BLOCK_BYTES = 1 << 20
 _MOST_RECORD_BYTES = _CENTRAL.size + 3 * 0xFFFF
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
+_WIDTH16, _WIDTH32 = 1 << 16, 1 << 32
 _OUT_OF_PLACE = (
     "it is one of several parts, and the others are not given, or they were joined so that members are out of "
     "place"
@@ -158,7 +159,8 @@ def entries(volumes: Volumes, directory: Directory) -> Iterator[Entry]:
     for fixed, name, extra in _records(volumes, directory):
         seen += 1
         yield starts.placed(*_entry(fixed, name, extra))
-    if seen != directory.count % 2**16 and seen != directory.count:
+    # Writers without zip64 (macOS's among them) let the count run over.
+    if seen != directory.count and (directory.count >= _WIDTH16 or seen % _WIDTH16 != directory.count):
         raise BadZip(f"its directory has {seen} members, but {directory.count} are declared")
 
 
@@ -244,11 +246,17 @@ class _Starts:
 
     Parts joined by plain copying keep "offset 12 of disk 3" while nothing says where disk 3 began. It is
     found from the members themselves: on a new disk's first entry, the one before it ends there.
+
+    Above 4 GiB, writers without zip64 let positions run over, the directory's too: which of the places that a position
+    may mean is a member's is found from its header.
     """
 
     def __init__(self, volumes: Volumes, directory: Directory) -> None:
         self._volumes = volumes
-        self._starts: dict[int, int] = {0: directory.shift}
+        ran_over = directory.volumes == 1 and not directory.shift % _WIDTH32
+        self._most_turns = directory.shift // _WIDTH32 if ran_over else 0
+        self._turns = 0  # of the last member's position
+        self._starts: dict[int, int] = {0: 0 if ran_over else directory.shift}
         self._joined = directory.volumes > 1 and len(volumes.paths) == 1
         if directory.volumes > 1 and not self._joined:
             self._starts = dict(enumerate(volumes.starts))
@@ -259,10 +267,24 @@ class _Starts:
         if disk not in self._starts:
             self._starts[disk] = self._next_start(entry)
         entry = entry._replace(position=entry.position + self._starts[disk])
+        if self._most_turns:
+            return self._turned(entry)
         if self._joined:
             if self._last is None and self._volumes.read_at(entry.position, 4) != LOCAL_MAGIC:
                 raise BadZip(_OUT_OF_PLACE)
             self._last = entry
+        return entry
+
+    def _turned(self, entry: Entry) -> Entry:
+        """``entry`` where its header is; as stated where it is at none of the places."""
+        for turns in (*range(self._turns, self._most_turns + 1), *range(self._turns)):
+            position = entry.position + turns * _WIDTH32
+            head = self._volumes.read_at(position, LOCAL.size)
+            if len(head) == LOCAL.size and head.startswith(LOCAL_MAGIC):
+                name = self._volumes.read_at(position + LOCAL.size, LOCAL.unpack(head)[9])
+                if zlib.crc32(name) == entry.name_crc32:
+                    self._turns = turns
+                    return entry._replace(position=position)
         return entry
 
     def _next_start(self, entry: Entry) -> int:
