@@ -139,6 +139,8 @@ def _bind(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     columns = ", ".join(f'"{column.name}" {types[column.type]}' for column in MANIFEST)
     connection.execute(f"CREATE TABLE manifest ({columns})")
     connection.execute("INSERT INTO manifest DEFAULT VALUES")
+    # DuckDB 2.0.0 fails to fold split_part over a column of which it knows that all is null.
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     try:
         connection.execute(f"SELECT 1 FROM manifest WHERE (\n{where}\n)").fetchall()
     except duckdb.Error as error:

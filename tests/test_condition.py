@@ -30,6 +30,7 @@ def test_what_depends_on_the_clock_is_refused_by_every_name(where):
     "where",
     [
         "md5(key) < '4'",
+        "split_part(key, '/', 2) = 'a'",
         "if(modality = 'ct', true, false)",
         "nullif(organ, 'liver') IS NULL",
         "list_contains(['a', 'b'], organ)",
