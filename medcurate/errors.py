@@ -7,9 +7,11 @@ continues. None of them ever reaches a user as a traceback.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import NoReturn
 
 
 class Reason(StrEnum):
@@ -79,6 +81,25 @@ def blamed_on(what: str) -> Iterator[None]:
         yield
     except CaseRejected as error:
         raise CaseRejected(error.reason, f"{what}: {error.detail}", error.measures) from error
+
+
+@contextmanager
+def ended_by_mistake() -> Iterator[None]:
+    """End the program, with one paragraph on standard error and exit code 1, where the body meets a user's mistake.
+
+    So it does where the system refuses something that nobody has foreseen.
+    """
+    try:
+        yield
+    except MedcurateError as error:
+        _end(str(error))
+    except OSError as error:
+        _end(f"{error.filename or 'system'}: {error.strerror or error}")
+
+
+def _end(text: str) -> NoReturn:
+    sys.stderr.write(f"error: {text}\n")
+    sys.exit(1)
 
 
 class OutputError(MedcurateError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,24 @@ def test_ctrl_c_while_torch_is_loaded_is_one_line(module) -> None:
     command = [sys.executable, "-c", WHILE_LOADING, module, "quickstart", "--data", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", f"{TOLD}\n")
+
+
+WITHOUT_TORCH = """
+import runpy
+import sys
+sys.modules["torch"] = None
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["medcurate.train", "medcurate.train.embed"])
+def test_a_package_that_is_wanting_is_named_with_how_to_install_it(module) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, module, "quickstart", "--data", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode in {1, COMES_AGAIN}
+    assert re.fullmatch(
+        r'error: \w+ needs the package "torch": pip install "medcurate\[train\]"\n', done.stderr
+    )
 
 
 @pytest.fixture

@@ -404,7 +404,7 @@ def test_a_sample_that_is_no_sample_is_named(tmp_path, cache):
         taken(stream(folder, cache), BATCHES)
     skipping = stream(folder, cache, DataTable(masks_per_image=2, on_bad_sample="skip"))
     found = taken(skipping, BATCHES)
-    assert skipping.skipped == 8
+    assert skipping.counts.skipped == 8
     assert [batch.samples for batch in found] == [BATCH] * 10 + [4]
     empty = [row for batch in found for row in range(batch.samples) if not batch.valid[row].any()]
     assert len(empty) == 8

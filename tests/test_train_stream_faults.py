@@ -117,7 +117,7 @@ def test_faults_that_pass_are_survived(server, cache, epoch, faults):
         one.script = [*faults, Fault()]
     source = stream(server.url, cache, workers=0)
     assert [content(batch) for batch in taken(source, BATCHES)] == epoch[:BATCHES]
-    assert source.skipped == 0
+    assert source.counts.skipped == 0
 
 
 def test_a_server_that_falls_silent_is_asked_again(server, cache, epoch, monkeypatch):
@@ -160,7 +160,7 @@ def test_bad_samples_are_skipped_in_step(server, dataset, cache, epoch, workers)
     data = DataTable(masks_per_image=2, on_bad_sample="skip")
     ranks = [stream(server.url, cache, data, rank=rank, world=2, workers=workers) for rank in range(2)]
     found = [taken(source, BATCHES) for source in ranks]
-    assert sum(source.skipped for source in ranks) == 1
+    assert sum(source.counts.skipped for source in ranks) == 1
     assert [len(part) for part in found] == [BATCHES, BATCHES]
     for step, parts in enumerate(zip(*found, strict=True)):
         assert len({batch.images.shape for batch in parts}) == 1

@@ -76,7 +76,7 @@ def test_faults_that_pass_are_survived(remote: Remote, cache, epoch, fault, work
         one.script = [fault, Fault()]
     source = stream(remote.url, cache, DATA, workers=workers)
     assert [content(batch) for batch in taken(source, BATCHES)] == epoch
-    assert source.skipped == 0
+    assert source.counts.skipped == 0
     assert all(one.script == [Fault()] for one in remote.shards())
 
 

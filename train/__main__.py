@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from medcurate.train.entry import loading
 
 
@@ -16,21 +14,15 @@ def main() -> None:
 def _main() -> None:
     import typer
 
-    from medcurate.errors import MedcurateError
+    from medcurate.errors import ended_by_mistake
     from medcurate.train.command import train
     from medcurate.train.launch import begin
 
     begin()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(train)
-    try:
+    with ended_by_mistake():
         app()
-    except MedcurateError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

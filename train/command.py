@@ -12,6 +12,7 @@ import typer
 
 from medcurate.errors import ConfigError
 from medcurate.progress import configure
+from medcurate.train.entry import packages_needed
 from medcurate.train.launch import BY_SIGNAL, end, launched_here, said_once
 from medcurate.train.place import own_place
 
@@ -77,9 +78,8 @@ def train(
             _become_torchrun(processes, restarts)
         configure(log_format)
         chosen = _recipe(recipe, checkpoint)
-        _require_packages()
-        from medcurate.train.loop.start import Options
-
+        with packages_needed("training"):
+            from medcurate.train.loop.start import Options
         options = Options(
             data=data,
             out=out or Path("runs") / chosen.name,
@@ -129,16 +129,6 @@ def replayed_lines(step: ReplayedStep) -> str:
     )
     told = ", ".join(f"{key} {loss:.6g}" for loss, key in by_image[:SHOWN_IMAGES])
     return f"{first}\n    images: {told}{', …' if len(by_image) > SHOWN_IMAGES else ''}" if told else first
-
-
-def _require_packages() -> None:
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f'training needs the package "{error.name}": pip install "medcurate[train]"'
-        ) from error
 
 
 def _recipe(name: str, checkpoint: str) -> TrainRecipe:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from medcurate.commit import require_picture_name
 from medcurate.errors import ConfigError
 from medcurate.progress import configure
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from medcurate.train.entry import packages_needed
 
 
 def evaluate(
@@ -79,7 +77,10 @@ def evaluate(
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1":
         raise ConfigError("evaluate starts processes of its own: run it without torchrun (--processes)")
     configure(log_format)
-    run = _module()
+    with packages_needed("evaluation"):
+        from medcurate.train.evaluation.run import evaluate as run
+        from medcurate.train.evaluation.run import show_evaluation
+        from medcurate.train.evaluation.types import Options
     if not math.isfinite(tolerance):
         raise ConfigError(f"--tolerance {tolerance}: give a number of millimetres")
     if split not in {"train", "val", "test", "all"}:
@@ -87,8 +88,8 @@ def evaluate(
     if picture:
         require_picture_name("--picture", picture)
     folder = out or Path("scores") / split
-    found = run.evaluate(
-        run.Options(
+    found = run(
+        Options(
             data=dataset,
             checkpoint=checkpoint,
             out=folder,
@@ -108,21 +109,9 @@ def evaluate(
             processes=processes or 0,
         )
     )
-    run.show_evaluation(found)
+    show_evaluation(found)
     typer.echo(
         f'{folder}: scores of every mask; medcurate query {folder} "SELECT * FROM scores ORDER BY dice"'
     )
     if picture:
         typer.echo(f"written: {picture}", err=True)
-
-
-def _module() -> ModuleType:
-    try:
-        from medcurate.train.evaluation import run
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("medcurate"):
-            raise
-        raise ConfigError(
-            f'evaluation needs the package "{error.name}": pip install "medcurate[train]"'
-        ) from error
-    return run

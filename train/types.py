@@ -1,7 +1,7 @@
 """The records that travel through training: what the stream yields, what a prompt is, what a step reports.
 
 Axes: images (batch, channel, row, column), masks (batch, mask, row, column). Coordinates of prompts are (x, y) in
-pixels of the model's frame, pixel centres at whole numbers plus one half as in SAM.
+pixels of the model's square; whole numbers are indices of pixels, to whose centres the prompt encoder adds the half.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Frame:
     """How an image of ``height`` x ``width`` lies in the model's square of ``side`` pixels.
 
-    It was scaled to ``scaled_height`` x ``scaled_width`` and stands at (``top``, ``left``); the rest is zero.
+    It was scaled to ``scaled_height`` x ``scaled_width`` and stands at (``top``, ``left``); around it is padding.
     """
 
     height: int

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medcurate.errors import ConfigError
+from medcurate.train.entry import packages_needed
 
 
 class Format(StrEnum):
@@ -48,14 +48,8 @@ def export(
     ] = "",
 ) -> None:
     """Write a trained model for other SAM tools, or for ONNX runtimes without torch."""
-    try:
+    with packages_needed("an export"):
         from medcurate.train.export.run import Options
         from medcurate.train.export.run import export as run
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("medcurate"):
-            raise
-        raise ConfigError(
-            f'an export needs the package "{error.name}": pip install "medcurate[train]"'
-        ) from error
     for path in run(Options(checkpoint=checkpoint, format=format_.value, out=out, recipe=recipe)):
         typer.echo(f"written: {path}", err=True)

@@ -12,7 +12,7 @@ import typer
 
 from medcurate import __version__
 from medcurate.cli.verbs import Verbs
-from medcurate.errors import MedcurateError
+from medcurate.errors import ended_by_mistake
 from medcurate.interrupt import INTERRUPTED, TOLD
 
 GROUPS = (
@@ -68,13 +68,8 @@ def run() -> None:
     # A scheduler's SIGTERM ends a build as Ctrl-C does: workers first, then a message.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
-    except MedcurateError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
-        sys.exit(1)
+        with ended_by_mistake():
+            app()
     except KeyboardInterrupt:  # typer was still putting the command together: nothing had begun
         sys.exit(INTERRUPTED)
     except SystemExit as end:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medcurate.errors import ConfigError
+from medcurate.train.entry import packages_needed
 
 
 def register(app: typer.Typer) -> None:
@@ -70,15 +71,9 @@ def predict(
 
     Planes are shown as in a dataset: axial rows from anterior to posterior, columns from the patient's right to left.
     """
-    try:
+    with packages_needed("prediction"):
         from medcurate.prediction.run import Options
         from medcurate.prediction.run import predict as run
-    except ModuleNotFoundError as error:
-        if str(error.name).startswith("medcurate"):
-            raise
-        raise ConfigError(
-            f'prediction needs the package "{error.name}": pip install "medcurate[train]"'
-        ) from error
     done = run(
         Options(
             path=image, checkpoint=checkpoint, recipe=recipe, out=out, overlay=overlay, slice_index=slice_, axis=axis,

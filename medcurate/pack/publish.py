@@ -14,7 +14,6 @@ from medcurate.format.record import FileRecord
 
 LICENCES_FILE = "LICENCES.md"
 CITATIONS_FILE = "CITATIONS.md"
-TEXTS = (LICENCES_FILE, CITATIONS_FILE)
 
 Sources = Mapping[str, Mapping[str, Any]]  # as in dataset.json
 

@@ -98,11 +98,6 @@ class Stream:
         return self._state
 
     @property
-    def skipped(self) -> int:
-        """Bad samples that this rank left out."""
-        return self.counts.skipped
-
-    @property
     def groups(self) -> frozenset[str]:
         """The patients of all selected samples, as the manifest's "group" names them."""
         return self._task.index.patients()
