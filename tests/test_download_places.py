@@ -13,6 +13,7 @@ from fault_server import OK, Fault, fault_server
 
 from medcurate.download.types import DownloadError, NeedsRegistrationError
 from medcurate.errors import ConfigError
+from medcurate.library import packaged_sources
 
 
 @pytest.fixture
@@ -57,6 +58,13 @@ def test_a_login_page_is_no_archive(tmp_path, server, fault):
     assert "https://example.org/lab" in text
     assert len(served.requests) == 1
     assert names(tmp_path) == set()
+
+
+def test_no_packaged_file_is_asked_for_where_only_browsers_are_let_in():
+    """figshare's pages answer programs with a challenge; its own host for downloads and its API do not."""
+    browsers_only = re.compile(r"https://([a-z-]+\.)?figshare\.com/ndownloader/")
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in packaged_sources().glob("*.toml")}
+    assert [name for name, text in texts.items() if browsers_only.search(text)] == []
 
 
 def test_who_was_let_in_need_not_register(tmp_path, server):
