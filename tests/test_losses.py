@@ -69,3 +69,19 @@ def test_a_case_that_lost_all_of_its_files_is_not_lost_from_the_count(tmp_path: 
     ((case, group, reject),) = result.rejects
     assert (case, group, reject.reason) == ("cases/s0864.npz", "lab:cases/s0864.npz", Reason.CORRUPT)
     assert "archive" in reject.detail
+
+
+def test_a_lost_case_is_not_taken_for_another_one_whose_number_is_within_its_own(tmp_path: Path) -> None:
+    names = [f"{part}/{number}.npy" for number in (3, 13, 31) for part in ("images", "labels")]
+    source = lab(SPLIT)
+    (tmp_path / "lab").mkdir()
+    path = tmp_path / "lab" / "set.zip"
+    archive(path, [*names, "images/1.npy"], "images/31.npy")
+    content = bytearray(path.read_bytes())
+    for name in (b"labels/31.npy", b"labels/3.npy"):  # the other's label is lost too, and it is unpaired
+        content[content.index(name + name) + 2 * len(name) + 90] ^= 1
+    path.write_bytes(content)
+    (root,) = ensure([source], tmp_path, {"lab": tmp_path}, OFFLINE)
+    result = discover(source, root)
+    assert [case.id for case in result.cases] == ["13"]
+    assert sorted(case for case, *_ in result.rejects) == ["1", "3", "images/31.npy", "labels/31.npy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -16,10 +17,15 @@ def lost_members(source: Source, root: Path, incomplete: Collection[str]) -> Ite
     """Members of the source's archives that were left out, once each, sorted by archive and name.
 
     ``incomplete``: names of cases that lack a file. A member whose path holds such a name (its last part, where
-    it has folders) is told by its case already.
+    it has folders) is told by its case already; "1" is not held by "10".
     """
-    known = [name.rpartition("/")[2] for name in incomplete]
+    known = [_whole(name.rpartition("/")[2]) for name in incomplete]
     for file in listed_files(source, root):
         for refused in dict.fromkeys(damaged_members(root / file.unpack.into) if file.unpack else ()):
-            if refused.reason in _LOST and not any(name in refused.member for name in known):
+            if refused.reason in _LOST and not any(name.search(refused.member) for name in known):
                 yield refused
+
+
+def _whole(name: str) -> re.Pattern[str]:
+    """``name``, unless it goes on with digits where it begins or ends with some."""
+    return re.compile(rf"(?<!\d(?=\d)){re.escape(name)}(?!(?<=\d)\d)")
