@@ -191,6 +191,13 @@ def test_charts_are_drawn_where_all_counts_are_nothing(tmp_path):
     assert page.png(found).startswith(b"\x89PNG")
 
 
+def test_a_column_of_the_histogram_says_its_bin_in_plain_numbers(tmp_path):
+    shares = {1.0: "100% to 316%", 0.05: "3.16% to 10%", 2e-5: "0.001% to 0.00316%"}
+    masks = [{"modality": "ct", "area_fraction": share} for share in shares]
+    drawn = page.html(stats.compute(_of_masks(tmp_path, masks), ["mask-size"]))
+    assert all(f"<title>{text}: 1 masks (ct)</title>" in drawn for text in shares.values())
+
+
 @pytest.mark.parametrize(
     ("table", "names", "lacks"),
     [

@@ -127,7 +127,7 @@ def _histogram(chart: Chart) -> Drawing:
         for value, count in _parts(chart, members, series):
             height = count / ceiling * _PLOT_PX
             y -= height
-            tip = f"{edge:.2g}% to {edge * math.sqrt(10):.2g}%: {count:,.0f} {chart.y} ({value})"
+            tip = f"{edge:.3g}% to {edge * math.sqrt(10):.3g}%: {count:,.0f} {chart.y} ({value})"
             drawing.marks.append(Rect(x + 1, y, step - 2, height, palette[value], tip))
     for half in range(first, last + 2):
         if half % 2 == 0:
