@@ -142,6 +142,23 @@ def test_patients_that_the_release_names_alike_are_one_in_the_packaged_sources(
     assert {entry.name: entry.group for entry in entries} == dict(zip(stems, patients, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("part", "kept", "repeated"),
+    [("ct", "ct_00--AbdomenCT1K", "ct_00--FLARE21"), ("mr", "mr_t1--BraTS2021", "mr_t1--BrainTumour")],
+)
+def test_what_the_release_holds_twice_is_read_once_in_the_packaged_sources(tmp_path, part, kept, repeated):
+    root = tmp_path / "SAMed2Dv1"
+    stems = [f"{start}--a_0001--z_0001" for start in (kept, repeated)]
+    for stem in stems:
+        for place in (f"images/{stem}.png", f"masks/{stem}--0000_000.png"):
+            write_png(root / place, np.zeros((4, 4), np.uint8))
+    classes = {stem.split("--")[1]: {"liver": 0} for stem in stems}
+    (root / "SAMed2D_v1_class_mapping_id.json").write_text(json.dumps(classes))
+    (pairing,) = load_source(f"sa-med2d-20m-{part}").pairings
+    entries = sa_med2d.find(tmp_path, sa_med2d.Options(**pairing.options), Names(labels=("liver",)))
+    assert [entry.name for entry in entries] == stems[:1]
+
+
 def test_what_lacks_its_partner_is_told(tmp_path):
     root = release(tmp_path)
     stem = PICTURES[1][0]
