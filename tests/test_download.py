@@ -274,6 +274,19 @@ def test_one_failure_does_not_stop_the_others(tmp_path, server):
         done.check()
 
 
+def test_a_part_that_cannot_be_written_stops_its_file_alone(tmp_path, server):
+    """As one that another user began; here it is a folder, which nobody can write."""
+    for name in "ab":
+        server.serve(f"/{name}", CONTENT)
+    state = {"url": f"{server.url}/a", "etag": '"1"', "last_modified": "", "size_bytes": len(CONTENT)}
+    (tmp_path / "lab" / "a.part").mkdir(parents=True)
+    (tmp_path / "lab" / "a.part.json").write_text(json.dumps(state))
+    done = fetch(tmp_path, *[behind(f"{server.url}/{name}", path=name) for name in "ab"])
+    assert [each.target.name for each in done.fetched] == ["b"]
+    with pytest.raises(OutputError, match=r"cannot write \S+/lab/a: .*run the same command again"):
+        done.check()
+
+
 def test_a_second_process_is_kept_out_and_told_who_is_there(tmp_path, server):
     server.serve("/a.zip", CONTENT)
     with (

@@ -195,6 +195,8 @@ SIGNATURES = {
     "sv=2024-01-01&sr=b&sig=5ecret%2F": "?sv=2024-01-01&sr=b",
     "format=original&key=5ecret": "?format=original",
     "access_token=5ecret&id=7": "?id=7",
+    "accessToken=5ecret&id=7": "?id=7",
+    "private_link=5ecret": "",
     "id=7&monkey=2": "?id=7&monkey=2",
 }
 

@@ -213,7 +213,7 @@ def _files(found: Contents, folder: Folder) -> Iterator[SourceFile]:
     """
     seen: set[str] = set()
     for entry in sorted(found.entries, key=lambda entry: entry.path):
-        parts = [part for part in entry.path.split("/") if part != "."]
+        parts = [part for part in entry.path.split("/") if part not in {"", "."}]
         if any(part.startswith(".") and part != ".." for part in parts):
             continue  # no pairing looks at hidden names
         path = "/".join(parts)
@@ -230,6 +230,8 @@ def _files(found: Contents, folder: Folder) -> Iterator[SourceFile]:
 def _file(entry: Entry, folder: Folder) -> SourceFile:
     place = f"{folder.into}/{entry.path}"
     try:
+        if not entry.path or "\0" in entry.path:
+            raise ValueError
         return SourceFile(
             path=f"archives/{place}.zip" if entry.archive else place,
             origin=entry.origin,
@@ -239,7 +241,7 @@ def _file(entry: Entry, folder: Folder) -> SourceFile:
             made_on_request=entry.archive,
             unpack=Unpack(into=place) if entry.archive else None,
         )
-    except ValidationError as error:
+    except ValueError as error:  # ValidationError is one
         raise RefusedError(f'it lists "{entry.path}", which cannot be a file here') from error
 
 

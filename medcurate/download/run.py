@@ -14,6 +14,7 @@ from threading import Lock, Thread
 
 import httpx
 
+from medcurate.commit import output_error
 from medcurate.config.source import Source, SourceFile
 from medcurate.download.clients import arguments, client_of, run_client
 from medcurate.download.hosts import Hosts, StoppedError
@@ -170,6 +171,8 @@ def _one(task: Task, crew: _Crew, lock: LockFile) -> Fetched:
     transfer = Transfer(wanted, crew.policy, crew.hosts, listener)
     try:
         return transfer.run(_remotes(task.file, wanted, crew))
+    except OSError as error:  # of this file alone: a part of another user, say
+        raise output_error(error, wanted.target) from error
     finally:
         crew.received.add(transfer.received_bytes)
 

@@ -14,8 +14,8 @@ from medcurate.storage import without_user
 
 # Signatures of S3, Google's store, CloudFront and Azure with what is made anew with each, and what is called a secret.
 _SIGNED = re.compile(
-    r"(?<=[?&])(x-(amz|goog)-[^=&#]*|awsaccesskeyid|googleaccessid|key-pair-id|expires|policy|pwd|apikey"
-    r"|([^=&#]*[-_])?(signature|sig|token|key|secret|password|auth))=[^&#]*&?",
+    r"(?<=[?&])(x-(amz|goog)-[^=&#]*|awsaccesskeyid|googleaccessid|key-pair-id|expires|policy|pwd|apikey|jwt|private_link"
+    r"|[^=&#]*(token|secret|passw(or)?d)|([^=&#]*[-_])?(signature|sig|key|auth))=[^&#]*&?",
     re.IGNORECASE,
 )
 
