@@ -35,7 +35,7 @@ from medcurate.errors import ConfigError
 from medcurate.train.launch import COMES_AGAIN, Hopeless
 from medcurate.train.loop import holding
 from medcurate.train.loop import run as running
-from medcurate.train.loop.logs import Clock
+from medcurate.train.loop.figures import Clock
 from medcurate.train.prediction.loading import load_trained
 
 TOLERANCE = 2e-4  # relative, of a loss: sums over ranks are taken in another order

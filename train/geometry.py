@@ -102,12 +102,6 @@ def to_square(points_xy: Floats, frame: Frame) -> Floats:
     return points_xy * scale + np.array((frame.left, frame.top), np.float32)
 
 
-def to_image(points_xy: Floats, frame: Frame) -> Floats:
-    """Points (..., 2) as (x, y) in the model's square, back to the image's pixels."""
-    scale = np.array((frame.width / frame.scaled_width, frame.height / frame.scaled_height), np.float32)
-    return (points_xy - np.array((frame.left, frame.top), np.float32)) * scale
-
-
 def restore_logits(logits: torch.Tensor, frame: Frame) -> torch.Tensor:
     """Predictions (N, C, s, s) of any resolution s, to the image's pixels, float (N, C, H, W).
 

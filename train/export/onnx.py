@@ -44,7 +44,7 @@ class _Decoder(nn.Module):
 
 
 def export_encoder(sam: Sam, path: str | Path) -> None:
-    """Write ``path``: ``images`` uint8 RGB (B, 3, S, S) -> ``embeddings`` float32 (B, 256, S/16, S/16); B is free."""
+    """Write ``path``: ``images`` uint8 RGB (B, 3, S, S) -> ``embeddings`` float32 (B, C, S/16, S/16); B is free."""
     images = torch.zeros(2, 3, sam.side, sam.side, dtype=torch.uint8)
     shapes = {"images": {0: torch.export.Dim("images")}}
     _write(_Encoder(sam), {"images": images}, ["embeddings"], shapes, Path(path))
@@ -53,7 +53,7 @@ def export_encoder(sam: Sam, path: str | Path) -> None:
 def export_decoder(sam: Sam, path: str | Path) -> None:
     """Write ``path``, from the embeddings of B images and N prompts with P points each (all free) to four masks.
 
-    ``embeddings`` float32 (B, 256, S/16, S/16); ``image_of_prompt`` int64 (N,); ``points`` float32 (N, P, 2) as (x, y)
+    ``embeddings`` float32 (B, C, S/16, S/16); ``image_of_prompt`` int64 (N,); ``points`` float32 (N, P, 2) as (x, y)
     in the model's frame; ``point_kinds`` int64 (N, P): 1 inside, 0 outside, 2 and 3 the upper left and lower right
     corner of a box, -1 no point (one is due after points without a box; a mask alone has P = 0); ``mask_logits``
     float32 (N, 1, S/4, S/4), used where ``has_mask`` bool (N,). Results: ``logits`` (N, 4, S/4, S/4) and ``iou``

@@ -40,9 +40,7 @@ def require_same_beginning(run: Path, recipe: TrainRecipe) -> None:
         raise ConfigError(
             f"{run}: this run began with {_told(began)}, and has no checkpoint: give them by --checkpoint."
         )
-    if named and not Path(named).is_file():
-        raise ConfigError(f"{named}: no such checkpoint")
-    if named and not (began and sha256_file(Path(named)) == began["sha256"]):
+    if named and not _holds(named, began):
         raise ConfigError(f"{run}: this run began with {_told(began)}, and {named} holds other weights.")
 
 
@@ -75,14 +73,19 @@ def _require_same_weights(folder: Path, began: Mapping[str, str] | None, named: 
     """``named`` need not be there: the checkpoint holds all weights. What must not be is that it names others."""
     if not named or (began and named == began["path"] and not Path(named).exists()):
         return
-    if not Path(named).is_file():
-        raise ConfigError(f"{named}: no such checkpoint")
-    if began and sha256_file(Path(named)) == began["sha256"]:
+    if _holds(named, began):
         return
     raise ConfigError(
         f"{folder}: this run began with {_told(began)}, and {named} holds other weights. A run that goes on needs "
         "none: leave --checkpoint (or model.checkpoint) out, or start a new run with another --out."
     )
+
+
+def _holds(named: str, began: Mapping[str, str] | None) -> bool:
+    """Whether the file ``named`` has the weights that a run began with. Raises ConfigError where there is none."""
+    if not Path(named).is_file():
+        raise ConfigError(f"{named}: no such checkpoint")
+    return began is not None and sha256_file(Path(named)) == began["sha256"]
 
 
 def _text(value: Any) -> str:

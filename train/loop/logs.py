@@ -1,10 +1,8 @@
-"""What a run tells: a progress bar, JSON lines beside the checkpoints, TensorBoard and Weights & Biases where asked."""
+"""What a run tells: events, JSON lines beside the checkpoints, TensorBoard and Weights & Biases where asked."""
 
 from __future__ import annotations
 
 import json
-import resource
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import torch
 
 from medcurate.commit import committed, output_error
 from medcurate.errors import ConfigError, DiskFull, OutputError
@@ -129,42 +125,3 @@ _TOOLS: dict[str, tuple[str, Callable[[Any, ExitStack, Path, Mapping[str, Any]],
     "tensorboard": ("torch.utils.tensorboard", _tensorboard),
     "wandb": ("wandb", _wandb),
 }
-
-
-class Clock:
-    """Where a run's time goes: images a second, and the share of time that waiting for data takes."""
-
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
-        self._started = self._mark = now()
-        self._waited_s = 0.0
-        self._images = 0
-
-    def asked(self) -> None:
-        """What follows is waiting for data; what was before it (a checkpoint, say) is not."""
-        self._mark = self._now()
-
-    def waited(self) -> None:
-        """Everything since ``asked`` was waiting for data."""
-        self._waited_s += self._now() - self._mark
-
-    def worked(self, images: int) -> None:
-        """A batch of ``images`` is done."""
-        self._images += images
-
-    def figures(self) -> dict[str, float]:
-        """``images_per_s`` and ``data_wait_percent`` since the last call."""
-        elapsed = max(self._now() - self._started, 1e-9)
-        figures = {
-            "images_per_s": round(self._images / elapsed, 3),
-            "data_wait_percent": round(100 * self._waited_s / elapsed, 3),
-        }
-        self._started, self._waited_s, self._images = self._now(), 0.0, 0
-        return figures
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Peak memory: of the GPU's allocator, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -12,15 +12,16 @@ from pathlib import Path
 import torch
 
 from medcurate.errors import ConfigError, MedcurateError
-from medcurate.progress import Progress, amount_text, progress
+from medcurate.progress import Progress, progress
 from medcurate.storage import locate, without_user
 from medcurate.train.config.recipe import TrainRecipe, digest
 from medcurate.train.launch import Hopeless
 from medcurate.train.loop import checkpoint
 from medcurate.train.loop.accumulate import Piece, Terms, summed
 from medcurate.train.loop.failed import FAILED_FOLDER, forget_failed, write_failed
+from medcurate.train.loop.figures import Figures
 from medcurate.train.loop.holding import held
-from medcurate.train.loop.logs import Clock, Logs, memory_bytes
+from medcurate.train.loop.logs import Logs
 from medcurate.train.loop.record import write_run
 from medcurate.train.loop.session import Session
 from medcurate.train.loop.signals import StopRequest, noted_signals
@@ -96,8 +97,7 @@ class _Run:
         self._request = request
         self._found = found
         self._length = length_of(session.recipe, stream)
-        self._clock = Clock()
-        self._terms: list[Terms] = []
+        self._figures = Figures()
         self._told_skipped = 0
         self._facts = {"world": session.world.size, "device": session.world.device.type}
 
@@ -138,15 +138,14 @@ class _Run:
             steps = [summed(terms) for terms in self._session.play(pieces, self._length)]
             self._judge(batch, pieces, steps)
             self._session.advance(batch, self._stream.state.to_dict(), len(steps), skipped=self._skipped())
-            self._clock.worked(batch.samples)
-            self._terms.append(_mean(steps))
+            self._figures.add(steps, batch.samples)
             if shown:
                 shown.advance(batch.samples)
             stop = self._stop()
             save = self._checkpoint_due() or stop
             if self._due(self._session.recipe.run.log_every) or save:
                 # Before a checkpoint too: what was not told by then, nobody would tell after it.
-                self._log(logs, shown)
+                self._tell(logs, shown)
             if save:
                 folder = self._save()
             if stop:
@@ -165,9 +164,9 @@ class _Run:
         """The run's remaining batches, on the device; the time until each comes counts as waiting."""
         batches = iter(self._stream)
         while self._session.state.batches < self._length.total:
-            self._clock.asked()
+            self._figures.clock.asked()
             batch = self._next(batches)
-            self._clock.waited()
+            self._figures.clock.waited()
             yield moved(batch, self._session.world.device)
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
@@ -236,42 +235,13 @@ class _Run:
     def _checkpoint_due(self) -> bool:
         return self._due(self._session.recipe.run.checkpoint_every or self._length.per_epoch)
 
-    def _log(self, logs: Logs | None, shown: Progress | None) -> None:
-        """Sum the terms of the batches since the last call over ranks; the leader tells them."""
+    def _tell(self, logs: Logs | None, shown: Progress | None) -> None:
+        """Take the figures of the batches since the last call, on all ranks together; the leader tells them."""
         session = self._session
-        names = sorted({name for terms in self._terms for name in terms})
-        sums = torch.stack([
-            sum((t[name] for t in self._terms if name in t), torch.zeros((), device=session.world.device))
-            for name in names
-        ])
-        figures = {name: float(value) for name, value in zip(names, session.summed(sums), strict=True)}
-        means = {name: value / len(self._terms) for name, value in figures.items()}
+        means = self._figures.means(session)
         session.state = replace(session.state, loss=means["loss"])
-        self._terms = []
         if logs and shown:
-            self._tell(logs, shown, means)
-
-    def _tell(self, logs: Logs, shown: Progress, means: dict[str, float]) -> None:
-        session, clock = self._session, self._clock.figures()
-        wait, memory = clock["data_wait_percent"], memory_bytes(session.world.device)
-        shown.note(
-            f"loss {means['loss']:.4f}, data wait {wait:.1f} %, memory {amount_text(memory, 'B')}",
-            loss=means["loss"],
-            data_wait_percent=wait,
-            memory_bytes=memory,
-        )
-        eta_s = shown.eta_s()
-        logs.figures(
-            session.state.batches,
-            means
-            | clock
-            | ({} if eta_s is None else {"eta_s": round(eta_s, 1)})
-            | {
-                "lr": session.optimiser.param_groups[0]["lr"],
-                "skipped": session.state.skipped,
-                "memory_bytes": memory,
-            },
-        )
+            self._figures.tell(logs, shown, session, means)
 
     def _save(self) -> Path:
         if not self._session.finite():  # equal on all ranks
@@ -284,9 +254,3 @@ class _Run:
             forget_failed(self._out / FAILED_FOLDER, self._session.state.batches)
         self._session.world.barrier()
         return checkpoint.folder_of(self._out, self._session.state.batches)
-
-
-def _mean(steps: list[Terms]) -> Terms:
-    """The mean of every term over the optimiser steps of a batch."""
-    names = {name for terms in steps for name in terms}
-    return {name: torch.stack([terms[name] for terms in steps if name in terms]).mean() for name in names}

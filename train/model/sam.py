@@ -70,7 +70,7 @@ class Sam(nn.Module):
         return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
 
     def encode(self, images: Tensor) -> Tensor:
-        """uint8 RGB (B, 3, S, S) -> float32 embeddings (B, 256, S/16, S/16).
+        """uint8 RGB (B, 3, S, S) -> float32 embeddings (B, C, S/16, S/16).
 
         Raises ValueError when the images are not of the side that the model was built for.
         """
@@ -87,7 +87,7 @@ class Sam(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Masks of N prompts on B images in one pass.
 
-        ``embeddings`` float (B, 256, S/16, S/16); ``image_of_prompt`` int64 (N,): which image each prompt is about.
+        ``embeddings`` float (B, C, S/16, S/16); ``image_of_prompt`` int64 (N,): which image each prompt is about.
         Returns float32 mask logits (N, M, S/4, S/4) and predicted IoU (N, M), with M = 3 if ``multimask``, else 1.
         Raises ValueError when there is no prompt, or their number is not that of ``image_of_prompt``.
         """

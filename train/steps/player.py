@@ -90,7 +90,7 @@ def fed_back(low_res: torch.Tensor, steps: Steps) -> torch.Tensor:
 
 
 def learns(module: nn.Module) -> bool:
-    """Whether any parameter of ``module`` has a gradient."""
+    """Whether any parameter of ``module`` learns."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
