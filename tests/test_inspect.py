@@ -180,6 +180,41 @@ TREES = {
         "flat-suffix",
         {"image_suffix": "_img.nii.gz", "label_suffix": "_seg_{label}.nii.gz"},
     ),
+    "sliver": (  # numbers of cases are no channels and classes
+        [f"training-{d}/liver-{w}{i:03d}.mhd" for d, w in (("scans", "orig"), ("labels", "seg")) for i in N],
+        "paired-folders",
+        {"images": "training-scans", "labels": "training-labels", "image_prefix": "liver-orig"},
+    ),
+    "tnbc": (  # what all files lie in says nothing
+        [
+            f"TNBC_NucleiSegmentation/{word}_{g:02d}/{g}_{i}.png"
+            for word in ("Slide", "GT")
+            for g in N
+            for i in N
+        ],
+        "paired-folders",
+        {"images": "TNBC_NucleiSegmentation/Slide_*", "labels": "TNBC_NucleiSegmentation/GT_*"},
+    ),
+    "kvasir": (  # its images are no class
+        [f"Kvasir-SEG/{folder}/a{i}b.jpg" for folder in ("images", "masks") for i in N],
+        "paired-folders",
+        {"images": "Kvasir-SEG/images", "labels": "Kvasir-SEG/masks"},
+    ),
+    "retouch": (
+        [
+            f"{s}/TRAIN{i:03d}/{name}.mhd"
+            for s in ("Cirrus", "Topcon")
+            for i in N
+            for name in ("oct", "reference")
+        ],
+        "case-folder",
+        {"cases": "*/*", "image": "oct.mhd", "label": "reference.mhd"},
+    ),
+    "amos": (  # a folder of volumes is no series
+        [f"{d}/amos_{i:04d}.nii.gz" for d in ("imagesTr", "labelsTr") for i in N],
+        "paired-folders",
+        {"images": "imagesTr", "labels": "labelsTr", "image_suffix": ".nii.gz", "label_suffix": ".nii.gz"},
+    ),
     "mni": (
         ["a_t1.nii.gz", "a_gm.nii.gz", "a_wm.nii.gz"],
         "flat-suffix",
@@ -235,6 +270,22 @@ def test_no_tree_is_too_odd(tmp_path_factory, files):
     root = grow(tmp_path_factory.mktemp("t"), *("/".join((*folders, name)) for folders, name in files))
     best = guess(survey(root))
     assert best is None or 0 < best.explained <= len(files)
+
+
+def test_a_folder_of_volumes_is_no_label_of_one_case(tmp_path):
+    """With a second pair of folders it explained more files than the first pair, and could not be read."""
+    sides = ("imagesTr", "labelsTr", "imagesVa", "labelsVa")
+    root = grow(tmp_path, *(f"x/{d}/a_{10 * (d[-2:] == 'Va') + i}.nii.gz" for d in sides for i in N))
+    best = guess(survey(root))
+    assert (best.candidate.kind, len(best.usable)) == ("paired-folders", 6)
+
+
+def test_halves_of_layouts_are_not_taken_for_one_case(tmp_path):
+    """What pairs by a rule that no draft has (an image folder, a folder a label) stays for its author to write."""
+    files = [
+        f"{n}/case_{i:05d}{end}" for n, end in (("imaging", ".nii.gz"), ("labels", "/seg.nii.gz")) for i in N
+    ]
+    assert guess(survey(grow(tmp_path, *files))) is None
 
 
 def test_nothing_to_pair(tmp_path):

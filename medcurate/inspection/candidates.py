@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress, takewhile
 from typing import Any
 
 from medcurate.inspection.survey import Survey, is_series, kind_of
@@ -58,13 +59,21 @@ class Group:
 
 def by_names(survey: Survey) -> Iterator[Candidate]:
     """Candidates of the kinds paired-folders and flat-suffix."""
-    groups = _groups(survey)
-    for images in groups:
+    groups, above = _groups(survey), _above(survey)
+    labelled = [is_label("/".join(_parts(group.template)[above:])) for group in groups]
+    for images, is_labels in zip(groups, labelled, strict=True):
         yield from _flat(images)
-        for labels in groups:
-            if is_label(labels.template) and not is_label(images.template):
+        for labels in compress(groups, labelled):
+            if not is_labels:
                 yield from _paired(images, labels)
                 yield from _class_folders(images, labels)
+
+
+def _above(survey: Survey) -> int:
+    """How many folders lie above all data: their names, as of "Nuclei_Segmentation", tell no labels from images."""
+    paths = [_parts(folder) for folder in survey.data]
+    alike = takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
+    return sum(1 for _ in alike)
 
 
 def generalise(paths: Sequence[tuple[str, ...]]) -> str:

@@ -15,7 +15,7 @@ from medcurate.pairings.names import CHANNEL, LABEL
 
 MAX_DEPTH = 4
 SAMPLE_CASES = 100
-MOST_IMAGES = 16  # of a single case
+MOST_IMAGES = 16  # of a case
 
 
 def by_folders(survey: Survey) -> Iterator[Candidate]:
@@ -40,8 +40,12 @@ def one_case(survey: Survey) -> Iterator[Candidate]:
     Only for trees that are nothing else: of a tree of many cases every file could be a channel of one.
     """
     if len(survey.data) <= MAX_CLASSES:
-        found = _of(survey, [""], {"": list(survey.data)})
-        yield from (candidate for candidate in found if len(candidate.channels) <= MOST_IMAGES)
+        yield from _of(survey, [""], {"": list(survey.data)})
+
+
+def _are_cases(channels: Sequence[str]) -> bool:
+    """Whether what is called so is not one image in several channels: too many, or numbered by more than a digit."""
+    return len(channels) > MOST_IMAGES or any(re.search(r"[0-9]{2}", name) for name in channels)
 
 
 def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]]) -> Iterator[Candidate]:
@@ -59,6 +63,8 @@ def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]
     if not images or not labels:
         return
     image, channels = _choice(images, counted, CHANNEL)
+    if _are_cases(channels):
+        return  # site/patient/image.nii.gz: these folders are not cases, what is below them is
     for label, tokens in _label_choices(labels, common, counted):
         weight = sum(counted[t] for t in images) if channels else counted[image]
         weight += sum(counted[label.replace(LABEL, token)] for token in tokens) if tokens else counted[label]
@@ -93,7 +99,8 @@ def _templates(survey: Survey, case: str, folders: Sequence[str]) -> set[str]:
     for folder in folders:
         below = folder[len(case) + 1 :] if case else folder
         files = survey.data[folder]
-        if below and is_series(files) and (kind_of(files[0]) == "dicom" or is_label(below)):
+        kind = kind_of(files[0])
+        if below and is_series(files) and (kind == "dicom" or (kind == "raster" and is_label(below))):
             found.add(f"{below}/")
             continue
         found |= {f"{below}/{file}".lstrip("/") for file in files[:MAX_CLASSES]}

@@ -52,7 +52,9 @@ def guesses(survey: Survey) -> list[Guess]:
     best = _best(survey, _candidates(survey))
     if not best or best[0].explained < survey.data_count:
         best = _best(survey, by_headers(survey), best)
-    return best or _best(survey, one_case(survey))
+    return best or [
+        only for only in _best(survey, one_case(survey)) if 2 * only.explained > survey.data_count
+    ]
 
 
 def _best(survey: Survey, candidates: Iterable[Candidate], known: Sequence[Guess] = ()) -> list[Guess]:

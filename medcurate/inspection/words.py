@@ -26,7 +26,7 @@ _LABEL = re.compile(
 )
 _IMAGE = re.compile(
     r"image|img|orig|scan|volume|input|raw|dicom|bilder|(?<![a-z])bild(?![a-z])|imagen|imagem|immagin|obraz"
-    r"|снимок|снимки|изображ|图像|影像|原图|画像|(?<![a-z])(ct|mri?|us|t[12]|flair|tdm|irm)(?![a-z])",
+    r"|снимок|снимки|изображ|图像|影像|原图|画像|(?<![a-z])(ct|cta|cbct|mri?|mra|us|t[12]|flair|dwi|adc|pet|oct|cxr|tdm|irm)(?![a-z])",
     re.IGNORECASE,
 )
 _WORD = r"(?:[^\W_]|[\u0300-\u036f\u3099\u309a])+"  # macOS stores accents as letters of their own
@@ -34,6 +34,7 @@ _TRAIL = re.compile(rf"[_\-. ]+{_WORD}$")
 _WORDED = re.compile(rf"([_\-. ]+{_WORD}[_\-. ])({_WORD})$")
 _LONGER = [re.compile(rf"(?:[_\-. ]+{_WORD}){{{count}}}$") for count in (2, 3)]
 _NUMBERED = re.compile(r"([_\-. ]?[^\W\d_]+)[_\-. ]?[0-9]+$")
+_COUNTED = re.compile(r"(?<=[^\W\d_])[0-9]{2,}$")  # "seg012": a case; "t1": a channel
 _LEAD = re.compile(r"[^0-9]+")
 
 MAX_CLASSES = 200
@@ -77,9 +78,11 @@ def affixes(names: Sequence[str]) -> list[Affix]:
 
 def _trailing(bodies: Sequence[str], end: str) -> Iterator[Affix]:
     trails = Counter(found.group() for body in bodies if (found := _TRAIL.search(body)))
+    numbered = Counter(_COUNTED.sub("#", trail) for trail in trails)
     for trail in list(trails):
         word = trail.strip("_-. ")
-        if word.isdigit() and not _CHANNEL_NUMBER.fullmatch(word):
+        of_a_case = trails[trail] == 1 and numbered[_COUNTED.sub("#", trail)] > 1 and _COUNTED.search(trail)
+        if of_a_case or (word.isdigit() and not _CHANNEL_NUMBER.fullmatch(word)):
             del trails[trail]
     least = max(1, len(bodies) // 50)
     common = sorted(
