@@ -205,7 +205,8 @@ def narrow_zip(path: Path, places: Mapping[int, bytes], count: int) -> Path:
     with open(path, "wb") as stream:
         for number, (place, data) in enumerate(places.items()):
             name, sizes = str(number).encode(), (zlib.crc32(data), len(data), len(data))
-            stream.seek(place)
+            if stream.tell() != place:
+                stream.seek(place)
             stream.write(
                 struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0, *sizes, len(name), 0) + name + data
             )
@@ -234,9 +235,12 @@ def test_positions_that_ran_over_are_found(gib, tmp_path):
 
 def test_a_count_that_ran_over_is_no_damage(tmp_path):
     places = {100 * number: b"" for number in range(65_540)}
-    assert len(members(narrow_zip(tmp_path / "a.zip", places, 4))) == 65_540
+    archive = narrow_zip(tmp_path / "a.zip", places, 4)
+    assert len(members(archive)) == 65_540
+    raw = archive.read_bytes()
+    archive.write_bytes(raw[:-14] + struct.pack("<2H", 5, 5) + raw[-10:])
     with pytest.raises(BadZip, match="has 65540 members, but 5 are declared"):
-        members(narrow_zip(tmp_path / "b.zip", places, 5))
+        members(archive)
 
 
 def test_a_directory_of_fewer_members_than_its_zip64_record_declares_is_refused(tmp_path):
