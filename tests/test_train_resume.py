@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import shutil
 
@@ -43,9 +44,13 @@ def origin(tmp_path_factory, dataset):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, dataset, origin):
-    """The run from ``origin`` that nothing disturbs."""
+    """The run from ``origin`` that nothing disturbs, by somebody whose files are for nobody else."""
     folder = tmp_path_factory.mktemp("whole")
-    train_here(write_recipe(folder), dataset, folder / "run", checkpoint=str(origin))
+    usual = os.umask(0o077)
+    try:
+        train_here(write_recipe(folder), dataset, folder / "run", checkpoint=str(origin))
+    finally:
+        os.umask(usual)
     return folder / "run"
 
 

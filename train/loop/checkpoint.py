@@ -233,7 +233,7 @@ def _of(optimiser: torch.optim.Optimizer, model: nn.Module) -> list[tuple[str, n
 def _copy_records(run: Path, folder: Path) -> None:
     for name in (RUN_FILE, GROUPS_FILE):
         if (run / name).is_file():
-            shutil.copyfile(run / name, folder / name)
+            shutil.copy(run / name, folder / name)  # and that all may read it
 
 
 def _remove(folder: Path) -> None:
