@@ -477,6 +477,27 @@ def test_an_archive_is_fetched_checked_and_unpacked_once(tmp_path, server):
     assert len(served.requests) == 1
 
 
+def test_an_archive_that_came_damaged_may_come_again(tmp_path, server):
+    """No digest is declared: what could not be unpacked is not what later copies are held to."""
+    server.serve("/set.zip", ARCHIVE[:-30])
+    with pytest.raises(ConfigError, match="remove it and run the same command again"):
+        ready(source(server), tmp_path)
+    (tmp_path / "lab" / "set.zip").unlink()
+    server.serve("/set.zip", ARCHIVE, etag='"2"')
+    assert ready(source(server), tmp_path) == {"a.txt": b"one", "b.txt": b"two"}
+    assert json.loads((tmp_path / "lab" / LOCK_FILE).read_bytes())["set.zip"]["sha256"] == sha256(ARCHIVE)
+
+
+def test_a_recorded_file_that_changed_says_how_to_let_it_in(tmp_path, server):
+    server.serve("/a.zip", CONTENT)
+    fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+    (tmp_path / "lab" / "a.zip").unlink()
+    server.serve("/a.zip", OTHER)
+    text = error_of(tmp_path, behind(f"{server.url}/a.zip"), kind=SourceChangedError)
+    assert f" in {tmp_path / 'lab' / LOCK_FILE})" in text
+    assert "where the publisher confirms the new file, remove its entry from that record." in text
+
+
 def test_what_came_over_the_network_is_not_hashed_again(tmp_path, server, monkeypatch):
     server.serve("/set.zip", ARCHIVE)
     monkeypatch.setattr("medcurate.build.stamps.file_digests", lambda *_, **__: pytest.fail("read again"))

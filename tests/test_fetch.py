@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,36 @@ def test_what_is_not_declared_is_trusted_once_and_then_held(tmp_path):
     ):
         ensure(source(by_hand("a")), tmp_path, tmp_path)
     assert path.read_bytes() == b"anything else"
+
+
+def test_a_page_that_was_saved_instead_of_the_file_is_not_trusted(tmp_path):
+    path = tmp_path / "lab" / "a.npy"
+    path.parent.mkdir()
+    path.write_bytes(b"<!DOCTYPE html><html>log in</html>")
+    with pytest.raises(ConfigError, match=r"a\.npy: it is a web page: its host wants a login"):
+        ensure(source(by_hand("a.npy")), tmp_path, tmp_path)
+    path.write_bytes(b"the array")
+    ensure(source(by_hand("a.npy")), tmp_path, tmp_path)
+
+
+def test_a_page_may_be_the_file(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a.html").write_bytes(b"<html>")
+    ensure(source(by_hand("a.html")), tmp_path, tmp_path)
+
+
+def test_an_archive_that_was_placed_damaged_may_be_replaced(tmp_path):
+    archive = tmp_path / "lab" / "a.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as stream:
+        stream.writestr("a.txt", b"one")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-9])
+    wanted = source(by_hand("a.zip") | {"unpack": {"into": "a"}})
+    with pytest.raises(ConfigError, match="remove it and run the same command again"):
+        ensure(wanted, tmp_path, tmp_path)
+    archive.write_bytes(whole)
+    assert (ensure(wanted, tmp_path, tmp_path) / "a" / "a.txt").read_bytes() == b"one"
 
 
 def test_a_declared_digest_counts_more_than_a_recorded_one(tmp_path):

@@ -6,6 +6,7 @@ where they belong. Archives become folders beside them.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from medcurate.commit import committed
 from medcurate.config.source import Origin, Source, SourceFile
 from medcurate.download.instructions import automatic, missing_text
 from medcurate.download.listing import with_lists
+from medcurate.download.lockfile import LockFile
 from medcurate.download.run import Downloads, Task, download
 from medcurate.download.twins import Twins, identity
 from medcurate.download.types import SourceChangedError, raise_all
@@ -303,13 +305,25 @@ def _unpack(place: Place, file: SourceFile, sha256: str, twins: Twins) -> None:
         if twin.file.unpack
     ]
     archive, into = place.folder / file.path, place.folder / rule.into
-    done = unpack(archive, into, rule, parts, sha256=sha256, others=others)
+    with _trusted_no_more(place.folder, (file.path, *rule.parts)):
+        done = unpack(archive, into, rule, parts, sha256=sha256, others=others)
     if done.by_hand:
         emit("by hand", source=place.source.id, folder=rule.into, note="used as it is, not checked")
     elif done.fresh:
         emit(
             "unpacked", source=place.source.id, folder=rule.into, files=done.files, refused=len(done.refused)
         )
+
+
+@contextmanager
+def _trusted_no_more(folder: Path, archives: Sequence[str]) -> Iterator[None]:
+    """Forget what was recorded of archives that are none: another copy must be free to take their place."""
+    try:
+        yield
+    except ConfigError:
+        if os.access(folder, os.W_OK):
+            LockFile(folder).forget(archives)
+        raise
 
 
 def _copy(origin: Origin, path: Path) -> None:

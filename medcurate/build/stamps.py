@@ -11,10 +11,12 @@ from typing import Any
 from medcurate.commit import write_json
 from medcurate.config.source import Source, SourceFile
 from medcurate.download.digest import file_digests
+from medcurate.download.http import PAGE_BYTES, looks_like_page
 from medcurate.download.instructions import origin_text
 from medcurate.download.lockfile import LockFile
 from medcurate.download.run import wanted_of
 from medcurate.download.transfer import mismatch
+from medcurate.download.types import Wanted
 from medcurate.errors import ConfigError
 
 STAMP_FILE = ".verified.json"
@@ -62,6 +64,7 @@ def verify(source: Source, folder: Path, digests: Digests) -> dict[str, str]:
         stamp = _stamp(path, file, stamps.get(file.path, {}), digests)
         wanted = wanted_of(source, folder, file, lock)
         problem = mismatch(wanted, stamp, stamp["size_bytes"]) if stamp["sha256"] else _size_text(file, stamp)
+        problem = problem or _page_text(wanted)
         if problem:
             problems.append(f"{path}: {problem}")
             continue
@@ -79,7 +82,8 @@ def verify(source: Source, folder: Path, digests: Digests) -> dict[str, str]:
         raise ConfigError(
             "\n".join(problems)
             + "\nNothing was deleted. Remove what is wrong and run the same command again, "
-            f'or mend the declaration in the source "{source.id}".'
+            f'or mend the declaration in the source "{source.id}"; of what was recorded, remove the entry from that '
+            "record where the publisher confirms the new file."
         )
     if current != stamps and writable:
         write_json(folder / STAMP_FILE, current)
@@ -96,6 +100,15 @@ def _stamp(path: Path, file: SourceFile, before: Mapping[str, Any], digests: Dig
     if remembered and (before.get("md5") or not file.md5):
         return dict(before)
     return {**facts, **digests.of(path, md5=file.md5 is not None)}
+
+
+def _page_text(wanted: Wanted) -> str | None:
+    """What is wrong with a page that somebody saved instead of the file: it must not become what is trusted."""
+    if wanted.verifiable or wanted.page:
+        return None
+    with open(wanted.target, "rb") as stream:
+        page = looks_like_page(stream.read(PAGE_BYTES))
+    return "it is a web page: its host wants a login or a consent. Get it by hand" if page else None
 
 
 def _size_text(file: SourceFile, stamp: Mapping[str, Any]) -> str:

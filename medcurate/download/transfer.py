@@ -296,8 +296,8 @@ def other_bytes(wanted: Wanted, problems: Sequence[str]) -> DownloadError:
     times = f"{len(problems)} downloads, {why}" if len(problems) > 1 else "one download"
     return (SourceChangedError if changed else DownloadError)(
         f"{wanted.target.name} of {wanted.source}: {problems[-1]} ({times}). The bytes are kept as "
-        f"{wanted.target}.bad. Run the same command again to try once more, or mend the declaration where the "
-        "publisher confirms the new file."
+        f"{wanted.target}.bad. Run the same command again to try once more, or, where the publisher confirms the new "
+        f"file, {wanted.remedy}."
     )
 
 

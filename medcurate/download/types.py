@@ -121,6 +121,12 @@ class Wanted:
         return self.target.suffix.lower() in {".html", ".htm", ".xhtml"}
 
     @property
+    def remedy(self) -> str:
+        """How another file is let in."""
+        recorded = self.known_from.startswith("recorded")
+        return "remove its entry from that record" if recorded else "mend the declaration"
+
+    @property
     def verifiable(self) -> bool:
         """Whether a digest decides about the bytes, wherever they came from."""
         return bool(self.sha256 or self.md5)
