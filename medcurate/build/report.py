@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from textwrap import wrap
+from typing import TYPE_CHECKING, Literal
 
 from medcurate.build.plan import SourcePlan
 from medcurate.errors import OutputError, Reason
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 KINDS = ("cases", "slices", "masks")
+_LINE_WIDTH = 80
+_NAME_WIDTH = 12  # of a folded name, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,24 +99,40 @@ def check_counting_law(source: str, counts: Mapping[str, Mapping[str, int]]) -> 
 
 
 def closing_table(report: BuildReport) -> Table:
-    """The closing table of a build: what was planned and kept of every source, in 80 columns."""
+    """The closing table of a build: what was planned and kept of every source."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("source", "planned", "cases", "slices", "masks", "MB in", "MB out", "s"):
-        table.add_column(name, justify="left" if name == "source" else "right", no_wrap=True)
-    for entry in report.sources:
-        table.add_row(
+    lines = [
+        (
             entry.source,
             *_numbers(entry.counts),
-            f"{entry.input_bytes / 1e6:,.1f}",
-            f"{entry.part_bytes / 1e6:,.1f}",
-            f"{entry.seconds:,.1f}",
+            _rough(entry.input_bytes / 1e6),
+            _rough(entry.part_bytes / 1e6),
+            _rough(entry.seconds),
         )
-    if len(report.sources) > 1:
-        table.add_section()
-        table.add_row("all", *_numbers(report.counts))
+        for entry in report.sources
+    ]
+    if len(lines) > 1:
+        lines.append(("all", *_numbers(report.counts), "", "", ""))
+    head = ("source", "planned", "cases", "slices", "masks", "MB in", "MB out", "s")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    fill(table, head, lines, gap=2)
     return table
+
+
+def fill(table: Table, head: Sequence[str], lines: Sequence[Sequence[str]], gap: int) -> None:
+    """Add columns and rows, names first and then numbers: rich would cut these where the terminal is narrow.
+
+    Names are folded where a line would be longer than 80 characters, of which ``gap`` are between two columns.
+    """
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    room = max(_NAME_WIDTH, _LINE_WIDTH - sum(widths[1:]) - gap * len(widths))
+    for number, (title, width) in enumerate(zip(head, widths, strict=True)):
+        justify: Literal["left", "right"] = "right" if number else "left"
+        least = width if number else min(width, room)
+        table.add_column(title, justify=justify, no_wrap=True, min_width=least)
+    for name, *numbers in lines:
+        table.add_row("\n".join(wrap(name, room)), *numbers)
 
 
 def refusals_table(report: BuildReport) -> Table | None:
@@ -133,3 +152,8 @@ def refusals_table(report: BuildReport) -> Table | None:
 def _numbers(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Cases planned and kept, slices and masks kept."""
     return [f"{n:,}" for n in (counts["cases"]["discovered"], *(counts[kind]["written"] for kind in KINDS))]
+
+
+def _rough(number: float) -> str:
+    """A tenth matters of small numbers alone."""
+    return f"{number:,.1f}" if number < 1000 else f"{number:,.0f}"

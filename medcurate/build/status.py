@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medcurate.build.parts import PARTS_FOLDER
 from medcurate.build.plan import PLAN_FILE
+from medcurate.build.report import fill
 from medcurate.claim import work_folder
 from medcurate.errors import ConfigError
 from medcurate.format import DATASET_FILE
@@ -108,15 +109,16 @@ def status_table(status: Status) -> Table:
     """The table that the verb prints."""
     from rich.table import Table
 
-    table = Table()
-    for name in ("source", "jobs", "cases written", "cases refused", "masks"):
-        table.add_column(name, justify="left" if name == "source" else "right")
-    for entry in status.sources:
-        table.add_row(
+    lines = [
+        (
             entry.source,
             f"{entry.jobs_done:,} of {entry.jobs:,}",
             f"{entry.cases_written:,} of {entry.cases:,}",
             f"{entry.cases_refused:,}",
             f"{entry.masks:,}",
         )
+        for entry in status.sources
+    ]
+    table = Table()
+    fill(table, ("source", "jobs", "cases written", "cases refused", "masks"), lines, gap=3)
     return table
