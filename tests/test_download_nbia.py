@@ -10,14 +10,13 @@ from pathlib import Path
 
 import layouts
 import pytest
-from build_kit import Dataset, write_toml
+from build_kit import write_toml
 from fault_server import Fault
-from layouts.proof import check
+from layouts.proof import built_here, check
 from lists_kit import contents, have, listing_server, plan_of, source
 from pydicom import dcmread
 
 from medcurate.build.fetch import Network
-from medcurate.build.run import BuildOptions, build
 from medcurate.config.folder import Folder
 from medcurate.download import nbia
 from medcurate.download.listing import with_lists
@@ -91,17 +90,7 @@ def test_a_packaged_collection_is_fetched_and_built_from_the_archive_of_record(
     server.serve("/getSeries", json.dumps(listed).encode())
     recipe = {"name": "r", "title": "", "sources": [name], "intensity": {"ct": {"rule": "minmax"}}}
     path = write_toml(tmp_path / "recipe.toml", recipe | {"slices": {"axes": ["z"]}})
-    options = BuildOptions(
-        data=tmp_path / "data",
-        out=tmp_path / "out",
-        work=tmp_path / "work",
-        engine="serial",
-        workers=1,
-        memory_bytes=1 << 30,
-        network=Network(),
-    )
-    build(str(path), options)
-    check(packaged, expected, Dataset(tmp_path / "out"))
+    check(packaged, expected, built_here(str(path), tmp_path, network=Network()))
 
 
 def series_of(folder: Path) -> list[list[Path]]:

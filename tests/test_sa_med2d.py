@@ -13,11 +13,10 @@ import layouts
 import numpy as np
 import pytest
 import sa_med2d_kit as release_kit
-from layouts.proof import check
+from layouts.proof import built_here, check
 from layouts.release_shapes import with_classes
 from sa_med2d_kit import PICTURES, mask_of, release, source, write_png, zipped
 
-from medcurate.build.run import BuildOptions, build
 from medcurate.check.run import check as check_source
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, resolve
@@ -295,16 +294,7 @@ def test_the_packaged_recipe_takes_the_release_as_it_is(tmp_path):
     expected = {
         each.id: layouts.make(with_classes(each), tmp_path / "data" / each.id) for each in resolved.sources
     }
-    options = BuildOptions(
-        data=tmp_path / "data",
-        out=tmp_path / "out",
-        work=tmp_path / "work",
-        engine="serial",
-        workers=1,
-        memory_bytes=1 << 30,
-    )
-    build("sa-med2d-20m", options)
-    dataset = kit.Dataset(tmp_path / "out")
+    dataset = built_here("sa-med2d-20m", tmp_path)
     for each in resolved.sources:
         check(each, expected[each.id], dataset)
     (row, *_) = dataset.of("sa-med2d-20m-xray")

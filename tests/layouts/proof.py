@@ -20,17 +20,14 @@ from medcurate.config.source import Source
 def built(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected], Dataset]:
     """Trees of ``sources``, what is expected of each, and one dataset of all of them."""
     expected, recipe = trees(sources, folder)
-    options = BuildOptions(
-        data=folder / "data",
-        out=folder / "out",
-        work=folder / "work",
-        engine="serial",
-        workers=1,
-        memory_bytes=1 << 30,
-        accepted=("all",),
-    )
-    build(str(recipe), options)
-    return expected, Dataset(folder / "out")
+    return expected, built_here(str(recipe), folder, accepted=("all",))
+
+
+def built_here(recipe: str, folder: Path, **options: Any) -> Dataset:
+    """``folder``/out, made of ``folder``/data by a build in this process."""
+    places = {"data": folder / "data", "out": folder / "out", "work": folder / "work"}
+    build(recipe, BuildOptions(**places, engine="serial", workers=1, memory_bytes=1 << 30, **options))
+    return Dataset(folder / "out")
 
 
 def trees(sources: Sequence[Source], folder: Path) -> tuple[dict[str, Expected], Path]:
