@@ -378,6 +378,14 @@ def test_a_client_fetches_and_its_file_is_checked(tmp_path, stub, monkeypatch, c
     assert names(tmp_path) == {"a.zip", "b.zip.bad"}
 
 
+def test_a_file_that_kaggle_packs_is_not_taken_for_the_file(tmp_path, stub):
+    one = {"kaggle": "o/n", "resource": "tables/n"}
+    text = error_of(tmp_path, {"path": "n.csv", "origin": one})
+    assert 'gives it packed, as n.zip. Declare it so in the source: path = "n.csv.zip"' in text
+    assert names(tmp_path) == set()
+    fetch(tmp_path, {"path": "n.csv.zip", "origin": one}).check()
+
+
 def test_a_client_that_fails_is_quoted(tmp_path, stub, monkeypatch):
     monkeypatch.setenv("STUB", "fail")
     text = error_of(tmp_path, KAGGLED)

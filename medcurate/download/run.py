@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
@@ -27,7 +27,7 @@ from medcurate.download.part import Part
 from medcurate.download.session import make_client
 from medcurate.download.throughput import note
 from medcurate.download.transfer import Transfer, mismatch, other_bytes
-from medcurate.download.types import Fetched, Policy, Remote, Wanted, raise_all
+from medcurate.download.types import DownloadError, Fetched, Policy, Remote, Wanted, raise_all
 from medcurate.errors import ConfigError, DiskFull, MedcurateError
 from medcurate.lock import locked
 from medcurate.progress import Progress, progress
@@ -250,6 +250,7 @@ def _through_client(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener
     path = run_client(client, arguments(task.file.origin, scratch), scratch, crew.hosts)
     part = Part(wanted.target, md5=wanted.md5 is not None)
     try:
+        _refuse_packed(task, path)
         part.adopt(path, origin_text(task.file.origin))
         size, found = part.size_bytes, part.digests()
         listener.advance(size)
@@ -271,6 +272,16 @@ def _through_client(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener
         part.close()
         shutil.rmtree(scratch, ignore_errors=True)
     return fetched
+
+
+def _refuse_packed(task: Task, came: Path) -> None:
+    """Kaggle packs single files as it likes, which their names tell alone: what came would pass for the file."""
+    asked = PurePosixPath(task.file.origin.resource).name
+    if came.name == f"{asked}.zip" and not task.file.path.endswith(".zip"):
+        raise DownloadError(
+            f"{task.file.path} of {task.source.id}: Kaggle gives it packed, as {came.name}. Declare it so in the "
+            f'source: path = "{task.file.path}.zip", with unpack = {{ into = "…" }}.'
+        )
 
 
 def _check_addresses(file: SourceFile) -> None:
