@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medcurate import __version__
 from medcurate.commit import TEMP_PREFIX, write_json
 from medcurate.errors import ConfigError
-from medcurate.format import CLAIM_FILE, DATASET_FILE, FORMAT_VERSION
+from medcurate.format import CLAIM_FILE, DATASET_FILE
 
-# Packages whose version can change the bytes of a dataset.
-_TOOLS = (
-    "imagecodecs",
-    "isal",
-    "nibabel",
-    "numpy",
-    "opencv-python-headless",
-    "pyarrow",
-    "pydicom",
-    "pylibjpeg-libjpeg",
-    "pylibjpeg-openjpeg",
-    "pynrrd",
-    "tifffile",
-)
 _SHOWN_DIFFERENCES = 12
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of medcurate, its format, and every installed package that can change bytes."""
-    found = {"medcurate": __version__, "format": str(FORMAT_VERSION)}
-    for name in _TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def work_folder(out: Path) -> Path:

@@ -195,6 +195,24 @@ def _kill_zygote():
     time.sleep(100)
 
 
+def _ray_worker() -> int:
+    """The process that a worker's zygote serves."""
+    facts = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+    return int(facts[1])
+
+
+def _kill_ray_worker():
+    os.kill(_ray_worker(), signal.SIGKILL)
+    time.sleep(100)
+
+
+def _ray_machine():
+    """The process of the machine that started the Ray worker."""
+    time.sleep(0.2)
+    facts = Path(f"/proc/{_ray_worker()}/stat").read_text().rpartition(")")[2].split()
+    return int(facts[1])
+
+
 DEEDS: dict[str, Callable[..., Any]] = {
     "double": _double,
     "pid": lambda value, guard: os.getpid(),
@@ -226,6 +244,8 @@ DEEDS: dict[str, Callable[..., Any]] = {
     "files": lambda value, guard: _open_files(),
     "zygote's threads": lambda value, guard: len(os.listdir(f"/proc/{os.getppid()}/task")),
     "kill zygote": lambda value, guard: _kill_zygote(),
+    "kill ray worker": lambda value, guard: _kill_ray_worker(),
+    "ray machine": lambda value, guard: _ray_machine(),
     "sleep": lambda seconds, guard: time.sleep(seconds),
 }
 

@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pairings": BASE | {"arrays", "commit", "config", "places", "types", "zips"},
     "decoders": BASE | {"config", "types"},
     "stages": BASE | {"config", "format", "types"},
-    "engines": BASE,
+    "tools": {"format"},
+    "engines": BASE | {"tools"},
     "phantom": BASE | {"commit"},
     "zips": BASE | {"commit"},
     "download": BASE | {"commit", "config", "lock", "progress", "storage"},
@@ -63,7 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "build": BASE
     | {
         "acceptance", "choice", "claim", "commit", "config", "download", "engines", "format", "job", "ledger",
-        "library", "lineage", "lock", "pack", "pairings", "phantom", "progress", "registry", "types", "unpack", "zips",
+        "library", "lineage", "lock", "pack", "pairings", "phantom", "progress", "registry", "tools", "types", "unpack",
+        "zips",
     },
     "check": BASE
     | {"build", "checks", "config", "decoders", "format", "job", "library", "readers", "types"},

@@ -87,6 +87,7 @@ def test_every_verb_has_help_and_stands_in_the_readme(verb: str) -> None:
         "docs/lineage.md",
         "docs/benchmarks.md",
         "docs/scale.md",
+        "docs/cluster.md",
         "docs/train.md",
         "docs/train-on-your-own-data.md",
     ],

@@ -64,8 +64,18 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+# Ray needs a cluster: test_ray.py runs these tests beside one.
+HERE = os.environ.get("MEDCURATE_TEST_ENGINES", "pool serial").split()
+
+
+@pytest.fixture(scope="module", params=HERE)
 def engine(request):
+    return load(ENGINES, request.param, "engine").run
+
+
+@pytest.fixture(scope="module", params=[name for name in HERE if name != "ray"])
+def own(request):
+    """An engine whose workers are descendants of this process."""
     return load(ENGINES, request.param, "engine").run
 
 
@@ -273,9 +283,9 @@ def test_a_killed_zygote_costs_the_jobs_that_were_running(engine):
     assert "SIGKILL" in found[1].failure.detail
 
 
-def test_a_zygote_killed_between_runs_is_replaced(engine):
+def test_a_zygote_killed_between_runs_is_replaced(own):
     for number in range(3):
-        (outcome,) = engine(work, [Job("double", number)], workers=1, limits=LIMITS)
+        (outcome,) = own(work, [Job("double", number)], workers=1, limits=LIMITS)
         assert outcome.result == 2 * number
         end_zygote()
 
@@ -291,13 +301,13 @@ def test_all_that_workers_import_leaves_the_zygote_one_thread():
     assert all(outcome.result for outcome in loaded)
 
 
-def test_workers_hold_none_of_the_drivers_files(engine, tmp_path):
+def test_workers_hold_none_of_the_drivers_files(own, tmp_path):
     end_zygote()
     with open(tmp_path / "first", "w"):
-        (outcome,) = engine(work, [Job("files")], workers=1, limits=LIMITS)
+        (outcome,) = own(work, [Job("files")], workers=1, limits=LIMITS)
         assert outcome.result
         assert not [name for name in outcome.result if str(tmp_path) in name]
-    (again,) = engine(work, [Job("files")], workers=1, limits=LIMITS)
+    (again,) = own(work, [Job("files")], workers=1, limits=LIMITS)
     assert len(again.result) == len(outcome.result)
 
 
@@ -312,7 +322,7 @@ def test_workers_find_modules_and_files_where_the_driver_does(engine, tmp_path, 
     assert Path(outcome.result) == tmp_path
 
 
-def test_processes_that_cannot_be_had_end_the_run_with_a_remedy(engine, monkeypatch):
+def test_processes_that_cannot_be_had_end_the_run_with_a_remedy(own, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -320,9 +330,9 @@ def test_processes_that_cannot_be_had_end_the_run_with_a_remedy(engine, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", refuse)
         with pytest.raises(OutputError, match=r"cannot start .*--workers"):
-            list(engine(work, [Job("double", 1)], workers=1, limits=LIMITS))
+            list(own(work, [Job("double", 1)], workers=1, limits=LIMITS))
     with pytest.raises(OutputError, match=r"cannot start .*--workers"):
-        list(engine(work, [Job("double", 1)], workers=1, limits=LIMITS, preload=["engine_cannot_fork"]))
+        list(own(work, [Job("double", 1)], workers=1, limits=LIMITS, preload=["engine_cannot_fork"]))
     end_zygote()
 
 
@@ -375,11 +385,11 @@ next(running)
 
 
 @pytest.fixture
-def driver(engine, tmp_path):
+def driver(own, tmp_path):
     started = []
 
     def start(script):
-        name = engine.__module__.rpartition(".")[2]
+        name = own.__module__.rpartition(".")[2]
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVER + script, name, str(tmp_path)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},

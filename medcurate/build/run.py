@@ -21,7 +21,7 @@ from medcurate.build.running import run_jobs
 from medcurate.build.splits import Assignment, assign, joined_groups
 from medcurate.build.standing import require_same_inputs, stands_whole
 from medcurate.choice import Use
-from medcurate.claim import check_claim, claim, release, tool_versions, work_folder
+from medcurate.claim import check_claim, claim, release, work_folder
 from medcurate.commit import swept
 from medcurate.config.source import UNRESOLVED
 from medcurate.engines import ENGINES
@@ -34,6 +34,7 @@ from medcurate.lock import locked
 from medcurate.pack.types import DamagedInput, PackResult
 from medcurate.progress import emit, progress
 from medcurate.registry import load
+from medcurate.tools import tool_versions
 
 # Parts that rot between two readings are rebuilt; more often than this the disk is at fault.
 _PACK_TRIES = 3

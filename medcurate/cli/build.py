@@ -12,6 +12,7 @@ from medcurate.cli.licences import ACCEPT_HELP, LICENCE_HELP, LicenceUse
 from medcurate.cli.options import (
     DataOption,
     EngineName,
+    EngineOption,
     JobsOption,
     JsonOption,
     LogFormat,
@@ -20,6 +21,7 @@ from medcurate.cli.options import (
     RecipeOption,
     WorkersOption,
     data_folder,
+    engine_named,
 )
 from medcurate.errors import ConfigError
 
@@ -46,7 +48,7 @@ def build(
     workers: WorkersOption = None,
     licence: Annotated[LicenceUse, typer.Option(help=LICENCE_HELP)] = LicenceUse.any,
     accept_licence: Annotated[list[str] | None, typer.Option(metavar="ID", help=ACCEPT_HELP)] = None,
-    engine: Annotated[EngineName, typer.Option(help="How jobs run; never changes a byte.")] = EngineName.pool,
+    engine: EngineOption = EngineName.pool,
     memory: Annotated[
         str | None,
         typer.Option(help='Cap of one worker, such as "4GiB".', show_default="allotted memory / workers"),
@@ -65,7 +67,6 @@ def build(
     from medcurate.build.run import BuildOptions
     from medcurate.build.run import build as run_build
     from medcurate.claim import check_no_file, work_folder
-    from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
     from medcurate.library import load_recipe
     from medcurate.progress import configure
 
@@ -73,14 +74,15 @@ def build(
     folder = data_folder(data)
     target = (out or Path(load_recipe(recipe).name)).resolve()
     check_no_file(target)
-    count = workers or allotted_cpus()
+    place = engine_named(engine)
+    count = workers or place.cpus()
     options = BuildOptions(
         data=folder,
         out=target,
         work=work or work_folder(target),
         engine=engine.value,
         workers=count,
-        memory_bytes=_memory_bytes(memory) if memory else allotted_memory_bytes() // count,
+        memory_bytes=_memory_bytes(memory) if memory else place.memory_bytes(count),
         network=Network(allowed=download, jobs=jobs),
         use=licence.value,
         accepted=tuple(accept_licence or ()),

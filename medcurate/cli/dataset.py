@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medcurate.cli.licences import LICENCE_HELP, LicenceUse
-from medcurate.cli.options import EngineName, LogFormat, LogOption, WorkersOption
+from medcurate.cli.options import (
+    EngineName,
+    EngineOption,
+    LogFormat,
+    LogOption,
+    WorkersOption,
+    engine_named,
+)
 
 if TYPE_CHECKING:
-    from medcurate.engines.types import Engine
     from medcurate.pack.types import PackResult
     from medcurate.verify.findings import Report
 
 
 SMALLEST_SHARD_BYTES = 1 << 16
-
-
-EngineOption = Annotated[EngineName, typer.Option(help="How shards are worked on; never changes a byte.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -73,13 +76,14 @@ def pack(
         raise ConfigError(f"--shard-size {shard_size}: must be at least 64KiB; 256MiB suits most uses.")
     condition = _condition(source, where.strip(), licence)
     rules = PackRules(where=condition, size_px=size, seed=seed, shard_bytes=shard_bytes)
+    place = engine_named(engine)
     with _counting("packing", "samples", log_format) as count:
         result = pack_dataset(
             source,
             out,
             rules,
-            engine=_engine(engine),
-            workers=workers or _cpus(),
+            engine=place.run,
+            workers=workers or place.cpus(),
             publish=publish,
             progress=count,
         )
@@ -114,9 +118,10 @@ def verify(
     """
     from medcurate.verify.run import verify_dataset
 
+    place = engine_named(engine)
     with _counting("verifying", "B", log_format) as count:
         report = verify_dataset(
-            dataset, deep=deep, engine=_engine(engine), workers=workers or _cpus(), progress=count
+            dataset, deep=deep, engine=place.run, workers=workers or place.cpus(), progress=count
         )
     _show_report(report, dataset)
     if report.count:
@@ -185,20 +190,6 @@ def _parts_are_elsewhere(folder: Path) -> bool:
     from medcurate.build.plan import PLAN_FILE
 
     return (folder / PLAN_FILE).is_file() and not (folder / PARTS_FOLDER).exists()
-
-
-def _engine(name: EngineName) -> Engine:
-    from medcurate.engines import ENGINES
-    from medcurate.registry import load
-
-    run: Engine = load(ENGINES, name.value, "engine").run
-    return run
-
-
-def _cpus() -> int:
-    from medcurate.engines.allotted import allotted_cpus
-
-    return allotted_cpus()
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from medcurate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medcurate.engines.types import EngineModule
 
 
 class EngineName(StrEnum):
@@ -16,6 +19,7 @@ class EngineName(StrEnum):
 
     serial = "serial"
     pool = "pool"
+    ray = "ray"
 
 
 class LogFormat(StrEnum):
@@ -39,11 +43,26 @@ OutOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Worker processes.", show_default="the CPUs allotted")
 ]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="Where jobs run: here one by one or side by side, or on a Ray cluster; never changes a byte.",
+    ),
+]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Files downloaded at a time.")]
 LogOption = Annotated[LogFormat, typer.Option("--log-format", help="Progress on standard error.")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")
 ]
+
+
+def engine_named(name: EngineName) -> EngineModule:
+    """The engine, loaded. Raises ConfigError where it needs what is not installed."""
+    from medcurate.engines import ENGINES
+    from medcurate.registry import load
+
+    return cast("EngineModule", load(ENGINES, name.value, "engine"))
 
 
 def data_folder(given: Path | None) -> Path:

@@ -12,23 +12,41 @@ from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from medcurate.engines.process import Process
 from medcurate.engines.types import Failure, J, Limits, Work
 from medcurate.engines.worker import ERROR, Note, Reply, Setup
 from medcurate.engines.zygote import Ended
-from medcurate.errors import OutputError, Reason
+from medcurate.errors import ConfigError, OutputError, Reason
 
 _REMEDY = "Run the same command again with fewer --workers: it continues."
 _END_SECONDS = 2.0  # how long to wait for a killed process to vanish
+
+
+def require_workers(number: int) -> None:
+    """Raise ConfigError where there would be no worker."""
+    if number < 1:
+        raise ConfigError(f"the number of workers must be at least 1, not {number}")
+
+
+class Errand(NamedTuple):
+    """What workers are for. ``modules``: what it will import."""
+
+    packed_work: bytes
+    modules: tuple[str, ...]
+
+    @staticmethod
+    def of(work: Work[Any, Any], preload: Sequence[str]) -> Errand:
+        """``preload``: modules that ``work`` will import beside its own."""
+        return Errand(bytes(ForkingPickler.dumps(work)), (_home(work), *preload))
 
 
 class Child(Generic[J]):
     """A worker and the job that it has; the process is started with its first job.
 
     A job is not sent before the process says that it is ready, so that a large one is never written to a
-    pipe that nobody reads yet. ``preload``: modules that ``work`` will import beside its own.
+    pipe that nobody reads yet.
     """
 
     job: J
@@ -36,9 +54,8 @@ class Child(Generic[J]):
     _process: Process
     _note: Note
 
-    def __init__(self, work: Work[J, Any], limits: Limits, preload: Sequence[str]) -> None:
-        self._packed_work = bytes(ForkingPickler.dumps(work))
-        self._modules = (_home(work), *preload)
+    def __init__(self, errand: Errand, limits: Limits) -> None:
+        self._errand = errand
         self._limits = limits
         self._alive = False
         self._ready = False
@@ -90,12 +107,12 @@ class Child(Generic[J]):
                 self._note = Note(os.dup(file.fileno()))
             self.pipe, far_end = Pipe()
             with far_end:
-                self._process = Process(far_end.fileno(), self._note.handle, self._modules)
+                self._process = Process(far_end.fileno(), self._note.handle, self._errand.modules)
         except OSError as error:
             raise OutputError(f"cannot start a worker process: {error.strerror}. {_REMEDY}") from error
         self._alive = True
         path = [entry for entry in sys.path if isinstance(entry, str)]
-        self._send(Setup(self._limits, path, os.getcwd(), self._packed_work))
+        self._send(Setup(self._limits, path, os.getcwd(), self._errand.packed_work))
 
     def _is_ready(self, greeting: Reply) -> None:
         if greeting.failure and greeting.failure.error:

@@ -14,9 +14,19 @@ from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any
 
-from medcurate.engines.child import Child
+from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
+from medcurate.engines.child import Child, Errand, require_workers
 from medcurate.engines.types import J, Limits, Outcome, R, Work
-from medcurate.errors import ConfigError
+
+
+def cpus() -> int:
+    """The CPUs that this process may use."""
+    return allotted_cpus()
+
+
+def memory_bytes(workers: int) -> int:
+    """An even share of the memory that this process may use."""
+    return allotted_memory_bytes() // workers
 
 
 def run(
@@ -28,13 +38,13 @@ def run(
     are started than there are jobs. Raises ConfigError for ``workers`` below 1, OutputError if a worker
     cannot start, and what loading ``work`` raises in a worker.
     """
-    if workers < 1:
-        raise ConfigError(f"the number of workers must be at least 1, not {workers}")
+    require_workers(workers)
+    errand = Errand.of(work, preload)
     pending = iter(jobs)
     children: list[Child[J]] = []
     try:
         for job in islice(pending, workers):
-            children.append(Child(work, limits, preload))
+            children.append(Child(errand, limits))
             children[-1].assign(job)
         yield from _outcomes(children, pending)
     finally:

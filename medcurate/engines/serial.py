@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 
 from medcurate.engines import pool
+from medcurate.engines.pool import cpus, memory_bytes
 from medcurate.engines.types import J, Limits, Outcome, R, Work
+
+__all__ = ["cpus", "memory_bytes", "run"]
 
 
 def run(

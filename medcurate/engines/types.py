@@ -67,3 +67,15 @@ class Engine(Protocol):
         limits: Limits,
         preload: Sequence[str] = (),
     ) -> Generator[Outcome[J, R], None, None]: ...
+
+
+class EngineModule(Protocol):
+    """What the module of an engine has."""
+
+    run: Engine
+
+    def cpus(self) -> int:
+        """How many workers suit what the engine may use, at least 1."""
+
+    def memory_bytes(self, workers: int) -> int:
+        """What each of ``workers`` may use."""

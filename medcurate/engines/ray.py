@@ -1,0 +1,244 @@
+"""Workers on the machines of a Ray cluster that is running already.
+
+Ray only finds room for workers and brings jobs to them. What a job may use, and how its death is told, is the same as
+everywhere: each worker is an actor that has one ``engines.child.Child``. Nothing is kept in Ray: what jobs make are the
+files that they commit, on a file system that every machine has at the same place. A machine that is lost costs the
+jobs that ran there; should it be alive and only out of reach, it writes the same bytes under names of its own.
+
+No cluster is started here: on one machine the pool does the same without one, and Ray's ports ask nobody for a password
+unless its owner sees to that (https://docs.ray.io/en/latest/ray-security/index.html).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from medcurate.engines.child import Child, Errand, require_workers
+from medcurate.engines.types import Failure, J, Limits, Outcome, R, Work
+from medcurate.engines.worker import Reply
+from medcurate.errors import ConfigError, OutputError, Reason
+from medcurate.tools import tool_versions
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+except ModuleNotFoundError as error:
+    raise ConfigError(
+        'the engine "ray" needs a package that is not installed: pip install "medcurate[ray]"'
+    ) from error
+
+_AGAIN = "Run the same command again: it continues."
+_ANSWER_SECONDS = 10.0
+_ADD = "Add machines with `ray start --address=HEAD:6379`."
+
+
+class Place(NamedTuple):
+    """Where the driver runs, and with what: a worker elsewhere has to find the same."""
+
+    path: list[str]
+    folder: str
+    tools: dict[str, str]
+
+    @staticmethod
+    def here() -> Place:
+        """That of this process."""
+        return Place([entry for entry in sys.path if isinstance(entry, str)], os.getcwd(), tool_versions())
+
+    def settle(self) -> None:
+        """Make this process, on whatever machine, work as the driver would. Raises OutputError where it cannot."""
+        machine = socket.gethostname()
+        sys.path[:] = self.path
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise OutputError(
+                f"{machine}: {self.folder}: {error.strerror}. The machines of a Ray cluster need the driver's folders "
+                f"at the same place: put sources, work and output on a file system that all of them share. {_AGAIN}"
+            ) from error
+        found = tool_versions()
+        if other := [name for name, version in self.tools.items() if found[name] != version]:
+            name = other[0]
+            raise OutputError(
+                f"{machine}: has {name} {found[name]}, the driver {self.tools[name]}, and the bytes of a dataset may "
+                f"depend on it. Install the same versions on every machine of the cluster. {_AGAIN}"
+            )
+
+
+class Worker:
+    """An actor: one worker process, and the way to it."""
+
+    def __init__(self, errand: Errand, limits: Limits) -> None:
+        self._child = Child[Any](errand, limits)
+
+    def settle(self, place: Place) -> Reply:
+        """Answers as soon as the actor has got a machine, and that is fit. Raises OutputError."""
+        place.settle()
+        return Reply()
+
+    def run(self, job: Any) -> Reply:
+        """What became of ``job``. Raises what ``Child.receive`` does."""
+        self._child.assign(job)
+        while (reply := self._child.receive()) is None:
+            pass
+        return reply._replace(retiring=False)  # the child has seen to that
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """A worker as the driver sees it: whether it has a machine already, and the job that it has."""
+
+    actor: Any
+    has_settled: bool = False
+    job: Any = None
+
+
+class _Crew:
+    """The living workers, and what each was last asked for."""
+
+    def __init__(self, errand: Errand, limits: Limits) -> None:
+        # Whether a job is tried again is decided by who knows what it left.
+        self._actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
+        self._facts = (errand, limits)
+        self._place = Place.here()
+        self._hands: dict[Any, _Hand] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any has a job."""
+        return any(hand.has_settled for hand in self._hands.values())
+
+    def hire(self) -> None:
+        """Ask for one more, which is heard of when Ray has found a machine for it."""
+        hand = _Hand(self._actor.remote(*self._facts))
+        self._hands[hand.actor.settle.remote(self._place)] = hand
+
+    def assign(self, hand: _Hand, job: Any) -> None:
+        """Give a job to one that has none."""
+        hand.has_settled, hand.job = True, job
+        self._hands[hand.actor.run.remote(job)] = hand
+
+    def heard(self) -> tuple[_Hand, Any]:
+        """Wait for any that settles or has done its job: who it is, and what its answer is fetched by."""
+        (answer,), _ = ray.wait(list(self._hands), num_returns=1)
+        return self._hands.pop(answer), answer
+
+    def let_go(self, hand: _Hand) -> None:
+        """End one, whatever it does. Once the driver has left the cluster, Ray has ended it."""
+        if ray.is_initialized():
+            ray.kill(hand.actor)
+
+    def dismiss(self) -> None:
+        """End all."""
+        for hand in self._hands.values():
+            self.let_go(hand)
+        self._hands.clear()
+
+
+def cpus() -> int:
+    """CPUs of the cluster. Raises ConfigError without one."""
+    return sum(number for number, _ in _machines())
+
+
+def memory_bytes(workers: int) -> int:
+    """What each of ``workers`` may use wherever Ray puts it, of the memory that Ray counts on each machine."""
+    return min(size_bytes // min(number, workers) for number, size_bytes in _machines())
+
+
+def run(
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
+) -> Generator[Outcome[J, R], None, None]:
+    """Run ``jobs`` on up to ``workers`` CPUs of the cluster, as many as it has; see ``engines.types.Engine``.
+
+    Raises ConfigError without a cluster, OutputError where a machine is not fit for the work or a worker cannot start,
+    and what loading ``work`` raises.
+    """
+    require_workers(workers)
+    _machines()
+    crew = _Crew(Errand.of(work, preload), limits)
+    try:
+        yield from _outcomes(crew, iter(jobs), workers)
+    finally:
+        crew.dismiss()
+
+
+def _outcomes(crew: _Crew, pending: Iterator[J], workers: int) -> Iterator[Outcome[J, Any]]:
+    taken = deque(islice(pending, workers))  # and given to nobody yet: fewer than ``workers`` may find room
+    for _ in taken:
+        crew.hire()
+    while taken or crew.is_busy:
+        hand, answer = crew.heard()
+        had_settled, job = hand.has_settled, hand.job
+        reply = _reply(answer)
+        if reply.failure and not had_settled:
+            raise OutputError(f"a Ray worker ended before its first job: {reply.failure.detail}. {_AGAIN}")
+        # The next job goes out before the outcome, so that the worker does not wait for the consumer.
+        if not taken:
+            taken.extend(islice(pending, 1))
+        if taken and reply.retiring:
+            crew.let_go(hand)  # out of reach it may be alive
+            crew.hire()
+        elif taken:
+            crew.assign(hand, taken.popleft())
+        else:
+            crew.let_go(hand)
+        if had_settled:
+            yield Outcome(job, reply.result, reply.failure)
+
+
+def _reply(answer: Any) -> Reply:
+    """What a worker answered; a failure and that it retires where it is no more. Raises what it raised."""
+    try:
+        reply: Reply = ray.get(answer)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        what = str(error).strip().partition("\n")[0]
+        detail = f"the Ray worker or its machine was lost: {type(error).__name__}: {what}"
+        return Reply(failure=Failure(Reason.DECODER_CRASH, "", detail), retiring=True)
+    return reply
+
+
+def _machines() -> list[tuple[int, int]]:
+    """CPUs and bytes of memory of every machine that takes workers. Raises ConfigError where there is none."""
+    _join()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    found = [(int(has["CPU"]), int(has["memory"])) for has in alive if has.get("CPU", 0) >= 1]
+    if not found:
+        raise ConfigError(f"no machine of the Ray cluster has a CPU for workers. {_ADD}")
+    return found
+
+
+def _join() -> None:
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    why = "RAY_ADDRESS is not set" if not address else _unreachable(address)
+    try:
+        if not why:
+            ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = f"RAY_ADDRESS={address}: {str(error).partition(chr(10))[0]}"
+    if why:
+        raise ConfigError(
+            f"no Ray cluster can be joined: {why}. Start one with `ray start --head`, set RAY_ADDRESS to the HEAD:6379 "
+            f"that it tells, and run the same command again. {_ADD} One machine needs no cluster: --engine pool."
+        )
+
+
+def _unreachable(address: str) -> str:
+    """Why nobody answers at ``address``, "" where somebody does: Ray itself would go on asking for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return f"RAY_ADDRESS={address}: {error}"
+    return ""
