@@ -126,6 +126,24 @@ def test_many_files_are_never_one_case_with_many_channels(tmp_path):
     assert guess(survey(root)) is None
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_one_file_an_object_is_no_class(numbered, tmp_path):
+    """As the nuclei of the Data Science Bowl: names of files are numbers or hashes, never keys of [labels]."""
+    for number in range(3):
+        place = tmp_path / f"lab/p{number}"
+        (place / "masks").mkdir(parents=True)
+        cv2.imwrite(str(place / "image.png"), RNG.integers(0, 255, (64, 64, 3)).astype(np.uint8))
+        for item in range(3):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[20 * item : 20 * item + 16, 8:40] = 255
+            name = str(item) if numbered else RNG.bytes(8).hex()
+            cv2.imwrite(str(place / f"masks/{name}.png"), mask)
+    path, _ = inspected(tmp_path / "lab")
+    assert "is every file one object" in path.read_text(encoding="utf-8")
+    answer(path)
+    assert built(path, "rgb") == {"liver": 9, "case": 3, "group": 3, "key": 3}
+
+
 # -- arrays --------------------------------------------------------------------------------------------
 
 
@@ -287,3 +305,20 @@ def test_files_called_by_their_uid_are_seen(tmp_path):
     for path in sorted((tmp_path / "lab").rglob("*.dcm")):
         path.rename(path.with_name(f"1.2.840.{path.parent.name}.{path.stem.replace('-', '')}"))
     assert guess(survey(tmp_path / "lab")).explained == PLANES + 1
+
+
+def test_a_picture_a_plane_is_drafted_as_the_label_of_a_series(tmp_path):
+    """As CHAOS has it: DICOM files and PNG files that count the same planes."""
+    for number in range(2):
+        (tmp_path / f"lab/{number}/Ground").mkdir(parents=True)
+        scan(tmp_path / f"lab/{number}", f"P{number}")
+        series_folder = next(path for path in (tmp_path / f"lab/{number}").iterdir() if path.name != "Ground")
+        series_folder.rename(tmp_path / f"lab/{number}/DICOM_anon")
+        for plane in range(PLANES):
+            cv2.imwrite(str(tmp_path / f"lab/{number}/Ground/I-{plane:03d}.png"), LABEL[:, :, plane].T * 255)
+    path, told = inspected(tmp_path / "lab")
+    assert "2 of 2: image and label can be read" in told
+    text = path.read_text(encoding="utf-8")
+    assert 'geometry = "image"' in text
+    answer(path)
+    assert built(path) == {"liver": 4, "case": 2, "group": 2, "key": 4}

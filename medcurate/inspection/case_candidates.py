@@ -55,21 +55,56 @@ def _of(survey: Survey, cases: Sequence[str], inside: Mapping[str, Sequence[str]
     chosen = cases[:: max(1, len(cases) // SAMPLE_CASES)]
     for case in chosen:
         counted.update(_templates(survey, case, inside[case]))
-    common = [template for template, count in counted.items() if 2 * count >= len(chosen)]
-    labels = sorted(template for template in counted if is_label(template) and not _is_rare(template, common))
-    images = sorted(template for template in common if not is_label(template))
-    if not labels:  # "ct" and "liver": what sounds like no image may be one
-        images, labels = _by_images(images)
+    images, labels, common = _sides(counted, len(chosen))
     if not images or not labels:
         return
     image, channels = _choice(images, counted, CHANNEL)
     if _are_cases(channels):
         return  # site/patient/image.nii.gz: these folders are not cases, what is below them is
+    place = {"cases": _cases(cases), "image": image}
+    is_picture = kind_of(image) == "raster" and not channels and len(cases) > 1
+    if objects := _objects(survey, inside[chosen[0]], labels, counted, is_picture=is_picture):
+        weight = counted[image] + sum(counted[label] for label in labels)
+        yield Candidate("case-folder", {**place, "label": objects, "several_labels": True}, weight=weight)
+        return
     for label, tokens in _label_choices(labels, common, counted):
         weight = sum(counted[t] for t in images) if channels else counted[image]
         weight += sum(counted[label.replace(LABEL, token)] for token in tokens) if tokens else counted[label]
-        options = {"cases": _cases(cases), "image": image, "label": label}
-        yield Candidate("case-folder", options, channels, tokens, weight)
+        yield Candidate("case-folder", {**place, "label": label}, channels, tokens, weight)
+
+
+def _sides(counted: Mapping[str, int], cases: int) -> tuple[list[str], list[str], list[str]]:
+    """Templates of images and of labels, and those that most cases have."""
+    common = [template for template, count in counted.items() if 2 * count >= cases]
+    labels = sorted(template for template in counted if is_label(template) and not _is_rare(template, common))
+    images = sorted(template for template in common if not is_label(template))
+    if not labels:  # "ct" and "liver": what sounds like no image may be one
+        images, labels = _by_images(images)
+    return images, labels, common
+
+
+def _objects(
+    survey: Survey,
+    places: Sequence[str],
+    labels: Sequence[str],
+    counted: Mapping[str, int],
+    *,
+    is_picture: bool,
+) -> str:
+    """The template of labels that are one file an object, "" where they are not.
+
+    Such files are called by numbers or hashes, others in every case; of a volume numbered ones are its planes.
+    """
+    folders = {label.rstrip("/").rpartition("/")[0] if label[-1] != "/" else label[:-1] for label in labels}
+    folder = folders.pop()
+    if folders or not folder or not is_picture:
+        return ""
+    if labels == [f"{folder}/"]:
+        ends = {extension(survey.data[place][0]) for place in places if f"/{place}".endswith(f"/{folder}")}
+        return f"{folder}/*{ends.pop()}" if len(ends) == 1 else ""
+    ends = {extension(label) for label in labels}
+    own = sum(counted[label] == 1 and re.search(r"[0-9]", label) is not None for label in labels)
+    return f"{folder}/*{ends.pop()}" if 2 * own > len(labels) > 2 and len(ends) == 1 else ""
 
 
 def _by_images(templates: Sequence[str]) -> tuple[list[str], list[str]]:

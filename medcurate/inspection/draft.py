@@ -91,11 +91,19 @@ def _reading(guess: Guess, found: Meaning, digest: Digest) -> Iterator[str]:
         yield f"{QUESTION} seen in one of the cases read: {_comment(problem)}. Is it an erratum?"
     yield "[image]"
     yield f"reader = {quoted(images[0])}"
-    yield from _array_options("options", digest.images)
+    planes = _are_planes(digest)
+    if planes and images[0] == "dicom":
+        yield f"{QUESTION} are planes counted as the names of their files (else leave this out)?"
+        yield 'options = { order = "names" }'
+    yield from _reader_options("options", digest.images)
     yield ""
     yield "[label]"
     yield f"reader = {quoted(labels[0])}"
-    yield from _array_options("reader_options", digest.labels)
+    if planes:
+        yield "reader_options = { stack = true, spacing_mm = [1, 1, 1] }  # not used: the image's geometry is"
+        yield 'geometry = "image"'
+    else:
+        yield from _reader_options("reader_options", digest.labels)
     if found.doubt:
         yield f"{QUESTION} {found.doubt}"
     yield f"decoder = {quoted(found.decoder)}"
@@ -113,13 +121,27 @@ def _reading(guess: Guess, found: Meaning, digest: Digest) -> Iterator[str]:
         yield f"{quoted(key)} = {quoted(UNRESOLVED)}" + (f"  # {count} in {read}" if count else "")
 
 
-def _array_options(key: str, facts: Sequence[Facts]) -> Iterator[str]:
+def _are_planes(digest: Digest) -> bool:
+    """Whether labels are a picture a plane of an image that is not."""
+    return any("stack" in facts.options for facts in digest.labels) and not any(
+        facts.affine is None or "stack" in facts.options for facts in digest.images
+    )
+
+
+def _reader_options(key: str, facts: Sequence[Facts]) -> Iterator[str]:
     """What axes mean is a guess, and a file seldom says how far apart voxels are."""
     made = dict(next((each.options for each in facts if each.options), {}))
-    if not made:
-        return
+    if "axes" in made:
+        yield from _axes(facts[0], made)
+    elif made:
+        yield f"{QUESTION} how far apart are voxels: spacing_mm = [plane, row, column]?"
+    if made:
+        yield f"{key} = {_inline(made)}"
+
+
+def _axes(facts: Facts, made: Mapping[str, Any]) -> Iterator[str]:
     axes = made["axes"]
-    shape = " x ".join(map(str, _stored(facts[0].shape, axes)))
+    shape = " x ".join(map(str, _stored(facts.shape, axes)))
     yield f"{QUESTION} are the axes of an array ({shape}) {', '.join(axes)} ({_AXES})?"
     if "k" in axes:
         unknown = (
@@ -128,7 +150,6 @@ def _array_options(key: str, facts: Sequence[Facts]) -> Iterator[str]:
             else ""
         )
         yield f'{QUESTION} is "LPS" what i, j and k grow to (directions = "…"){unknown}?'
-    yield f"{key} = {_inline(made)}"
 
 
 def _stored(shape: Sequence[int], axes: str) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medcurate.config.source import UNRESOLVED
 from medcurate.decoders.colour_map import packed_colours
 from medcurate.decoders.values import blocks, distinct
 from medcurate.errors import CaseRejected, ConfigError, Reason
@@ -184,10 +185,9 @@ def _add(
 ) -> None:
     """Read a part (channel or class, paths, entry) to ``facts``, or note in ``seen`` why not."""
     token, paths, entry = part
-    kind, options = kind_of(paths[0].name), dict[str, Any]()
+    kind = kind_of(paths[0].name)
     try:
-        if kind == "array":
-            options = _array_options(files.root / paths[0], entry)
+        options = _options(files.root, kind, paths, entry)
         volume = _read(files, kind, paths, entry, options)
     except CaseRejected as problem:
         seen.problems.append(f"{what}: {problem}")
@@ -200,8 +200,13 @@ def _add(
     facts.append(replace(found, spacing_mm=()) if "spacing_mm" in options else found)
 
 
-def _array_options(path: Path, entry: str) -> dict[str, Any]:
-    """Raises CaseRejected where the file holds no image."""
+def _options(root: Path, kind: str, paths: Sequence[Path], entry: str) -> dict[str, Any]:
+    """What the reader has to be told. Raises CaseRejected where the file holds no image."""
+    if kind == "raster" and len(paths) > 1:
+        return {"stack": True, "spacing_mm": UNRESOLVED}
+    if kind != "array":
+        return {}
+    path = root / paths[0]
     options = array_files.options(path, entry)
     if not options and array_files.headers(path):
         raise CaseRejected(Reason.UNREADABLE, "no array in it has the axes of an image")

@@ -18,6 +18,10 @@ RATERS = (
     "are their words raters who drew the same structures? Then write {rater} for {label} above, "
     'raters = ["…"] and agreement = "majority" here, and values as keys below.'
 )
+OBJECTS = (
+    "is every file one object of the same kind? Where the files of a case are one object together, add "
+    'several = "union".'
+)
 MAJORITY = (
     "are these raters who drew the same structures, and is what most of them drew the label, or the union or the "
     "intersection of it? Where every word is a structure instead, write {label} for {rater} above, no raters, and "
@@ -48,6 +52,8 @@ def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
         doubt = "no label file could be read: what do they hold?"
         decoder, keys = ("mask-per-class", tokens) if tokens else ("index", ("1",))
         return Meaning(decoder, dict.fromkeys(keys, ""), doubt=doubt)
+    if guess.candidate.options.get("several_labels"):
+        return Meaning("threshold", {"*": ""}, {"above": BRIGHT if _is_bright(labels) else 0.0}, OBJECTS)
     drawn = {name: count for facts in labels for name, count in facts.structures.items()}
     if drawn and not tokens:
         return Meaning("structures", {name: f"{count} voxels" for name, count in drawn.items()})
@@ -58,7 +64,7 @@ def meaning(guess: Guess, labels: Sequence[Facts]) -> Meaning:
 
 
 def _of_values(labels: Sequence[Facts]) -> Meaning:
-    bright = max(facts.high for facts in labels) > BRIGHT
+    bright = _is_bright(labels)
     if any(facts.colours for facts in labels):
         return _colours(labels)
     if any(facts.lossy for facts in labels):
@@ -67,6 +73,10 @@ def _of_values(labels: Sequence[Facts]) -> Meaning:
     if any(facts.values is None for facts in labels):
         return _many(labels)
     return _few(_summed(labels))
+
+
+def _is_bright(labels: Sequence[Facts]) -> bool:
+    return max(facts.high for facts in labels) > BRIGHT
 
 
 def _classes(tokens: Sequence[str], labels: Sequence[Facts]) -> Meaning:
