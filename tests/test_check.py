@@ -15,6 +15,7 @@ import pytest
 from test_layouts import variant
 from typer.testing import CliRunner
 
+import medcurate.check.run as check_run
 from medcurate.check.findings import Checked
 from medcurate.check.run import check, spread
 from medcurate.cli.main import app
@@ -167,6 +168,23 @@ def test_undeclared_values_other_geometry_and_bare_cases_are_told(folder: Path) 
         "p0_scan: GEOMETRY",
         "p1_scan: no label is shown",
     ]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_a_case_that_cannot_be_read_here_is_told_and_the_others_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real = check_run.read_labels
+
+    def failing(case: Case, *rest: Any) -> Any:
+        if case.id == "p1_scan":
+            raise error
+        return real(case, *rest)
+
+    monkeypatch.setattr(check_run, "read_labels", failing)
+    found = checked(folder)
+    assert texts(found, "case") == [f"p1_scan: cannot be read here ({type(error).__name__})"]
+    assert found.read == 2
 
 
 def test_a_label_that_no_case_shows_is_told_when_all_were_read(folder: Path) -> None:

@@ -93,8 +93,12 @@ def _read(source: Source, case: Case, root: Path, found: Checked) -> None:
         for image in case.images:
             volume = _image(source, image, grid, files)
             check_grid(grid, grid_of(volume, source), "image and label")
+            del volume  # the next image is read when this one is gone
     except CaseRejected as error:
         found.add("case", f"{case.id}: {error.reason}, {error.detail}")
+        return
+    except (MemoryError, OSError) as error:  # a build refuses the case and goes on
+        found.add("case", f"{case.id}: cannot be read here ({type(error).__name__})")
         return
     found.read += 1
     shown = set(_shown(layers))
