@@ -126,7 +126,7 @@ def _given_up(stuck: Sequence[_Stuck]) -> OutputError:
     return OutputError(
         f"{_named(first.job)} cannot be finished: outside of any case, mostly while its part is committed, "
         f"its worker ended again and again, also when no other was running: {first.failure.detail}.{others} "
-        "Free memory on this machine, and run the same command again: it continues, and all other parts are kept."
+        "Free memory where it was short, and run the same command again: it continues, and all other parts are kept."
     )
 
 
