@@ -79,18 +79,18 @@ def test_a_machine_with_other_versions_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_the_end_of_the_driver_is_that_of_its_workers(script: str, printed: str, tmp_path: Path) -> None:
     with started([sys.executable, "-c", DRIVER + script, "ray", str(tmp_path)]) as process:
         if script == BUSY:
-            wait_for(lambda: any(tmp_path.iterdir()))
+            wait_for(lambda: any(tmp_path.iterdir()), seconds=60)
             os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (0, printed)
     assert not [line for line in errors.splitlines() if "Failed to determine local IP" not in line]
-    wait_for(lambda: not ray_workers())
-    wait_for(lambda: not any(Path(f"/proc/{path.name}").exists() for path in tmp_path.iterdir()))
+    wait_for(lambda: not ray_workers(), seconds=60)
+    wait_for(lambda: not any(Path(f"/proc/{path.name}").exists() for path in tmp_path.iterdir()), seconds=60)
 
 
 def test_a_killed_driver_leaves_no_worker(tmp_path: Path) -> None:
     with started([sys.executable, "-c", DRIVER + BUSY, "ray", str(tmp_path)]) as process:
-        wait_for(lambda: any(tmp_path.iterdir()))
+        wait_for(lambda: any(tmp_path.iterdir()), seconds=60)
         process.kill()
     assert_ended(tmp_path)
 
@@ -109,7 +109,7 @@ def test_a_build_whose_ray_workers_are_killed_gives_the_same_bytes(
 ) -> None:
     with started(lab.command(recipe, tmp_path / "out", "--engine", "ray")) as process:
         for _ in range(2):
-            wait_for(lambda: ray_workers() or process.poll() is not None)
+            wait_for(lambda: ray_workers() or process.poll() is not None, seconds=60)
             for pid in ray_workers():
                 os.kill(pid, signal.SIGKILL)
             time.sleep(1)
