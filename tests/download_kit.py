@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import ssl
+import subprocess
 from pathlib import Path
 
 from fault_server import Served
@@ -26,6 +28,16 @@ def sha256(content: bytes) -> str:
 
 
 SHA = sha256(CONTENT)
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Of a server whose certificate nobody vouches for."""
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run(["openssl", *words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def lab(*files: dict[str, object]) -> Source:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
-from download_kit import CONTENT, FAST, OTHER, behind, fetch, lab, names, sha256
+from download_kit import CONTENT, FAST, OTHER, behind, fetch, lab, names, self_signed, sha256
 from fault_server import OK, Fault, fault_server
 
 from medcurate.build.fetch import OFFLINE, Network, collect, ensure
@@ -134,6 +135,14 @@ def test_an_endpoint_that_is_set_to_nothing_is_the_hub_s_own(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "")
     with make_client(FAST) as client:
         assert HubFile(client=client, repository="org/set", resource="a").endpoint == "https://huggingface.co"
+
+
+def test_a_hub_that_nobody_vouches_for_is_refused_at_once(tmp_path, monkeypatch):
+    with fault_server(tls=self_signed(tmp_path)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        started = time.monotonic()
+        assert "its certificate cannot be verified: self-signed" in error_of(tmp_path, hf())
+    assert time.monotonic() - started < FAST.patience_s
 
 
 def test_who_set_the_hub_offline_is_told_and_not_kept_waiting(tmp_path, hub, monkeypatch):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import ssl
-import subprocess
 
 import pytest
-from download_kit import CONTENT, OTHER, SHA, behind, check_same, fetch, names, stopped
+from download_kit import CONTENT, OTHER, SHA, behind, check_same, fetch, names, self_signed, stopped
 from fault_server import OK, Fault, fault_server
 
 from medcurate.download.types import DownloadError, NeedsRegistrationError
@@ -164,15 +162,11 @@ def test_a_password_that_makes_an_address_none_is_not_told(tmp_path, password):
 
 
 def test_a_certificate_of_nobody_is_refused_at_once(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    subprocess.run(["openssl", *words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with fault_server(tls=context) as server:
+    with fault_server(tls=self_signed(tmp_path)) as server:
         served = server.serve("/a.zip", CONTENT)
         text = stopped(tmp_path, behind(f"{server.url}/a.zip"))
     assert "its certificate cannot be verified: self-signed certificate" in text
+    assert "SSL_CERT_FILE names the file" in text
     assert not served.requests
 
 

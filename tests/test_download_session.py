@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from download_kit import CONTENT, FAST, behind, fetch, stopped
@@ -54,6 +55,17 @@ def test_no_proxy_stands_between_this_machine_and_itself(tmp_path, monkeypatch):
     with fault_server() as server:
         server.serve("/a.zip", CONTENT)
         fetch(tmp_path, behind(f"{server.url}/a.zip")).check()
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_is_not_there_is_not_taken_for_the_host(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    policy = replace(FAST, patience_s=0.1)
+    text = stopped(tmp_path, behind("https://example.org/a.zip"), policy=policy)
+    assert "Connection refused by way of its proxy" in text
+    monkeypatch.setenv("NO_PROXY", "nowhere.invalid")
+    text = stopped(tmp_path, behind("https://nowhere.invalid/a.zip"), policy=policy)
+    assert "by way of" not in text
 
 
 @contextmanager

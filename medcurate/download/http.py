@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from medcurate.download.session import proxied
 from medcurate.download.types import (
     Answer,
     Identity,
@@ -221,19 +222,30 @@ def _content_range(value: str, offset: int) -> tuple[int, int]:
     return first, size
 
 
-def _failure(error: httpx.TransportError) -> TransientError | RefusedError:
+def untrusted(error: BaseException) -> RefusedError | None:
+    """What to say where ``error`` comes of a certificate that nobody vouches for; None where it does not."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return RefusedError(f"its certificate cannot be verified: {cause.verify_message}")
+            return RefusedError(
+                f"its certificate cannot be verified: {cause.verify_message} (where a network signs for its hosts, "
+                "SSL_CERT_FILE names the file of its own certificate)"
+            )
         cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _failure(error: httpx.TransportError) -> TransientError | RefusedError:
+    if refused := untrusted(error):
+        return refused
     if isinstance(error, httpx.ProxyError):
         said = f"the proxy answers {error}"
         return TransientError(said) if str(error)[:3] in map(str, _PASSING) else RefusedError(said)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return RefusedError(str(error))
     unreachable = isinstance(error, httpx.ConnectTimeout | httpx.ConnectError)
+    way = " by way of its proxy" if unreachable and proxied(error.request.url) else ""
     if isinstance(error, httpx.TimeoutException):
         what = "no connection" if unreachable else "no byte"
-        return TransientError(f"{what} within the time-out", unreachable=unreachable)
-    return TransientError(str(error) or type(error).__name__, unreachable=unreachable)
+        return TransientError(f"{what} within the time-out{way}", unreachable=unreachable)
+    return TransientError(f"{error}{way}" if str(error) else type(error).__name__, unreachable=unreachable)

@@ -18,7 +18,7 @@ import httpx
 from medcurate.config.folder import Folder
 from medcurate.config.source import Origin
 from medcurate.download.entry import Contents, Entry, below_resource
-from medcurate.download.http import HttpFile, asked_wait_s
+from medcurate.download.http import HttpFile, asked_wait_s, untrusted
 from medcurate.download.types import Answer, Identity, RefusedError, TransientError
 from medcurate.errors import ConfigError
 
@@ -142,5 +142,7 @@ def _blamed(hub: Any) -> Iterator[None]:
         kind = type(error)
         if not isinstance(error, OSError) and not kind.__module__.startswith("http"):
             raise
+        if refused := untrusted(error):
+            raise refused from error
         unreachable = kind.__name__ in {"ConnectError", "ConnectTimeout"}
         raise TransientError(str(error) or kind.__name__, unreachable=unreachable) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from medcurate import __version__
 from medcurate.download.types import Policy
 from medcurate.errors import ConfigError
+from medcurate.storage import is_loopback
 
 USER_AGENT = f"medcurate/{__version__} (builds training corpora from public medical image sets)"
 
@@ -42,6 +44,12 @@ def make_client(policy: Policy) -> httpx.Client:
             "http://host:port, special characters of a password as % and two digits, and in NO_PROXY names and "
             "addresses without brackets, of IPv6 no ranges."
         ) from error
+
+
+def proxied(url: httpx.URL) -> bool:
+    """Whether the environment names a proxy on the way to ``url``."""
+    named = {url.scheme, "all"} & getproxies().keys()
+    return bool(named) and not is_loopback(url.host) and not proxy_bypass(url.host)
 
 
 def _set_variables() -> str:
