@@ -223,6 +223,16 @@ def test_what_is_restricted_stops_only_those_who_want_it(tmp_path, server):
     assert contents(have(found, tmp_path) / "data") == CASES
 
 
+def test_a_page_of_a_list_is_not_the_list(tmp_path, server):
+    listed = dataverse(server)
+    answer = json.loads(listed.content)
+    listed.content = json.dumps(answer | {"totalCount": len(answer["data"])}).encode()
+    have(on_dataverse(server), tmp_path / "whole")
+    listed.content = json.dumps(answer | {"totalCount": 5000}).encode()
+    with pytest.raises(DownloadError, match=rf"it lists {len(answer['data'])} of its 5,000 files"):
+        have(on_dataverse(server), tmp_path / "page")
+
+
 def test_an_answer_that_is_no_list_is_told(tmp_path, server):
     dataverse(server)
     answer = {"status": "ERROR", "message": "Dataset not found"}

@@ -45,7 +45,10 @@ def _ask(client: httpx.Client, folder: Folder, what: str) -> Any:
     answer = get_json(client, url, persistentId=folder.dataverse)
     if field(answer, "status") != "OK":
         raise RefusedError(f'it answers "{field(answer, "message") or field(answer, "status")}"')
-    return field(answer, "data")
+    data, total = field(answer, "data"), field(answer, "totalCount")  # newer servers tell both
+    if isinstance(data, list) and isinstance(total, int) and total != len(data):
+        raise RefusedError(f"it lists {len(data):,} of its {total:,} files")
+    return data
 
 
 def _entries(files: list[Any], folder: Folder) -> Iterator[Entry]:
