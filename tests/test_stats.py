@@ -286,14 +286,16 @@ def test_of_a_url_each_file_is_asked_for_once_and_what_no_answer_needs_not_at_al
     names = [name for name in NAMES if name != "patients"]
     sizes = {f"/{name}.parquet": 1 for name in ("manifest", "rejects", "summary")} | {"/dataset.json": 1}
     for chosen, read in [
-        (names, {"/dataset.json": 1, "/summary.parquet": 2, "/rejects.parquet": 2}),  # footer, then columns
-        (["modality"], {"/dataset.json": 1, "/summary.parquet": 2}),
-        (["rejects"], {"/dataset.json": 1, "/rejects.parquet": 2}),
-        ([], {"/dataset.json": 1, "/summary.parquet": 2, "/rejects.parquet": 2, "/manifest.parquet": 2}),
+        (names, {"/dataset.json", "/summary.parquet", "/rejects.parquet"}),
+        (["modality"], {"/dataset.json", "/summary.parquet"}),
+        (["rejects"], {"/dataset.json", "/rejects.parquet"}),
+        ([], {"/dataset.json", "/summary.parquet", "/rejects.parquet", "/manifest.parquet"}),
     ]:
         with served(folder) as server:
             stats.compute(server.url, chosen)
-        assert Counter(path for path, _ in server.bodies) == read
+        bodies = Counter(path for path, _ in server.bodies)
+        assert bodies.keys() == read
+        assert max(bodies.values()) <= 2  # the footer, and the columns of the one query
         assert Counter(server.heads) == sizes
 
 
