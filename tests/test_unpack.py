@@ -21,6 +21,7 @@ from pathlib import Path
 
 import py7zr
 import pytest
+import rarfile
 from unpack_kit import (
     KINDS,
     TREE,
@@ -157,6 +158,28 @@ def test_a_7z_with_a_password(tmp_path):
     with pytest.raises(ConfigError, match="encrypted; state its published password"):
         unpacked(archive, tmp_path)
     assert content(unpacked(archive, tmp_path, password="pass").folder) == TREE
+
+
+@pytest.mark.parametrize("hidden_names", [False, True])
+def test_a_7z_without_its_password_or_with_another_is_told(hidden_names, tmp_path):
+    path = tmp_path / "a.7z"
+    with py7zr.SevenZipFile(path, "w", password="secret", header_encryption=hidden_names) as archive:
+        archive.writestr(b"content " * 99, "a.bin")
+    with pytest.raises(
+        ConfigError, match=r"it is encrypted; state its published password.*Nothing was unpacked\.$"
+    ):
+        unpacked(path, tmp_path)
+    with pytest.raises(
+        ConfigError, match="cut or damaged, or the password of its unpack table is not its own"
+    ):
+        unpacked(path, tmp_path, password="other")
+
+
+def test_an_encrypted_rar_is_told(tmp_path, monkeypatch):
+    archive = KINDS["set.rar"](tmp_path / "a.rar")
+    monkeypatch.setattr(rarfile.RarFile, "needs_password", lambda self: True)
+    with pytest.raises(ConfigError, match="it is encrypted; state its published password"):
+        unpacked(archive, tmp_path)
 
 
 def test_a_zip_behind_other_bytes(tmp_path):

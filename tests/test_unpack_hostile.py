@@ -34,6 +34,7 @@ from unpack_kit import (
     rar,
     reasons,
     rule,
+    seven_zip,
     tar,
     tar_info,
     tar_of,
@@ -380,6 +381,25 @@ def test_no_flipped_bit_changes_a_file_in_silence(name, place, bit, tmp_path_fac
         # A zip's names have no checksum of their own, but both headers must agree on them.
         assert blob == TREE.get(found, blob)
     assert len(content(result.folder)) + len(result.refused) + result.hidden + result.unwanted >= len(TREE)
+
+
+def test_members_behind_a_damaged_header_of_a_rar_are_not_lost_in_silence(tmp_path):
+    archive = KINDS["set.rar"](tmp_path / "a.rar")
+    raw = bytearray(archive.read_bytes())
+    raw[raw.index(b"set\\labels\\case2.bin") - 20] ^= 1
+    archive.write_bytes(raw)
+    with pytest.raises(ConfigError, match="it is cut or damaged"):
+        unpacked(archive, tmp_path)
+
+
+@pytest.mark.parametrize("place", range(32, 1100, 213))
+def test_what_the_decompressor_of_a_7z_cannot_take_is_told(place, tmp_path):
+    archive = seven_zip(tmp_path / "a.7z", {"a.txt": b"".join(b"%d " % number for number in range(3000))})
+    raw = bytearray(archive.read_bytes())
+    raw[place : place + 8] = b"\xff" * 8
+    archive.write_bytes(raw)
+    with pytest.raises(ConfigError, match="it is cut or damaged"):
+        unpacked(archive, tmp_path)
 
 
 def test_rar_without_a_program_says_what_to_install(tmp_path, monkeypatch):

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from medcurate.errors import MedcurateError
 from medcurate.unpack.limits import Stop
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.unpack.streams import BLOCK_BYTES
 from medcurate.zips.volumes import BadMember, VolumeFile, Volumes
 
 _INSTALL = 'install it with "pip install medcurate[archives]" and run the same command again'
+_ENCRYPTED = "it is encrypted; state its published password in its unpack table"
 _RAR_TOOL = (
     "rar archives need a program that reads them: install unrar, unar, 7zz or bsdtar (on Debian: apt-get install "
     "unar) and run the same command again, or unpack it by hand into the folder that its unpack table names"
@@ -23,7 +25,7 @@ def unpack_7z(volumes: Volumes, sink: Sink) -> None:
     """All members of a 7z. Members share compressed blocks, so that damage stops all. Raises Stop."""
     try:
         import py7zr
-        from py7zr.exceptions import ArchiveError
+        from py7zr.exceptions import PasswordRequired
     except ImportError as error:
         raise Stop(f"7z archives need py7zr: {_INSTALL}", damage=False) from error
     writers = _Writers(sink)
@@ -32,16 +34,23 @@ def unpack_7z(volumes: Volumes, sink: Sink) -> None:
             cast("Any", VolumeFile(volumes)), password=sink.rule.password or None
         ) as archive:
             if archive.needs_password() and not sink.rule.password:
-                raise Stop("it is encrypted; state its published password in its unpack table", damage=False)
+                raise Stop(_ENCRYPTED, damage=False)
             writers.choose(archive.list())
             if writers.places:
                 archive.extract(targets=list(writers.targets), factory=cast("Any", writers))
-    except Stop:
+    except (Stop, MedcurateError):
         raise
-    except (ArchiveError, EOFError, ValueError, OSError, LookupError, TypeError) as error:
-        raise Stop(f"it is cut or damaged ({type(error).__name__})") from error
+    except PasswordRequired as error:  # for its list of members
+        raise Stop(_ENCRYPTED, damage=False) from error
+    except Exception as error:  # of py7zr or of any of the decompressors that it hands damaged bytes to
+        raise Stop(f"it is cut or damaged{_or_locked(sink)} ({type(error).__name__})") from error
     finally:
         writers.abandon()
+
+
+def _or_locked(sink: Sink) -> str:
+    """What else may be wrong: a wrong password gives bytes that are no archive's."""
+    return ", or the password of its unpack table is not its own" if sink.rule.password else ""
 
 
 class _Writers:
@@ -113,9 +122,12 @@ def unpack_rar(paths: list[Path], sink: Sink) -> None:
     except ImportError as error:
         raise Stop(f"rar archives need rarfile: {_INSTALL}", damage=False) from error
     try:
-        with rarfile.RarFile(str(paths[0])) as archive:
+        # Not strict, it would take what stands before a damaged header for the whole archive.
+        with rarfile.RarFile(str(paths[0]), errors="strict") as archive:
             if sink.rule.password:
                 archive.setpassword(sink.rule.password)
+            elif archive.needs_password():
+                raise Stop(_ENCRYPTED, damage=False)
             members = archive.infolist()
             sink.budget.check(sum(member.file_size for member in members))
             sink.check_room((member.filename, member.file_size) for member in members if member.is_file())
@@ -128,8 +140,12 @@ def unpack_rar(paths: list[Path], sink: Sink) -> None:
                     place.fill(_rar_blocks(rarfile, archive, member))
     except rarfile.RarCannotExec as error:
         raise Stop(_RAR_TOOL, damage=False) from error
+    except rarfile.NeedFirstVolume as error:
+        raise Stop(
+            "it is a later one of several volumes; declare the first one too, and before it", damage=False
+        ) from error
     except (rarfile.Error, OSError) as error:
-        raise Stop(f"it is cut or damaged ({type(error).__name__})") from error
+        raise Stop(f"it is cut or damaged{_or_locked(sink)} ({type(error).__name__})") from error
 
 
 def _rar_cut(paths: list[Path], members: list[Any]) -> Any:
