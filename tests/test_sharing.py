@@ -91,7 +91,7 @@ def remember(folder: Path, content: bytes) -> None:
     LockFile(folder).put("set.zip", sha256=sha256(content), size_bytes=len(content), url="")
 
 
-@pytest.mark.parametrize("sha", [sha256(ARCHIVE), None])
+@pytest.mark.parametrize("sha", [sha256(ARCHIVE), None], ids=["digest", "none"])
 def test_it_is_fetched_and_unpacked_once(tmp_path, server, sha):
     served = server.serve("/set.zip", ARCHIVE)
     have(tmp_path, *(source(name, file(server, sha=sha)) for name in ("b-two", "a-one", "c-three")))
