@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 
 import pytest
-from download_kit import OTHER, behind, lab, sha256
+from download_kit import FAST, OTHER, behind, lab, sha256
 from fault_server import Fault
 from lists_kit import (
     CASES,
@@ -221,6 +222,17 @@ def test_what_is_restricted_stops_only_those_who_want_it(tmp_path, server):
         have(on_dataverse(server), tmp_path)
     found = on_dataverse(server, include=["**/*.nii.gz"])
     assert contents(have(found, tmp_path) / "data") == CASES
+
+
+def test_where_nobody_is_there_one_list_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBIA_ENDPOINT", "http://127.0.0.1:9")
+    wanted = source(*[{"into": f"c{n}", "nbia": f"C{n}"} for n in range(20)])
+    started = time.monotonic()
+    errors = with_lists([wanted], tmp_path, ask=True, policy=FAST).errors
+    assert time.monotonic() - started < 3 * FAST.patience_s
+    assert len(errors) == 20
+    assert "all series of the collection C0 (" in str(errors[0])
+    assert "Connection refused (not asked again)" in str(errors[1])
 
 
 def test_a_page_of_a_list_is_not_the_list(tmp_path, server):

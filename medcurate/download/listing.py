@@ -25,9 +25,11 @@ from medcurate.config.patterns import matches
 from medcurate.config.source import Origin, Source, SourceFile, Unpack
 from medcurate.download import dataverse, hub, nbia
 from medcurate.download.entry import Contents, Entry
+from medcurate.download.hosts import Hosts
 from medcurate.download.lockfile import LockFile
 from medcurate.download.run import LOCK_FOLDER
 from medcurate.download.session import make_client
+from medcurate.download.transfer import given_up_text
 from medcurate.download.twins import ALL_BELOW
 from medcurate.download.types import (
     DownloadError,
@@ -66,13 +68,16 @@ def with_lists(sources: Sequence[Source], data: Path, *, ask: bool, policy: Poli
     What goes wrong with one source is among the result's errors and does not stop the others: a list that cannot
     be had, a record that is damaged or cannot be written, a folder that another process works on.
     """
+    policy = policy or Policy()
+    # One list that nobody is there for is waited for: the others of its host need not be.
+    hosts = Hosts(replace(policy, host_patience_s=0.0))
     ready, errors = [], []
     for source in sources:
         folder = data / source.id
         try:
             for missing in unlisted(source, folder) if ask else ():
                 try:
-                    _record(source, folder, missing, policy or Policy())
+                    _record(source, folder, missing, policy, hosts)
                 except MedcurateError as error:
                     errors.append(error)
             files = [*listed_files(source, folder)]
@@ -133,13 +138,17 @@ def _key(folder: Folder) -> dict[str, Any]:
     return folder.model_dump(mode="json", exclude_defaults=True)
 
 
-def _record(source: Source, folder: Path, wanted: Folder, policy: Policy) -> None:
+def _record(source: Source, folder: Path, wanted: Folder, policy: Policy, hosts: Hosts) -> None:
     """Ask for the list of ``wanted`` and keep it. Raises DownloadError, ConfigError, OutputError."""
     with locked(folder / LOCK_FOLDER, f"listing the files of {source.id}"):
         if wanted not in unlisted(source, folder):
             return  # by another process, in the meantime
         with make_client(policy) as client:
-            found = _patiently(lambda: _listed(client, wanted), policy, source, folder / wanted.into, wanted)
+            try:
+                found = _patiently(lambda: _listed(client, wanted), policy, hosts, _host(wanted))
+            except RefusedError as error:
+                kind = NeedsRegistrationError if error.login else DownloadError
+                raise kind(_text(source, folder / wanted.into, wanted, str(error))) from error
         known = _read(folder)
         _refuse_mixing(source, folder, wanted, [*_recorded(folder, known.get(wanted.into))], found.files)
         # What was recorded of files of an older list binds none of this one.
@@ -245,22 +254,28 @@ def _file(entry: Entry, folder: Folder) -> SourceFile:
         raise RefusedError(f'it lists "{entry.path}", which cannot be a file here') from error
 
 
-def _patiently(
-    ask: Callable[[], _Listed], policy: Policy, source: Source, place: Path, folder: Folder
-) -> _Listed:
+def _host(folder: Folder) -> str:
+    return folder.server or ("NBIA" if folder.nbia else "Hugging Face")
+
+
+def _patiently(ask: Callable[[], _Listed], policy: Policy, hosts: Hosts, host: str) -> _Listed:
+    """What ``ask`` gives, sooner or later. Raises RefusedError."""
     failures, since = 0, time.monotonic()
     while True:
         try:
-            return ask()
-        except RefusedError as error:
-            kind = NeedsRegistrationError if error.login else DownloadError
-            raise kind(_text(source, place, folder, str(error))) from error
+            with hosts.turn(host):
+                found = ask()
+            hosts.works(host)
+            return found
         except TransientError as error:
             failures += 1
             wait_s = policy.wait_s(failures, error.retry_after_s)
-            if time.monotonic() - since + wait_s > policy.patience_s:
-                raise DownloadError(_text(source, place, folder, str(error))) from error
-        time.sleep(wait_s)
+            if error.retry_after_s:
+                hosts.rest(host, wait_s)
+            if hosts.lost(host) or time.monotonic() - since + wait_s > policy.patience_s:
+                hosts.give_up(host, error)
+                raise RefusedError(given_up_text(failures, error)) from error
+        hosts.wait(wait_s)
 
 
 def _text(source: Source, place: Path, folder: Folder, why: str) -> str:

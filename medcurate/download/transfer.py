@@ -145,7 +145,7 @@ class Transfer:
                 tired = self._hosts.lost(remote.host) or time.monotonic() - since + wait_s > patience_s
                 if tired or fruitless == _FRUITLESS:
                     self._hosts.give_up(remote.host, error)
-                    raise RefusedError(_given_up(max(failures, fruitless), error)) from error
+                    raise RefusedError(given_up_text(max(failures, fruitless), error)) from error
             self._hosts.wait(wait_s)
 
     def _attempt(self, remote: Remote) -> None:
@@ -311,7 +311,8 @@ def facts_text(wanted: Wanted) -> str:
     return f"{digest}, {size}"
 
 
-def _given_up(failures: int, error: TransientError) -> str:
+def given_up_text(failures: int, error: TransientError) -> str:
+    """What was tried ``failures`` times, last with ``error``, in words for a person."""
     times = "once" if failures == 1 else f"{failures} times in a row"
     asked = f", and it asks to wait {error.retry_after_s:g} s" if error.retry_after_s else ""
     return f"{error} ({times}{asked})"
