@@ -14,7 +14,7 @@ LOOK_SECONDS = 1.0  # a file for every worker is read each time
 
 @contextmanager
 def counted(advance: Callable[[int], object]) -> Iterator[Tally]:
-    """A tally that tells ``advance`` of new cases, also of none, about every second while the body runs."""
+    """A tally that tells ``advance`` of new cases, about every second while the body runs."""
     tally, over = Tally(advance), threading.Event()
     thread = threading.Thread(target=_look_often, args=(tally, over), daemon=True)
     thread.start()
@@ -56,12 +56,16 @@ class Tally:
         """``job`` has a part."""
         with self._lock:
             del self._running[job.id]
-            self._advance(self._new(job, len(job.cases)))
+            self._tell(self._new(job, len(job.cases)))
 
     def look(self) -> None:
         """Tell of the cases that running jobs have done by now."""
         with self._lock:
-            self._advance(sum(self._new(job, _done(job)) for job in self._running.values()))
+            self._tell(sum(self._new(job, _done(job)) for job in self._running.values()))
+
+    def _tell(self, cases: int) -> None:
+        if cases:  # told of none, a rate would fall between long cases and leap with each
+            self._advance(cases)
 
     def _new(self, job: Job, cases: int) -> int:
         more = max(0, cases - self._told[job.id])
