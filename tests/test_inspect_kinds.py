@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from dicom_kit import series, written
 from pydicom.uid import generate_uid
 from test_readers_seg import PATIENT, segmentation, store
@@ -258,6 +259,33 @@ def test_axes_of_shapes(shape, axes):
 )  # fmt: skip
 def test_names_of_arrays_that_go_together(names, found):
     assert pairs(names) == found
+
+
+# -- volumes whose files say little ---------------------------------------------------------------------
+
+
+def test_pages_of_a_tiff_are_planes(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / "lab" / folder).mkdir(parents=True)
+        for number in range(2):
+            array = LABEL if folder == "labels" else voxels().view(np.uint16)
+            tifffile.imwrite(tmp_path / f"lab/{folder}/c{number}.tif", array.T, photometric="minisblack")
+    path, told = inspected(tmp_path / "lab")
+    assert "2 of 2: image and label can be read" in told
+    assert "spacing_mm = [plane, row, column]?" in path.read_text(encoding="utf-8")
+    answer(path, spacing_mm="[2.5, 0.8, 0.6]")
+    assert built(path) == {"liver": 4, "case": 2, "group": 2, "key": 4}
+
+
+def test_a_nifti_in_two_files(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / "lab" / folder).mkdir(parents=True)
+        for number in range(2):
+            array = LABEL if folder == "labels" else voxels()
+            nib.save(nib.Nifti1Pair(array, AFFINE), tmp_path / f"lab/{folder}/c{number}.hdr")
+    path, _ = inspected(tmp_path / "lab")
+    answer(path)
+    assert built(path) == {"liver": 4, "case": 2, "group": 2, "key": 4}
 
 
 # -- DICOM collections ---------------------------------------------------------------------------------

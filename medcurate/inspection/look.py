@@ -31,6 +31,7 @@ KINDS_READ = 12  # of files that do not pair
 LABEL_FILES_READ = 8  # of a sampled case
 VALUES_LISTED = 64
 VOLUME_BYTES = 2 << 30
+_STACK = {"stack": True, "spacing_mm": UNRESOLVED}  # of pictures that are the planes of a volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _add(
     kind = kind_of(paths[0].name)
     try:
         options = _options(files.root, kind, paths, entry)
-        volume = _read(files, kind, paths, entry, options)
+        volume, options = _read_or_stack(files, kind, paths, entry, options)
     except CaseRejected as problem:
         seen.problems.append(f"{what}: {problem}")
         return
@@ -203,7 +204,7 @@ def _add(
 def _options(root: Path, kind: str, paths: Sequence[Path], entry: str) -> dict[str, Any]:
     """What the reader has to be told. Raises CaseRejected where the file holds no image."""
     if kind == "raster" and len(paths) > 1:
-        return {"stack": True, "spacing_mm": UNRESOLVED}
+        return _STACK
     if kind != "array":
         return {}
     path = root / paths[0]
@@ -211,6 +212,24 @@ def _options(root: Path, kind: str, paths: Sequence[Path], entry: str) -> dict[s
     if not options and array_files.headers(path):
         raise CaseRejected(Reason.UNREADABLE, "no array in it has the axes of an image")
     return options
+
+
+def _read_or_stack(
+    files: CaseFiles, kind: str, paths: Sequence[Path], entry: str, options: dict[str, Any]
+) -> tuple[Volume, dict[str, Any]]:
+    """The volume, and the options that it takes: only the file tells whether a TIFF is a picture or its pages a volume.
+
+    Raises as ``_read``.
+    """
+    try:
+        return _read(files, kind, paths, entry, options), options
+    except CaseRejected as problem:
+        if options or paths[0].suffix.lower() not in {".tif", ".tiff"}:
+            raise
+        try:
+            return _read(files, kind, paths, entry, _STACK), _STACK
+        except CaseRejected:
+            raise problem from None
 
 
 def _read(

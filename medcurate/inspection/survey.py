@@ -33,7 +33,7 @@ READER_OF = {
 }
 """Reader by lower-case extension; what is not here (.csv, .raw beside .mhd, …) is no image by itself."""
 
-_ARRAYS = frozenset({".npy", ".npz"})
+_OF_SOURCES = {".npy": "array", ".npz": "array", ".hdr": "nifti"}
 
 SERIES_FILES = 3
 
@@ -71,11 +71,11 @@ def reader_of(name: str) -> str:
 
 
 def kind_of(name: str) -> str:
-    """The reader for a file of a source: also of arrays, whose axes only a source states, and of DICOM files that are
-    called by their UID or a number ("1.2.840.56", "IM.001"); "" where none is known.
+    """The reader for a file of a source: also of arrays, whose axes only a source states, of headers beside their
+    data, and of DICOM files that are called by their UID or a number ("1.2.840.56", "IM.001"); "" where none is known.
     """
     found = extension(name).lower()
-    return "array" if found in _ARRAYS else "dicom" if found[1:].isdigit() else reader_of(name)
+    return _OF_SOURCES.get(found) or ("dicom" if found[1:].isdigit() else reader_of(name))
 
 
 def is_series(files: Sequence[str]) -> bool:
