@@ -71,6 +71,17 @@ def test_a_stall_lowers_the_rate():
     assert rates[-1] < 1e-3
 
 
+@pytest.mark.parametrize("stall_s", [3600, 12 * 3600, 30 * 86400])
+def test_of_a_standstill_no_remaining_time_is_told(stall_s):
+    """As of a command that was suspended for a night and is then ended."""
+    meter = Meter(1000, done=0, now=0)
+    meter.advance(100, 10)
+    now = 10 + stall_s
+    state = State("cases", "cases", meter.done, 1000, meter.rate(now), meter.eta_s(now))
+    assert "left" not in plain_line(state)
+    assert json.loads(json_line(state))["eta_s"] is None
+
+
 def test_no_rate_is_told_without_evidence():
     meter = Meter(10, done=0, now=0)
     assert meter.rate(100) is None

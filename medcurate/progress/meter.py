@@ -6,6 +6,7 @@ import math
 
 HORIZON_SECONDS = 60.0  # what happened this long ago weighs 1/e in the rate
 FIRST_RATE_SECONDS = 1.0  # no rate is told from less
+LONGEST_SECONDS = 10 * 365 * 86400.0  # what would take longer has come to a standstill
 
 
 class Meter:
@@ -42,13 +43,14 @@ class Meter:
         return self._weighted_amount * fading / (self._weighted_seconds * fading + elapsed)
 
     def eta_s(self, now: float) -> float | None:
-        """Seconds that the rest takes at this rate; None where the total or the rate is not known."""
+        """Seconds that the rest takes at this rate; None where the total or the rate is not known, or nothing comes."""
         if self.total is None:
             return None
         if self.done >= self.total:
             return 0.0
         rate = self.rate(now)
-        return (self.total - self.done) / rate if rate else None
+        seconds = (self.total - self.done) / rate if rate else LONGEST_SECONDS
+        return seconds if seconds < LONGEST_SECONDS else None
 
     def _faded(self, now: float) -> tuple[float, float]:
         """What the past still weighs at ``now``, and the weighted length of the time since the last call."""
