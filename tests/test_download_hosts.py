@@ -35,12 +35,12 @@ def test_the_time_that_others_take_is_no_failure_of_a_file_that_waits_for_its_tu
 
 def test_files_of_a_host_that_stays_busy_are_asked_for_once_after_a_while(tmp_path):
     with fault_server() as server:
-        for n in range(40):
+        for n in range(80):
             server.serve(f"/{n}.zip", CONTENT, [Fault(status=503)])
         started = time.monotonic()
-        done = fetch(tmp_path, *files(server.url, 40), policy=TIRED)
-        assert len(done.errors) == 40
-        assert time.monotonic() - started < 40 / 4 * TIRED.patience_s / 2
+        done = fetch(tmp_path, *files(server.url, 80), policy=TIRED)
+        assert len(done.errors) == 80
+        assert time.monotonic() - started < 80 / 4 * TIRED.patience_s / 2
         assert 1 in {len(served.requests) for served in server.objects.values()}
 
 
@@ -67,9 +67,9 @@ def test_where_nobody_is_there_files_do_not_wait_for_one_another(tmp_path):
     with fault_server() as server:
         url = server.url  # of nobody, soon
     started = time.monotonic()
-    done = fetch(tmp_path, *files(url, 40), policy=TIRED)
-    assert time.monotonic() - started < 40 / 4 * TIRED.patience_s / 2
-    assert len(done.errors) == 40
+    done = fetch(tmp_path, *files(url, 80), policy=TIRED)
+    assert time.monotonic() - started < 80 / 4 * TIRED.patience_s / 2
+    assert len(done.errors) == 80
     assert any("Connection refused (not asked again)" in str(error) for error in done.errors)
 
 
