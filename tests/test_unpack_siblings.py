@@ -11,6 +11,7 @@ from unpack_kit import KINDS, TREE, content, reasons, rule, zip_archive
 from medcurate.config.source import Unpack
 from medcurate.unpack import Sibling, Unpacked, unpack
 from medcurate.unpack import sink as sink_module
+from medcurate.unpack import zip_archive as zip_archive_module
 
 SHA = "0" * 64
 IMAGES, CASE_1 = ["set/images/*"], ["set/*/case1.bin", "**/README.txt"]
@@ -102,8 +103,9 @@ def test_room_is_asked_for_what_is_wanted(name, tmp_path, monkeypatch):
     """Of an archive of terabytes a few labels may be all that is wanted."""
     archive = KINDS[name](tmp_path / name)
     asked = []
-    monkeypatch.setattr(
-        sink_module, "check_room", lambda folder, size_bytes, files: asked.append((size_bytes, files))
-    )
+    for module in (sink_module, zip_archive_module):
+        monkeypatch.setattr(
+            module, "check_room", lambda folder, size_bytes, files: asked.append((size_bytes, files))
+        )
     result, _ = made(archive, tmp_path / "a", include=["set/README.txt"])
     assert asked == [(result.size_bytes, 1)]

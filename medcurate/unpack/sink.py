@@ -109,11 +109,12 @@ class Sink:
         """Raise DiskFull where those of ``members`` (name, bytes) that are wanted do not fit on the disk."""
         count, total = 0, 0
         for name, size_bytes in members:
-            if self._takes_room(name, size_bytes):
+            if self.takes_room(name, size_bytes):
                 count, total = count + 1, total + size_bytes
         check_room(self.root, total, count)
 
-    def _takes_room(self, name: str, size_bytes: int) -> bool:
+    def takes_room(self, name: str, size_bytes: int) -> bool:
+        """Whether a member is wanted and nobody has it already."""
         if not self.rule.include and not self.siblings:
             return True  # archives may hold millions
         try:

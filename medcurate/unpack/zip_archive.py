@@ -8,6 +8,7 @@ from medcurate.unpack.limits import Limits, Stop
 from medcurate.unpack.names import zip_text
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.record import TOO_LARGE
+from medcurate.unpack.room import check_room
 from medcurate.unpack.sink import Kind, Place, Sink
 from medcurate.zips.directory import LOCAL_MAGIC, Directory, Entry, entries, find_directory, last_whole_member
 from medcurate.zips.member import WHOLE_BYTES, member_chunks, read_member
@@ -58,19 +59,18 @@ def found_directory(volumes: Volumes) -> Directory:
 
 def _check(volumes: Volumes, directory: Directory, sink: Sink) -> None:
     """Judge what the directory declares before anything is written."""
-    size_bytes, encrypted = 0, False
+    size_bytes, wanted_count, wanted_bytes, encrypted = 0, 0, 0, False
     for entry in entries(volumes, directory):
-        if not exceeds(entry, sink.budget.limits):
-            size_bytes += entry.size_bytes
         encrypted = encrypted or entry.encrypted
+        if exceeds(entry, sink.budget.limits):
+            continue
+        size_bytes += entry.size_bytes
+        if entry.kind == "file" and sink.takes_room(zip_text(entry.name, utf8=entry.utf8), entry.size_bytes):
+            wanted_count, wanted_bytes = wanted_count + 1, wanted_bytes + entry.size_bytes
     if encrypted and not sink.rule.password:
         raise Stop("members are encrypted; state its published password in its unpack table", damage=False)
     sink.budget.check(size_bytes)
-    sink.check_room(
-        (zip_text(entry.name, utf8=entry.utf8), entry.size_bytes)
-        for entry in entries(volumes, directory)
-        if entry.kind == "file" and not exceeds(entry, sink.budget.limits)
-    )
+    check_room(sink.root, wanted_bytes, wanted_count)
 
 
 def exceeds(entry: Entry, limits: Limits) -> bool:
