@@ -575,6 +575,26 @@ def test_nothing_is_fetched_for_a_build_that_waits_for_a_person(tmp_path, server
     assert (tmp_path / "lab" / "set" / "a.txt").exists()
 
 
+@pytest.mark.parametrize("get", [collect, ensure])
+def test_complete_sources_are_unpacked_though_an_archive_of_others_is_damaged(tmp_path, server, get):
+    for name, content in (("a", ARCHIVE[:-30]), ("set", ARCHIVE), ("b", ARCHIVE[:-40])):
+        server.serve(f"/{name}.zip", content)
+    damaged = [
+        source(server, path=f"{name}.zip", origin={"url": f"{server.url}/{name}.zip"}).model_copy(
+            update={"id": name}
+        )
+        for name in "ab"
+    ]
+    with pytest.raises(ConfigError, match=r"(?s)/a/a\.zip: it has no end.*/b/b\.zip: it has no end"):
+        get(
+            [damaged[0], source(server), damaged[1]],
+            tmp_path,
+            dict.fromkeys(("a", "lab", "b"), tmp_path),
+            Network(),
+        )
+    assert (tmp_path / "lab" / "set" / "a.txt").exists()
+
+
 def test_complete_sources_are_unpacked_though_others_fail(tmp_path, server):
     server.serve("/set.zip", ARCHIVE)
     other = lab({"path": "a.zip", "origin": {"url": f"{server.url}/none"}}).model_copy(update={"id": "other"})

@@ -151,8 +151,11 @@ def _fetch(places: _Places, tasks: Sequence[Task], jobs: int) -> None:
         for place in tuple(waiting):
             differing |= places.share(place)
             if not needed_files(place.source, place.folder):
-                _finish(place, places)
                 waiting.remove(place)
+                try:
+                    _finish(place, places)
+                except ConfigError as error:  # of this source alone
+                    errors.append(error)
         tasks, refused = _left(waiting, asked, differing)
         if not tasks:
             errors += refused
