@@ -569,6 +569,11 @@ def test_the_verb_names_what_it_cannot_pair(tmp_path):
     assert "a/1.png: UNREADABLE" in result.output
 
 
+def test_archives_are_to_be_unpacked_first(tmp_path):
+    told = str(run(grow(tmp_path, "images.zip", "masks.tar.gz", "readme.txt")).exception)
+    assert "It holds archives (.gz, .zip), which are not looked into: unpack them first. Write" in told
+
+
 def test_files_that_do_not_pair_are_shown(tmp_path):
     """One of each kind of name, with its values where they are as few as those of labels."""
     root = tmp_path / "x"

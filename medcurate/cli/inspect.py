@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medcurate.inspection.look import Facts
     from medcurate.inspection.survey import Survey
 
+ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"})
 VALUES_SHOWN = 12
 PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
 
@@ -49,7 +50,7 @@ def inspect_folder(
     if best is None:
         _show_unpaired(console, found)
         raise ConfigError(
-            f"{folder}: no pairing of images with labels was recognised. Write the source file by hand "
+            f"{folder}: no pairing of images with labels was recognised. {_packed(found)}Write the source file by hand "
             f"(docs/source.md): the kinds of pairings are {', '.join(sorted(PAIRINGS))}."
         )
     _show_pairing(console, found, best)
@@ -61,6 +62,16 @@ def inspect_folder(
     _show_patients(console, best)
     if draft:
         _write(console, draft, found, best, digest)
+
+
+def _packed(found: Survey) -> str:
+    """What to do first where the folder holds archives."""
+    there = sorted(ARCHIVES & set(found.extensions))
+    return (
+        f"It holds archives ({', '.join(there)}), which are not looked into: unpack them first. "
+        if there
+        else ""
+    )
 
 
 def _check_draft(draft: Path | None) -> None:
