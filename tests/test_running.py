@@ -44,7 +44,7 @@ class Scripted:
         self.parts: list[Any] = []  # jobs in the order in which their parts were told
         self.condemned: dict[str, list[str]] = {}
 
-    def __call__(self, work: Any, jobs: Any, *, workers: int, limits: Limits, needs: Any) -> Any:
+    def __call__(self, work: Any, jobs: Any, *, workers: int, **_: Any) -> Any:
         taken: list[str] = []
         self.runs.append((workers, taken))
         for one in jobs:
