@@ -162,8 +162,8 @@ def test_a_file_that_the_disk_does_not_give_back_is_told_with_all_that_is_wrong_
 
 
 def test_a_worker_that_is_killed_blames_no_file(dataset):
-    def dying(work, jobs, *, workers, limits, needs=()):
-        for outcome in inline(work, jobs, workers=workers, limits=limits):
+    def dying(work, jobs, **given):
+        for outcome in inline(work, jobs, **given):
             killed = Failure(Reason.DECODER_CRASH, "", "the worker process ended: SIGKILL")
             yield Outcome(outcome.job, None, killed) if outcome.job.name == SHARD else outcome
 
