@@ -146,6 +146,17 @@ def test_a_closed_repository_names_page_and_place(tmp_path, server):
     assert f"put them in {tmp_path}/lab/data" in str(error.value)
 
 
+@pytest.mark.parametrize("path", ["/api/datasets/org/set", f"/api/datasets/org/set/tree/{COMMIT}/train"])
+def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(tmp_path, server, path):
+    """Its library would: it sets no time-out where it lists."""
+    hub(server)
+    server.objects[path].script[:] = [Fault(stall_bytes=0, stalled_s=9)]
+    started = time.monotonic()
+    with pytest.raises(DownloadError, match="cannot be listed: no byte within the time-out"):
+        have(on_hub(), tmp_path)
+    assert time.monotonic() - started < 6
+
+
 def test_a_server_that_is_busy_is_asked_again(tmp_path, server):
     hub(server)
     server.objects["/api/datasets/org/set"].script = [Fault(status=503), Fault(reset=True), Fault()]

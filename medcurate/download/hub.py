@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -81,23 +83,60 @@ class HubFile:
         )
 
 
-def contents(folder: Folder) -> Contents:
+def contents(client: httpx.Client, folder: Folder) -> Contents:
     """The files of a dataset repository at one commit, with the SHA-256 of those in large-file storage.
 
-    Raises RefusedError, TransientError; ConfigError where the library is not installed.
+    The library has a client of its own; of ``client`` the time-out is taken. Raises RefusedError, TransientError;
+    ConfigError where the library is not installed.
     """
     hub = _library()
     api = hub.HfApi(endpoint=_endpoint())
-    name = folder.huggingface
     with _blamed(hub):
-        commit = api.dataset_info(name, revision=folder.revision or None).sha
-        if not isinstance(commit, str):
-            raise RefusedError("it does not say at which commit the repository is")
-        tree = api.list_repo_tree(
-            name, folder.resource.strip("/") or None, recursive=True, revision=commit, repo_type="dataset"
-        )
-        found = [each for each in tree if isinstance(each, hub.hf_api.RepoFile)]
+        steps = _awaited(_listed(api, folder), client.timeout.read)
+        commit = next(steps)
+        found = [each for each in steps if isinstance(each, hub.hf_api.RepoFile)]
     return Contents(commit, list(_entries(found, folder, commit)))
+
+
+def _listed(api: Any, folder: Folder) -> Iterator[Any]:
+    """The commit, then what lies in the repository at that commit."""
+    name = folder.huggingface
+    commit = api.dataset_info(name, revision=folder.revision or None).sha
+    if not isinstance(commit, str):
+        raise RefusedError("it does not say at which commit the repository is")
+    yield commit
+    yield from api.list_repo_tree(
+        name, folder.resource.strip("/") or None, recursive=True, revision=commit, repo_type="dataset"
+    )
+
+
+def _awaited(steps: Iterator[Any], seconds: float | None) -> Iterator[Any]:
+    """``steps``, made in a thread of their own: the library waits for a silent server for ever.
+
+    Raises what they raise, and TransientError where the next does not come in ``seconds``.
+    """
+    made: SimpleQueue[Any] = SimpleQueue()
+    done = object()
+
+    def make() -> None:
+        try:
+            for step in steps:
+                made.put(step)
+            made.put(done)
+        except BaseException as error:  # told by the thread that waits
+            made.put(error)
+
+    Thread(target=make, name="list of Hugging Face", daemon=True).start()
+    while True:
+        try:
+            step = made.get(timeout=seconds)
+        except Empty as error:
+            raise TransientError("no byte within the time-out") from error
+        if step is done:
+            return
+        if isinstance(step, BaseException):
+            raise step
+        yield step
 
 
 def _entries(found: Iterable[Any], folder: Folder, commit: str) -> Iterator[Entry]:

@@ -211,7 +211,7 @@ def _listed(client: httpx.Client, folder: Folder) -> _Listed:
 
 def _ask(client: httpx.Client, folder: Folder) -> Contents:
     if folder.huggingface:
-        return hub.contents(folder)
+        return hub.contents(client, folder)
     return dataverse.contents(client, folder) if folder.dataverse else nbia.contents(client, folder)
 
 
