@@ -16,7 +16,7 @@ from medcurate.pack.tables import TABLES, write_summary
 from medcurate.pack.types import PackRules
 
 
-def inline(work, jobs, *, workers, limits, preload=()):
+def inline(work, jobs, *, workers, limits, needs=()):
     """An engine in this process, for tests that are not about engines."""
     for job in jobs:
         try:

@@ -14,9 +14,9 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # <linux/sched.h>
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # <linux/sockios.h>, <linux/if.h>
@@ -39,17 +39,20 @@ def leave_network() -> None:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[tuple[Any, Any]]:
-    """A cluster, which RAY_ADDRESS names then, and the second of its two machines."""
+def cluster() -> Iterator[None]:
+    """A cluster that RAY_ADDRESS names; it leaves nothing behind, nor the address of another that somebody has here."""
     from ray.cluster_utils import Cluster
 
-    machines = Cluster(initialize_head=True, head_node_args=MACHINE)
-    second = machines.add_node(**MACHINE)
-    os.environ["RAY_ADDRESS"] = machines.address
-    try:
-        yield machines, second
-    finally:
-        machines.shutdown()
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp"
+    ) as folder:  # sockets lie in it: no long name will do
+        machines = Cluster(initialize_head=True, head_node_args={**MACHINE, "temp_dir": folder})
+        machines.add_node(**MACHINE)
+        os.environ["RAY_ADDRESS"] = machines.address
+        try:
+            yield
+        finally:
+            machines.shutdown()
 
 
 def main(command: list[str]) -> int:

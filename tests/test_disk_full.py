@@ -26,7 +26,7 @@ class FullDisk:
     def __init__(self, folder: Path) -> None:
         self.left = folder / ".tmp-0123-another.tar"
 
-    def run(self, work, jobs, *, workers, limits, preload=()) -> Iterator[Outcome]:
+    def run(self, work, jobs, *, workers, limits, needs=()) -> Iterator[Outcome]:
         self.left.parent.mkdir(parents=True, exist_ok=True)
         self.left.write_bytes(bytes(1000))
         yield Outcome(next(iter(jobs)), None, Failure("ERROR", "", "", DiskFull("disk full")))

@@ -19,7 +19,7 @@ from engine_works import MIB, AwkwardError, Deadly, Job, Unreadable, work, work_
 from medcurate.decoders import DECODERS
 from medcurate.engines import ENGINES
 from medcurate.engines.process import ONE_THREAD
-from medcurate.engines.types import Limits
+from medcurate.engines.types import Limits, Needs
 from medcurate.engines.worker import WorkError
 from medcurate.errors import ConfigError, OutputError, Reason
 from medcurate.readers import READERS
@@ -269,9 +269,9 @@ def test_modules_are_imported_once_for_all_workers(engine):
     jobs = [Job("loaded", "colorsys"), Job("loaded", "wave"), Job("kill", int(signal.SIGKILL))]
     jobs.append(Job("loaded", "colorsys"))
     preload = ["colorsys", "no.such.module"]
-    found = list(engine(work, jobs, workers=1, limits=LIMITS, preload=preload))
+    found = list(engine(work, jobs, workers=1, limits=LIMITS, needs=Needs(tuple(preload))))
     assert [outcome.result for outcome in found] == [True, False, None, True]
-    (later,) = engine(work, [Job("loaded", "wave")], workers=1, limits=LIMITS, preload=["wave"])
+    (later,) = engine(work, [Job("loaded", "wave")], workers=1, limits=LIMITS, needs=Needs(("wave",)))
     assert later.result is True
 
 
@@ -296,7 +296,7 @@ def test_all_that_workers_import_leaves_the_zygote_one_thread():
     end_zygote()
     run = load(ENGINES, "pool", "engine").run
     jobs = [Job("zygote's threads"), *(Job("loaded", name) for name in preload)]
-    threads, *loaded = run(work, jobs, workers=1, limits=LIMITS, preload=preload)
+    threads, *loaded = run(work, jobs, workers=1, limits=LIMITS, needs=Needs(tuple(preload)))
     assert threads.result == 1
     assert all(outcome.result for outcome in loaded)
 
@@ -332,7 +332,7 @@ def test_processes_that_cannot_be_had_end_the_run_with_a_remedy(own, monkeypatch
         with pytest.raises(OutputError, match=r"cannot start .*--workers"):
             list(own(work, [Job("double", 1)], workers=1, limits=LIMITS))
     with pytest.raises(OutputError, match=r"cannot start .*--workers"):
-        list(own(work, [Job("double", 1)], workers=1, limits=LIMITS, preload=["engine_cannot_fork"]))
+        list(own(work, [Job("double", 1)], workers=1, limits=LIMITS, needs=Needs(("engine_cannot_fork",))))
     end_zygote()
 
 

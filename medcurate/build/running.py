@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from medcurate.build.tally import Tally, counted
-from medcurate.engines.types import Engine, Failure, Limits
+from medcurate.engines.types import Engine, Failure, Limits, Needs
 from medcurate.errors import MedcurateError, OutputError, Reason
 from medcurate.job.part import modules, out_of_memory, run_job
 from medcurate.job.spec import Job, PartRecord
@@ -32,7 +32,7 @@ class _Runs:
 
     engine: Engine
     limits: Limits
-    preload: Sequence[str]
+    needs: Needs
     done: Callable[[PartRecord], None]
     tally: Tally
 
@@ -47,7 +47,7 @@ class _Runs:
                 self.tally.started(pending),
                 workers=workers,
                 limits=self.limits,
-                preload=self.preload,
+                needs=self.needs,
             )
             with closing(outcomes):
                 for outcome in outcomes:
@@ -79,11 +79,18 @@ def run_jobs(
     Raises OutputError when a part cannot be had, after all the others.
     """
     with counted(advance) as tally:
-        runs = _Runs(engine=engine, limits=limits, preload=modules(jobs), done=done, tally=tally)
+        runs = _Runs(engine=engine, limits=limits, needs=_needs(jobs), done=done, tally=tally)
         # When memory runs out the system ends a large process, whoever asked for more: alone, none is in the way.
         stuck = runs.finish([entry.job for entry in runs.finish(jobs, workers)], 1)
     if stuck:
         raise _given_up(stuck)
+
+
+def _needs(jobs: Sequence[Job]) -> Needs:
+    roots, parts = (
+        dict.fromkeys(folders) for folders in ((job.root for job in jobs), (job.parts for job in jobs))
+    )
+    return Needs(modules=tuple(modules(jobs)), reads=tuple(roots), writes=tuple(parts))
 
 
 def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -> Job | None:

@@ -37,9 +37,9 @@ class Errand(NamedTuple):
     modules: tuple[str, ...]
 
     @staticmethod
-    def of(work: Work[Any, Any], preload: Sequence[str]) -> Errand:
-        """``preload``: modules that ``work`` will import beside its own."""
-        return Errand(bytes(ForkingPickler.dumps(work)), (_home(work), *preload))
+    def of(work: Work[Any, Any], modules: Sequence[str]) -> Errand:
+        """``modules``: what ``work`` will import beside its own."""
+        return Errand(bytes(ForkingPickler.dumps(work)), (_home(work), *modules))
 
 
 class Child(Generic[J]):

@@ -9,14 +9,14 @@ the others waiting for a lock that nobody holds.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any
 
 from medcurate.engines.allotted import allotted_cpus, allotted_memory_bytes
 from medcurate.engines.child import Child, Errand, require_workers
-from medcurate.engines.types import J, Limits, Outcome, R, Work
+from medcurate.engines.types import NOTHING, J, Limits, Needs, Outcome, R, Work
 
 
 def cpus() -> int:
@@ -30,7 +30,7 @@ def memory_bytes(workers: int) -> int:
 
 
 def run(
-    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, needs: Needs = NOTHING
 ) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` on up to ``workers`` processes; see ``engines.types.Engine``.
 
@@ -39,7 +39,7 @@ def run(
     cannot start, and what loading ``work`` raises in a worker.
     """
     require_workers(workers)
-    errand = Errand.of(work, preload)
+    errand = Errand.of(work, needs.modules)
     pending = iter(jobs)
     children: list[Child[J]] = []
     try:

@@ -14,18 +14,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from medcurate.engines.child import Child, Errand, require_workers
-from medcurate.engines.types import Failure, J, Limits, Outcome, R, Work
+from medcurate.engines.place import Place, place
+from medcurate.engines.types import NOTHING, Failure, J, Limits, Needs, Outcome, R, Work
 from medcurate.engines.worker import Reply
 from medcurate.errors import ConfigError, OutputError, Reason
-from medcurate.tools import tool_versions
 
 try:
     import ray
@@ -38,38 +37,6 @@ except ModuleNotFoundError as error:
 _AGAIN = "Run the same command again: it continues."
 _ANSWER_SECONDS = 10.0
 _ADD = "Add machines with `ray start --address=HEAD:6379`."
-
-
-class Place(NamedTuple):
-    """Where the driver runs, and with what: a worker elsewhere has to find the same."""
-
-    path: list[str]
-    folder: str
-    tools: dict[str, str]
-
-    @staticmethod
-    def here() -> Place:
-        """That of this process."""
-        return Place([entry for entry in sys.path if isinstance(entry, str)], os.getcwd(), tool_versions())
-
-    def settle(self) -> None:
-        """Make this process, on whatever machine, work as the driver would. Raises OutputError where it cannot."""
-        machine = socket.gethostname()
-        sys.path[:] = self.path
-        try:
-            os.chdir(self.folder)
-        except OSError as error:
-            raise OutputError(
-                f"{machine}: {self.folder}: {error.strerror}. The machines of a Ray cluster need the driver's folders "
-                f"at the same place: put sources, work and output on a file system that all of them share. {_AGAIN}"
-            ) from error
-        found = tool_versions()
-        if other := [name for name, version in self.tools.items() if found[name] != version]:
-            name = other[0]
-            raise OutputError(
-                f"{machine}: has {name} {found[name]}, the driver {self.tools[name]}, and the bytes of a dataset may "
-                f"depend on it. Install the same versions on every machine of the cluster. {_AGAIN}"
-            )
 
 
 class Worker:
@@ -103,12 +70,13 @@ class _Hand:
 class _Crew:
     """The living workers, and what each was last asked for."""
 
-    def __init__(self, errand: Errand, limits: Limits) -> None:
+    def __init__(self, errand: Errand, limits: Limits, here: Place) -> None:
         # Whether a job is tried again is decided by who knows what it left.
         self._actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(Worker)
         self._facts = (errand, limits)
-        self._place = Place.here()
-        self._hands: dict[Any, _Hand] = {}
+        self._here = here
+        self._hands: dict[Any, _Hand] = {}  # by what they are waited for
+        self._living: list[_Hand] = []
 
     @property
     def is_busy(self) -> bool:
@@ -118,7 +86,8 @@ class _Crew:
     def hire(self) -> None:
         """Ask for one more, which is heard of when Ray has found a machine for it."""
         hand = _Hand(self._actor.remote(*self._facts))
-        self._hands[hand.actor.settle.remote(self._place)] = hand
+        self._living.append(hand)
+        self._hands[hand.actor.settle.remote(self._here)] = hand
 
     def assign(self, hand: _Hand, job: Any) -> None:
         """Give a job to one that has none."""
@@ -132,14 +101,14 @@ class _Crew:
 
     def let_go(self, hand: _Hand) -> None:
         """End one, whatever it does. Once the driver has left the cluster, Ray has ended it."""
+        self._living.remove(hand)
         if ray.is_initialized():
             ray.kill(hand.actor)
 
     def dismiss(self) -> None:
         """End all."""
-        for hand in self._hands.values():
+        for hand in list(self._living):
             self.let_go(hand)
-        self._hands.clear()
 
 
 def cpus() -> int:
@@ -153,7 +122,7 @@ def memory_bytes(workers: int) -> int:
 
 
 def run(
-    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, needs: Needs = NOTHING
 ) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` on up to ``workers`` CPUs of the cluster, as many as it has; see ``engines.types.Engine``.
 
@@ -162,11 +131,12 @@ def run(
     """
     require_workers(workers)
     _machines()
-    crew = _Crew(Errand.of(work, preload), limits)
-    try:
-        yield from _outcomes(crew, iter(jobs), workers)
-    finally:
-        crew.dismiss()
+    with place(needs) as here:
+        crew = _Crew(Errand.of(work, needs.modules), limits, here)
+        try:
+            yield from _outcomes(crew, iter(jobs), workers)
+        finally:
+            crew.dismiss()
 
 
 def _outcomes(crew: _Crew, pending: Iterator[J], workers: int) -> Iterator[Outcome[J, Any]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 
 from medcurate.engines import pool
 from medcurate.engines.pool import cpus, memory_bytes
-from medcurate.engines.types import J, Limits, Outcome, R, Work
+from medcurate.engines.types import NOTHING, J, Limits, Needs, Outcome, R, Work
 
 __all__ = ["cpus", "memory_bytes", "run"]
 
 
 def run(
-    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, preload: Sequence[str] = ()
+    work: Work[J, R], jobs: Iterable[J], *, workers: int, limits: Limits, needs: Needs = NOTHING
 ) -> Generator[Outcome[J, R], None, None]:
     """Run ``jobs`` in their order on one process, whatever ``workers`` says; see ``engines.types.Engine``."""
-    return pool.run(work, jobs, workers=min(workers, 1), limits=limits, preload=preload)
+    return pool.run(work, jobs, workers=min(workers, 1), limits=limits, needs=needs)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -48,14 +49,27 @@ class Outcome(Generic[J, R]):
     failure: Failure | None = None
 
 
+class Needs(NamedTuple):
+    """What jobs need to find where they run.
+
+    ``modules``: what they will import beside the module of their work, so that an engine can load it once for all
+    workers; that changes nothing but the time it takes. ``reads``, ``writes``: folders, which an engine that runs
+    jobs on other machines makes sure are the same ones there.
+    """
+
+    modules: tuple[str, ...] = ()
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+
+
+NOTHING = Needs()
+
+
 class Engine(Protocol):
     """Runs every job once, in any order, and yields each outcome as soon as it is known.
 
     A worker that dies costs only the job that it was running. KeyboardInterrupt in the consumer, or
     closing the iterator, ends all workers within seconds.
-
-    ``preload`` names modules that jobs will import beside the one of ``work``, so that an engine can load
-    them once for all workers; they change nothing but the time that this takes.
     """
 
     def __call__(
@@ -65,7 +79,7 @@ class Engine(Protocol):
         *,
         workers: int,
         limits: Limits,
-        preload: Sequence[str] = (),
+        needs: Needs = NOTHING,
     ) -> Generator[Outcome[J, R], None, None]: ...
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from medcurate.commit import sha256_file, swept
-from medcurate.engines.types import Engine, Limits
+from medcurate.engines.types import Engine, Limits, Needs
 from medcurate.errors import ConfigError, MedcurateError, OutputError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS, SUMMARY_FILE
 from medcurate.format.record import FileRecord, read_record
@@ -21,6 +21,7 @@ from medcurate.pack.types import PackInput, PackResult, PackRules, Progress
 
 _WORK = "pack"  # inside the output's work folder
 _LIMITS = Limits(step_seconds=24 * 3600, memory_bytes=4 << 30)  # trusted input: only runaways are stopped
+_TRIES = 2
 _ROW_BYTES = 200  # of tables and records, for the estimate of free space
 
 
@@ -159,10 +160,16 @@ def _run(
 
 
 def _outcomes(
-    jobs: list[ShardJob], engine: Engine, workers: int
+    jobs: list[ShardJob], engine: Engine, workers: int, tries: int = _TRIES
 ) -> Iterator[tuple[ShardJob, tuple[FileRecord, bool]]]:
-    with closing(engine(pack_shard, jobs, workers=workers, limits=_LIMITS)) as outcomes:
+    reads, writes = {job.root for job in jobs}, {folder for job in jobs for folder in (job.out, job.work)}
+    needs = Needs(reads=tuple(sorted(reads)), writes=tuple(sorted(writes)))
+    again = []
+    with closing(engine(pack_shard, jobs, workers=workers, limits=_LIMITS, needs=needs)) as outcomes:
         for outcome in outcomes:
+            if outcome.failure and not outcome.failure.error and tries > 1:
+                again.append(outcome.job)  # nothing but its worker, or its machine, may have been lost
+                continue
             if outcome.failure and isinstance(outcome.failure.error, MedcurateError):
                 raise outcome.failure.error
             if outcome.result is None:
@@ -173,6 +180,8 @@ def _outcomes(
                 )
             _check_expected(outcome.job, outcome.result[0])
             yield outcome.job, outcome.result
+    if again:
+        yield from _outcomes(again, engine, workers, tries - 1)
 
 
 def _check_expected(job: ShardJob, facts: FileRecord) -> None:
