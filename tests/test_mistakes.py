@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import lab
@@ -110,3 +112,16 @@ def test_a_dataset_behind_plain_http_is_refused_with_the_remedy() -> None:
     text = told("query", "http://example.org/data", "SELECT 1")
     assert "http://example.org/data: over http:// anybody" in text
     assert "give the https:// address, or copy the dataset here." in text
+
+
+@pytest.mark.parametrize("verb", ["build --recipe quickstart --out", "stats", "query", "verify", "inspect"])
+def test_a_path_that_is_no_utf_8_is_refused_in_one_line(verb: str, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/K\xf6ln"
+    os.mkdir(folder)
+    done = subprocess.run(
+        [*lab.medcurate(*verb.split()), folder], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "K\\udcf6ln': is not UTF-8" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not os.listdir(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from medcurate import __version__
 from medcurate.cli.verbs import Verbs
-from medcurate.errors import ended_by_mistake
+from medcurate.errors import ConfigError, ended_by_mistake
 from medcurate.interrupt import INTERRUPTED, TOLD
 
 GROUPS = (
@@ -59,6 +60,18 @@ for _group in GROUPS:
     import_module(f"medcurate.cli.{_group}").register(app)
 
 
+def _check_encoding(words: Sequence[str]) -> None:
+    """Raise ConfigError for a path that is no UTF-8: no record and no table could hold it."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{ascii(word)}: is not UTF-8, so no record could name it. Rename the folder or the file, or mend the "
+                "locale that the command is started with."
+            ) from error
+
+
 def run() -> None:
     """Entry point. Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases, 130 interrupted."""
     # What the terminal's encoding lacks is written as an escape, instead of ending a table with a traceback.
@@ -69,6 +82,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ended_by_mistake():
+            _check_encoding(sys.argv[1:])
             app()
     except KeyboardInterrupt:  # typer was still putting the command together: nothing had begun
         sys.exit(INTERRUPTED)
