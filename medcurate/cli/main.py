@@ -67,7 +67,7 @@ def _check_encoding(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"{ascii(word)}: is not UTF-8, so no record could name it. Rename the folder or the file, or mend the "
+                f"{word!a}: is not UTF-8, so no record could name it. Rename the folder or the file, or mend the "
                 "locale that the command is started with."
             ) from error
 
