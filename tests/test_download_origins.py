@@ -25,7 +25,7 @@ from medcurate.download.objects import ObjectFile
 from medcurate.download.session import make_client
 from medcurate.download.transfer import Transfer
 from medcurate.download.types import DownloadError, NeedsRegistrationError, SourceChangedError, Wanted
-from medcurate.errors import ConfigError, DataMissing
+from medcurate.errors import ConfigError, DataMissing, OutputError
 from medcurate.storage import reads_anonymously
 
 COMMIT = "c" * 40
@@ -400,6 +400,17 @@ def test_a_client_that_fails_is_quoted(tmp_path, stub, monkeypatch):
     text = error_of(tmp_path, KAGGLED)
     assert "403 - accept the rules first" in text
     assert "secret" not in text
+
+
+def test_a_client_s_file_that_cannot_be_written_stops_no_other(tmp_path, stub, server):
+    server.serve("/b.zip", CONTENT)
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "x").write_bytes(b"a file, where a folder is needed")
+    done = fetch(tmp_path, KAGGLED | {"path": "x/y/a.zip"}, behind(f"{server.url}/b.zip", path="b.zip"))
+    assert [fetched.target.name for fetched in done.fetched] == ["b.zip"]
+    (error,) = done.errors
+    assert type(error) is OutputError
+    assert f"{tmp_path}/lab/x is a file, where a folder is needed" in str(error)
 
 
 def test_a_client_that_is_not_installed_is_named(tmp_path, monkeypatch):

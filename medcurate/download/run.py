@@ -166,13 +166,18 @@ def _results(outcomes: Sequence[Fetched | BaseException]) -> Downloads:
 def _one(task: Task, crew: _Crew, lock: LockFile) -> Fetched:
     wanted = wanted_anew(task.source, task.folder, task.file, lock)
     listener = _Listener(crew.bar, lock, task.file.path)
-    if client_of(task.file.origin):
-        return _through_client(task, wanted, crew, listener)
+    try:
+        if client_of(task.file.origin):
+            return _through_client(task, wanted, crew, listener)
+        return _transferred(task, wanted, crew, listener)
+    except OSError as error:  # of this file alone: a part of another user, say
+        raise output_error(error, wanted.target) from error
+
+
+def _transferred(task: Task, wanted: Wanted, crew: _Crew, listener: _Listener) -> Fetched:
     transfer = Transfer(wanted, crew.policy, crew.hosts, listener)
     try:
         return transfer.run(_remotes(task.file, wanted, crew))
-    except OSError as error:  # of this file alone: a part of another user, say
-        raise output_error(error, wanted.target) from error
     finally:
         crew.received.add(transfer.received_bytes)
 
