@@ -53,6 +53,29 @@ def test_a_busy_host_from_which_something_comes_again_is_waited_for_again(tmp_pa
     assert [error.args[0].split(" ")[0] for error in done.errors] == ["0.zip"]
 
 
+def test_a_host_that_still_sends_a_large_file_is_waited_for(tmp_path):
+    """Nothing came of one file for long; then another, not whole for long, is proof that the host works."""
+    with fault_server(bytes_per_s=1.5 * len(CONTENT)) as server:
+        server.serve("/0.zip", b"", [Fault(status=503)])
+        server.serve("/1.zip", CONTENT * 2)
+        server.serve("/2.zip", b"", [Fault(status=503)])
+        server.serve("/3.zip", b"small", [Fault(status=503), Fault(status=503), OK])
+        policy = replace(FAST, patience_s=0.4, host_patience_s=0.4)
+        done = fetch(tmp_path, *files(server.url, 4), policy=policy, jobs=2)
+    assert [error.args[0].split(" ")[0] for error in done.errors] == ["0.zip", "2.zip"]
+
+
+def test_of_a_busy_host_that_is_lost_no_further_file_waits_out_a_rest(tmp_path):
+    with fault_server() as server:
+        for n in range(20):
+            server.serve(f"/{n}.zip", CONTENT, [Fault(status=503, retry_after="1")])
+        started = time.monotonic()
+        done = fetch(tmp_path, *files(server.url, 20), policy=replace(TIRED, patience_s=1.5), jobs=2)
+        assert len(done.errors) == 20
+        assert time.monotonic() - started < 4
+        assert any("it asks to wait" in str(error) for error in done.errors)
+
+
 def test_a_host_that_asks_for_more_rest_than_anybody_waits_is_left_alone_by_all(tmp_path):
     with fault_server() as server:
         for n in range(20):

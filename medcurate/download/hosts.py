@@ -6,6 +6,7 @@ otherwise be waited for one after the other, for hours.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +39,8 @@ class Hosts:
     def turn(self, host: str) -> Iterator[None]:
         """Hold one of the host's connections, once it has rested as long as it asked to.
 
-        Raises RefusedError where that is longer than anybody waits, and where nobody was there for another file.
+        Raises RefusedError where that is longer than anybody waits, at all where the host is lost, and where nobody
+        was there for another file.
         """
         with self._lock:
             turns = self._turns.setdefault(host, threading.Semaphore(self._per_host))
@@ -59,10 +61,11 @@ class Hosts:
         with self._lock:
             rest_s = self._free_at.get(host, 0.0) - time.monotonic()
             why = self._unreachable.get(host)
-        if why is not None and self.lost(host):
+        lost = self.lost(host)
+        if why is not None and lost:
             raise RefusedError(f"{why} (not asked again)")
-        if rest_s > self._patience_s:
-            raise RefusedError(f"it asks to wait {rest_s:,.0f} s")
+        if rest_s > self._patience_s or (lost and rest_s > 0):
+            raise RefusedError(f"it asks to wait {math.ceil(rest_s):,} s")
         return rest_s
 
     def give_up(self, host: str, error: TransientError) -> None:
@@ -73,7 +76,7 @@ class Hosts:
                 self._unreachable[host] = str(error)
 
     def works(self, host: str) -> None:
-        """Something came of a file."""
+        """Something came of a file: all of it, or as much as counts as progress."""
         with self._lock:
             self._given_up_at.pop(host, None)
             self._unreachable.pop(host, None)

@@ -165,7 +165,7 @@ class Transfer:
             self._check_size(remote, answer)
             self._check_encoding(answer)
             self._place(remote, answer)
-            self._receive(chain([first], chunks))
+            self._receive(remote.host, chain([first], chunks))
         expected = part.identity.size_bytes if part.identity else None
         if expected is not None and part.size_bytes != expected:
             raise TransientError(f"the connection ended after {part.size_bytes:,} of {expected:,} bytes")
@@ -233,15 +233,19 @@ class Transfer:
         if answer.offset:
             raise TransientError("it answers with the rest of another object")
 
-    def _receive(self, chunks: Iterable[bytes]) -> None:
+    def _receive(self, host: str, chunks: Iterable[bytes]) -> None:
         part, policy = self._part, self._policy
-        window_start, window_bytes = time.monotonic(), 0
+        window_start, window_bytes, untold_bytes = time.monotonic(), 0, 0
         for chunk in chunks:
             self._hosts.check()
             part.append(chunk)
             self._received_bytes += len(chunk)
             self._listener.advance(len(chunk))
             window_bytes += len(chunk)
+            untold_bytes += len(chunk)
+            if untold_bytes >= _PROGRESS_BYTES:  # others shall not give the host up while this goes on
+                self._hosts.works(host)
+                untold_bytes = 0
             now = time.monotonic()
             if now - window_start >= policy.slow_s:
                 if window_bytes < policy.slow_bytes:
