@@ -60,7 +60,7 @@ def test_a_host_that_still_sends_a_large_file_is_waited_for(tmp_path):
         server.serve("/1.zip", CONTENT * 2)
         server.serve("/2.zip", b"", [Fault(status=503)])
         server.serve("/3.zip", b"small", [Fault(status=503), Fault(status=503), OK])
-        policy = replace(FAST, patience_s=0.4, host_patience_s=0.4)
+        policy = replace(FAST, patience_s=0.5, host_patience_s=0.3)
         done = fetch(tmp_path, *files(server.url, 4), policy=policy, jobs=2)
     assert [error.args[0].split(" ")[0] for error in done.errors] == ["0.zip", "2.zip"]
 
