@@ -246,6 +246,19 @@ def test_where_nobody_is_there_one_list_is_waited_for(tmp_path, monkeypatch):
     assert "Connection refused (not asked again)" in str(errors[1])
 
 
+def test_a_list_that_fails_for_ever_takes_no_retries_from_the_others_of_its_host(
+    tmp_path, server, monkeypatch
+):
+    monkeypatch.setenv("NBIA_ENDPOINT", server.url)
+    server.serve("/getSeries?Collection=A", b"", [Fault(status=500)])
+    series = json.dumps([{"SeriesInstanceUID": "1.2"}]).encode()
+    server.serve("/getSeries?Collection=B", series, [Fault(status=503), Fault()])
+    wanted = source({"into": "a", "nbia": "A"}, {"into": "b", "nbia": "B"})
+    listed = with_lists([wanted], tmp_path, ask=True, policy=FAST)
+    assert ["collection A (" in str(error) for error in listed.errors] == [True]
+    assert [file.path for file in listed.sources[0].files] == ["archives/b/1.2.zip"]
+
+
 def test_a_page_of_a_list_is_not_the_list(tmp_path, server):
     listed = dataverse(server)
     answer = json.loads(listed.content)

@@ -272,8 +272,9 @@ def _patiently(ask: Callable[[], _Listed], policy: Policy, hosts: Hosts, host: s
             wait_s = policy.wait_s(failures, error.retry_after_s)
             if error.retry_after_s:
                 hosts.rest(host, wait_s)
-            if hosts.lost(host) or time.monotonic() - since + wait_s > policy.patience_s:
-                hosts.give_up(host, error)
+            if time.monotonic() - since + wait_s > policy.patience_s:
+                if error.unreachable:  # else it may be this list alone
+                    hosts.give_up(host, error)
                 raise RefusedError(given_up_text(failures, error)) from error
         hosts.wait(wait_s)
 
