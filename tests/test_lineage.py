@@ -188,6 +188,41 @@ def test_leaks_between_sets_of_other_names_are_told(pair: tuple[str, str]) -> No
     assert overlaps(lineage(), pair)
 
 
+@pytest.mark.parametrize(
+    "takers",
+    [
+        pytest.param(
+            "abdomenct-1k flare21 flare22 flare23 abdomenatlas-1-1-mini ct-org ctspine1k 3d-ircadb-01 sa-med2d-20m-ct",
+            id="LiTS",
+        ),
+        pytest.param(
+            "abdomenct-1k flare21 flare22 flare23 abdomenatlas-1-1-mini seg-a-2023 sa-med2d-20m-ct", id="KiTS"
+        ),
+        pytest.param(
+            "abdomenct-1k flare21 flare22 flare23 abdomenatlas-1-1-mini panorama sa-med2d-20m-ct",
+            id="pancreas",
+        ),
+        pytest.param("abdomenatlas-1-1-mini nsclc-radiogenomics sa-med2d-20m-ct", id="lung"),
+        pytest.param("flare23 abdomenatlas-1-1-mini sa-med2d-20m-pet sa-med2d-20m-ct", id="autoPET"),
+    ],
+)
+def test_any_two_sets_that_took_from_a_third_are_told(takers: str) -> None:
+    pairs = itertools.combinations(takers.split(), 2)
+    assert not [pair for pair in pairs if not overlaps(lineage(), pair)]
+
+
+def test_packaged_sources_that_are_made_of_one_set_are_told() -> None:
+    """Also of a rule to come: its author has to say what the new set shares with its siblings."""
+    parts: dict[str, set[str]] = {}
+    for each in lineage().rules:
+        if each.relation == "derived-from":
+            parts.setdefault(each.sources[0], set()).update(each.sources[1:])
+    made = sorted(parts.keys() & set(source_ids()))
+    alike = [pair for pair in itertools.combinations(made, 2) if parts[pair[0]] & parts[pair[1]]]
+    assert len(alike) > 15
+    assert not [pair for pair in alike if not overlaps(lineage(), pair)]
+
+
 def test_sets_without_a_packaged_source_are_known_to_a_lab_that_has_them() -> None:
     assert shared_patient(lineage(), "kits21", "case_00007") == ("kits", "7")
     for pair in (("drive", "rite"), ("brats-2019", "brats-2021"), ("brats-2020", "brats-2018")):
