@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import zipfile
+from functools import partial
 from pathlib import Path
 
+import py7zr
 import pytest
 
 import medcurate.build.stamps as stamps
@@ -15,7 +17,7 @@ from medcurate.build.fetch import OFFLINE, Network
 from medcurate.build.fetch import ensure as ensure_all
 from medcurate.build.stamps import STAMP_FILE
 from medcurate.config.source import Source
-from medcurate.download.lockfile import LOCK_FILE
+from medcurate.download.lockfile import LOCK_FILE, LockFile
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.library import load_source, packaged_sources, source_ids
 from medcurate.tables import check_model
@@ -228,6 +230,69 @@ def test_an_archive_that_was_placed_damaged_may_be_replaced(tmp_path):
         ensure(wanted, tmp_path, tmp_path)
     archive.write_bytes(whole)
     assert (ensure(wanted, tmp_path, tmp_path) / "a" / "a.txt").read_bytes() == b"one"
+
+
+def zipped(path: Path, content: bytes = b"one") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as stream:
+        stream.writestr("d/a.txt", content)
+    return path
+
+
+def encrypted(path: Path, password: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with py7zr.SevenZipFile(path, "w", password=password) as stream:
+        stream.writestr(b"one", "d/a.txt")
+    return path
+
+
+RULE = {"into": "a"}
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (zipped, RULE | {"include": ["typo/*"]}),
+        (zipped, RULE | {"strip": 2}),
+        (zipped, RULE | {"format": "tar"}),
+        (partial(encrypted, password="right"), RULE),
+        (partial(encrypted, password="right"), RULE | {"password": "wrong"}),
+    ],
+)
+def test_a_wrong_unpack_table_lets_no_other_bytes_in(make, wrong, tmp_path):
+    archive = make(tmp_path / "lab" / "a.bin")
+    with pytest.raises(ConfigError, match=r"a\.bin: "):
+        ensure(source(by_hand("a.bin") | {"unpack": wrong}), tmp_path, tmp_path)
+    zipped(archive, b"other")
+    with pytest.raises(ConfigError, match="recorded on"):
+        ensure(source(by_hand("a.bin") | {"unpack": RULE}), tmp_path, tmp_path)
+
+
+def test_of_a_damaged_member_another_copy_may_take_the_place(tmp_path):
+    archive = zipped(tmp_path / "lab" / "a.zip")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole.replace(b"one", b"0ne", 1))
+    wanted = source(by_hand("a.zip") | {"unpack": RULE})
+    with pytest.raises(ConfigError, match="or get the archive again"):
+        ensure(wanted, tmp_path, tmp_path)
+    archive.write_bytes(whole)
+    assert (ensure(wanted, tmp_path, tmp_path) / "a" / "d" / "a.txt").read_bytes() == b"one"
+
+
+def test_where_a_damaged_archive_of_a_declared_digest_came_from_stays_known(tmp_path):
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "a.zip").write_bytes(b"PK\3\4 and no more")
+    LockFile(folder).put(
+        "a.zip",
+        sha256=hashlib.sha256(b"PK\3\4 and no more").hexdigest(),
+        size_bytes=16,
+        url="https://example.org/a.zip",
+    )
+    wanted = source(by_hand("a.zip", b"PK\3\4 and no more") | {"unpack": RULE})
+    with pytest.raises(ConfigError, match="remove it and run the same command again"):
+        ensure(wanted, tmp_path, tmp_path)
+    assert json.loads((folder / LOCK_FILE).read_bytes())["a.zip"]["url"] == "https://example.org/a.zip"
 
 
 def test_a_declared_digest_counts_more_than_a_recorded_one(tmp_path):

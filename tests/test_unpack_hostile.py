@@ -43,7 +43,7 @@ from unpack_kit import (
 )
 
 from medcurate.errors import ConfigError
-from medcurate.unpack import damaged_members, unpack
+from medcurate.unpack import DamagedArchive, damaged_members, unpack
 from medcurate.unpack.limits import Limits
 from medcurate.unpack.names import UnsafeName, components, matches
 
@@ -266,6 +266,13 @@ def test_other_bounds(name, limits, words, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("name", ["set.tar", "deflated.zip", "set.7z"])
+def test_too_many_members_of_one_name_are_no_damage(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"more than 1 members .*Mend the unpack table") as caught:
+        unpack(KINDS[name](tmp_path / name), tmp_path / "data", rule(strip=2), limits=Limits(refused=1))
+    assert not isinstance(caught.value, DamagedArchive)
+
+
 def test_a_higher_ratio_is_the_users_to_allow(tmp_path):
     archive = bomb_zip(tmp_path / "a.zip", 300)
     with pytest.raises(ConfigError, match="left out"):
@@ -279,7 +286,7 @@ def test_a_cut_archive_stops(name, share, tmp_path):
     path = KINDS[name](tmp_path / name)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ConfigError, match=r"cut|damaged|left out|end record") as caught:
+    with pytest.raises(DamagedArchive, match=r"cut|damaged|left out|end record") as caught:
         unpacked(path, tmp_path)
     if share > 0.5 and name in {"set.tar", "set.tar.gz", "stored.zip", "deflated.zip"}:
         last = "set/images/case1.bin" if share < 0.9 else 'set/[^"]*'

@@ -28,7 +28,7 @@ from medcurate.errors import ConfigError, DataMissing, MedcurateError
 from medcurate.library import packaged_sources, present_sources
 from medcurate.phantom import generate
 from medcurate.progress import emit
-from medcurate.unpack import Sibling, unpack
+from medcurate.unpack import DamagedArchive, Sibling, unpack
 from medcurate.unpack.needed import is_complete, needed_files
 
 
@@ -308,7 +308,7 @@ def _unpack(place: Place, file: SourceFile, sha256: str, twins: Twins) -> None:
         if twin.file.unpack
     ]
     archive, into = place.folder / file.path, place.folder / rule.into
-    with _trusted_no_more(place.folder, (file.path, *rule.parts)):
+    with _trusted_no_more(place, (file.path, *rule.parts)):
         done = unpack(archive, into, rule, parts, sha256=sha256, others=others)
     if done.by_hand:
         emit("by hand", source=place.source.id, folder=rule.into, note="used as it is, not checked")
@@ -319,13 +319,17 @@ def _unpack(place: Place, file: SourceFile, sha256: str, twins: Twins) -> None:
 
 
 @contextmanager
-def _trusted_no_more(folder: Path, archives: Sequence[str]) -> Iterator[None]:
-    """Forget what was recorded of archives that are none: another copy must be free to take their place."""
+def _trusted_no_more(place: Place, archives: Sequence[str]) -> Iterator[None]:
+    """Forget what was recorded of archives that are damaged: another copy must be free to take their place.
+
+    Of those with a declared digest the record only tells where they came from and when, and stays.
+    """
     try:
         yield
-    except ConfigError:
-        if os.access(folder, os.W_OK):
-            LockFile(folder).forget(archives)
+    except DamagedArchive:
+        held = {file.path for file in place.source.files if file.sha256 or file.md5}
+        if os.access(place.folder, os.W_OK):
+            LockFile(place.folder).forget(set(archives) - held)
         raise
 
 

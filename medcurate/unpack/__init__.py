@@ -4,7 +4,7 @@
 """
 
 from medcurate.unpack.record import Refused, Unpacked, damaged_members
-from medcurate.unpack.run import unpack
+from medcurate.unpack.run import DamagedArchive, unpack
 from medcurate.unpack.siblings import Sibling
 
-__all__ = ["Refused", "Sibling", "Unpacked", "damaged_members", "unpack"]
+__all__ = ["DamagedArchive", "Refused", "Sibling", "Unpacked", "damaged_members", "unpack"]

@@ -40,7 +40,11 @@ def unpack_one(paths: Sequence[Path], sink: Sink, form: str, told: Told) -> None
 def _check_form(form: str, kind: str) -> None:
     found = "tar or gz" if kind in MAGIC else kind
     if form and form not in found.split(" or "):
-        raise Stop(f"it is declared as {form}, but its first bytes are of {found}")
+        raise Stop(
+            f"it is declared as {form}, but its first bytes are of {found}; mend format in its unpack table, or get "
+            "the archive again",
+            damage=False,
+        )
 
 
 def _unpack_by_position(volumes: Volumes, kind: str, sink: Sink, told: Told) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from medcurate.config.source import Unpack
 from medcurate.progress import progress
 from medcurate.unpack.kinds import archive_kind
-from medcurate.unpack.limits import Budget, Limits, Stop
+from medcurate.unpack.limits import Budget, Limits, Stop, too_many_refused
 from medcurate.unpack.names import UnsafeName, components, hidden, matches, zip_text
 from medcurate.unpack.record import DAMAGED, DUPLICATE, TOO_LARGE, UNSAFE_MEMBER, Refused
 from medcurate.unpack.sink import Tally
@@ -95,4 +95,4 @@ class _Members:
     def _refuse(self, name: str, reason: str, detail: str) -> None:
         self.tally.refused.append(Refused(name.encode("utf-8", "backslashreplace").decode(), reason, detail))
         if len(self.tally.refused) > self.limits.refused:
-            raise Stop(f"more than {self.limits.refused:,} members had to be left out, the last: {detail}")
+            raise too_many_refused(self.limits, detail, damage=False)  # no member was read

@@ -37,6 +37,14 @@ class Limits:
     nesting: int = 3
 
 
+def too_many_refused(limits: Limits, detail: str, *, damage: bool) -> Stop:
+    """What to raise above the bound of members left out; ``detail``: of the last one."""
+    remedy = "" if damage else ". Mend the unpack table of its source, or get the archive again"
+    return Stop(
+        f"more than {limits.refused:,} members had to be left out, the last: {detail}{remedy}", damage=damage
+    )
+
+
 class Budget:
     """Counts what unpacking costs; safe for threads. Every method raises Stop above a bound."""
 

@@ -28,6 +28,10 @@ from medcurate.unpack.siblings import Sibling, Siblings, siblings
 from medcurate.unpack.sink import NESTED_FOLDER, Nested, Sink, Tally
 
 
+class DamagedArchive(ConfigError):
+    """The archive's bytes are at fault, not the rule that it is unpacked by nor what this machine lacks."""
+
+
 def unpack(
     archive: Path,
     target: Path,
@@ -48,8 +52,9 @@ def unpack(
 
     With ``rule.in_place`` the folder holds an index, and the files are read inside of the archive.
 
-    Raises ConfigError where the archive is cut, damaged, hostile or of an unknown kind, naming its last good
-    member; DataMissing where it is not there; OutputError and DiskFull; and never leaves a part of a folder.
+    Raises DamagedArchive where the archive is cut, damaged or of an unknown kind, naming its last good member;
+    another ConfigError where it is hostile or its rule does not fit it; DataMissing where it is not there; OutputError
+    and DiskFull; and never leaves a part of a folder.
     """
     paths = [*parts, archive]
     there = _already(paths, target, rule, sha256)
@@ -90,7 +95,7 @@ def _index(paths: Sequence[Path], folder: Path, target: Path, rule: Unpack, limi
     try:
         tally = index_archive(paths, folder, target, rule, limits)
     except Stop as stop:
-        raise ConfigError(_stop_text(paths[-1], "", stop)) from stop
+        raise _error(rule, _stop_text(paths[-1], "", stop), damage=stop.damage) from stop
     if not tally.files:
         raise ConfigError(_nothing_text(paths[-1], tally))
     return tally
@@ -108,11 +113,12 @@ def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits, kno
             for nested in sink.nested:
                 _unpack_nested(nested, sink, depth=1)
         except Stop as stop:
-            raise ConfigError(_stop_text(paths[-1], sink.last_good[1], stop)) from stop
+            raise _error(rule, _stop_text(paths[-1], sink.last_good[1], stop), damage=stop.damage) from stop
     tally.settle(folder)
     shutil.rmtree(folder / NESTED_FOLDER, ignore_errors=True)
     if not tally.files:
-        raise ConfigError(_nothing_text(paths[-1], tally))
+        damage = any(refused.reason == DAMAGED for refused in tally.refused)
+        raise _error(rule, _nothing_text(paths[-1], tally), damage=damage)
     return tally
 
 
@@ -131,6 +137,11 @@ def _unpack_nested(nested: Nested, outer: Sink, depth: int) -> None:
         sink.take_back()
         outer.refuse(name, DAMAGED, str(stop))
     nested.path.unlink(missing_ok=True)
+
+
+def _error(rule: Unpack, text: str, *, damage: bool) -> ConfigError:
+    """The error that says ``text``. Through a wrong password a whole archive reads as a damaged one."""
+    return DamagedArchive(text) if damage and not rule.password else ConfigError(text)
 
 
 def _stop_text(archive: Path, last_good: str, stop: Stop) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 from medcurate.commit import output_error
 from medcurate.config.source import Unpack
 from medcurate.unpack.folder import create
-from medcurate.unpack.limits import Budget, Stop
+from medcurate.unpack.limits import Budget, Stop, too_many_refused
 from medcurate.unpack.names import UnsafeName, components, hidden, matches
 from medcurate.unpack.record import DAMAGED, DUPLICATE, UNSAFE_MEMBER, Refused, Unpacked
 from medcurate.unpack.room import check_room
@@ -157,14 +157,12 @@ class Sink:
         return None if linked else self._place(number, name, target)
 
     def refuse(self, name: str, reason: str, detail: str) -> None:
-        """Note that a member is left out. Raises Stop where too many are."""
+        """Note that a member is left out. Raises Stop where too many are: a wrong strip gives many one name."""
         shown = name.encode("utf-8", "backslashreplace").decode()
         with self._lock:
             self.tally.refused.append(Refused(shown, reason, detail))
         if len(self.tally.refused) > self.budget.limits.refused:
-            raise Stop(
-                f"more than {self.budget.limits.refused:,} members had to be left out, the last: {detail}"
-            )
+            raise too_many_refused(self.budget.limits, detail, damage=reason == DAMAGED)
 
     def take_back(self) -> None:
         """Remove what a nested archive wrote: it turned out to be damaged."""
