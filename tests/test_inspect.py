@@ -574,6 +574,14 @@ def test_archives_are_to_be_unpacked_first(tmp_path):
     assert "It holds archives (.gz, .zip), which are not looked into: unpack them first. Write" in told
 
 
+def test_parts_of_a_split_archive_are_archives_and_no_dicom(tmp_path):
+    root = grow(tmp_path, *(f"data.{end}.{part:03d}" for end in ("zip", "tar.GZ") for part in (1, 2, 3)))
+    refused = run(root)
+    assert "6 files: 3 .gz, 3 .zip" in refused.output
+    assert "UNREADABLE" not in refused.output
+    assert "It holds archives (.gz, .zip), which are not looked into" in str(refused.exception)
+
+
 def test_files_that_do_not_pair_are_shown(tmp_path):
     """One of each kind of name, with its values where they are as few as those of labels."""
     root = tmp_path / "x"

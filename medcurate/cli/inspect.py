@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from medcurate.inspection.look import Facts
     from medcurate.inspection.survey import Survey
 
-ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"})
 VALUES_SHOWN = 12
 PIPE_WIDTH = 160  # characters a line where there is no terminal to fill
 
@@ -66,6 +65,8 @@ def inspect_folder(
 
 def _packed(found: Survey) -> str:
     """What to do first where the folder holds archives."""
+    from medcurate.inspection.survey import ARCHIVES
+
     there = sorted(ARCHIVES & set(found.extensions))
     return (
         f"It holds archives ({', '.join(there)}), which are not looked into: unpack them first. "

@@ -35,7 +35,11 @@ READER_OF = {
 
 _OF_SOURCES = {".npy": "array", ".npz": "array", ".hdr": "nifti"}
 
+ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst"})
+"""Lower-case extensions of what is to be unpacked before there is anything to see."""
+
 SERIES_FILES = 3
+_NUMBER = re.compile(r"\.[0-9]+")
 
 
 @dataclass(slots=True)
@@ -58,10 +62,12 @@ class Survey:
 
 
 def extension(name: str) -> str:
-    """The extension as written: ".nii.gz" as a whole, "" where there is none."""
+    """The extension as written: ".nii.gz" as a whole, "" where there is none, an archive's of its parts (.zip.001)."""
     if name.lower().endswith(".nii.gz"):
         return name[-len(".nii.gz") :]
-    return os.path.splitext(name)[1]
+    stem, found = os.path.splitext(name)
+    within = os.path.splitext(stem)[1]
+    return within if _NUMBER.fullmatch(found) and within.lower() in ARCHIVES else found
 
 
 def reader_of(name: str) -> str:
