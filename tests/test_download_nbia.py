@@ -19,7 +19,7 @@ from pydicom import dcmread
 from medcurate.build.fetch import Network
 from medcurate.config.folder import Folder
 from medcurate.download import nbia
-from medcurate.download.listing import with_lists
+from medcurate.download.listing import LIST_FILE, listed_files, with_lists
 from medcurate.download.types import DownloadError
 from medcurate.errors import ConfigError
 from medcurate.forecast.plan import forecast
@@ -133,6 +133,39 @@ def test_the_archive_is_asked_at_the_address_that_it_looks_after(monkeypatch):
     service = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
     assert asked == [(f"{service}/getSeries", {"Collection": "A Collection"})]
     assert entry.origin.url == f"{service}/getImage?SeriesInstanceUID=1.2"
+
+
+def test_a_collection_that_was_listed_at_another_address_stays_and_grows(tmp_path, monkeypatch):
+    """A series is its UID: what lies there need not be removed because the service moved."""
+    series = [
+        {"SeriesInstanceUID": "1.2.3", "Modality": "CT"},
+        {"SeriesInstanceUID": "1.2.4", "Modality": "SEG"},
+    ]
+    facts = {"into": "set", "nbia": "A Collection"}
+    for modalities in (["CT"], ["CT", "SEG"]):
+        with listing_server(monkeypatch) as server:  # each on a port of its own
+            monkeypatch.setenv("NBIA_ENDPOINT", server.url)
+            server.serve("/getSeries", json.dumps(series).encode())
+            for uid in ("1.2.3", "1.2.4"):
+                server.serve(f"/getImage?SeriesInstanceUID={uid}", zipped(a_dcm=uid.encode()))
+            folder = have(source(facts | {"modalities": modalities}), tmp_path)
+    assert contents(folder / "set") == {"1.2.3/a.dcm": b"1.2.3", "1.2.4/a.dcm": b"1.2.4"}
+
+
+def test_series_that_were_listed_at_the_archive_s_former_address_are_asked_for_at_today_s(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("NBIA_ENDPOINT", raising=False)
+    monkeypatch.setattr(nbia, "get_json", lambda *_, **__: [{"SeriesInstanceUID": "1.2"}])
+    found = source({"into": "set", "nbia": "A Collection"})
+    with_lists([found], tmp_path, ask=True).check()
+    record = tmp_path / "lab" / LIST_FILE
+    today = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
+    former = "https://services.cancerimagingarchive.net/nbia-api/services/v1"
+    assert today in record.read_text()
+    record.write_text(record.read_text().replace(today, former))
+    (file,) = listed_files(found, tmp_path / "lab")
+    assert file.origin.url == f"{today}/getImage?SeriesInstanceUID=1.2"
 
 
 @pytest.mark.parametrize("answer", [b"[]", b""])

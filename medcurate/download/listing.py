@@ -124,7 +124,8 @@ def listed_files(source: Source, folder: Path) -> Iterator[SourceFile]:
 def _recorded(folder: Path, record: dict[str, Any] | None) -> Iterator[SourceFile]:
     """The files of one record in ``folder``, if there is one. Raises ConfigError where it is damaged."""
     try:
-        yield from (SourceFile.model_validate(facts) for facts in (record["files"] if record else ()))
+        for facts in record["files"] if record else ():
+            yield nbia.current(SourceFile.model_validate(facts))
     except (ValidationError, KeyError, TypeError) as error:
         raise _damaged(folder / LIST_FILE, str(error).splitlines()[0]) from error
 
@@ -187,9 +188,11 @@ def _lies(file: SourceFile, folder: Path) -> bool:
 
 
 def _same(old: SourceFile, new: SourceFile | None) -> bool:
-    """Whether both are known to be the same bytes."""
+    """Whether both are known to be the same bytes; of what is made on request, the same series, as its UID says."""
     if new is None:
         return False
+    if old.made_on_request and new.made_on_request:
+        return old.path == new.path
     digests = ((old.sha256, new.sha256), (old.md5, new.md5))
     return old == new or any(first and first == second for first, second in digests)
 

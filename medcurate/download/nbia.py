@@ -15,13 +15,15 @@ from typing import Any
 import httpx
 
 from medcurate.config.folder import Folder
-from medcurate.config.source import Origin
+from medcurate.config.source import Origin, SourceFile
 from medcurate.download.entry import Contents, Entry, field
 from medcurate.download.http import get_json
 from medcurate.download.types import RefusedError, without_secrets
 from medcurate.errors import ConfigError
 
 SERVICE = "https://nbia.cancerimagingarchive.net/nbia-api/services/v4"
+# Where older versions of this program asked: lists that they made have it recorded.
+_RETIRED = "https://services.cancerimagingarchive.net/nbia-api/services/v1/"
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -37,6 +39,14 @@ def contents(client: httpx.Client, folder: Folder) -> Contents:
     if not isinstance(found, list) or not found:
         raise RefusedError(f'it knows no public series of the collection "{folder.nbia}"')
     return Contents("", sorted(_entries(found, folder, service), key=lambda entry: entry.path))
+
+
+def current(file: SourceFile) -> SourceFile:
+    """``file`` at the address of today, where it was listed at the archive's former one."""
+    url = file.origin.url
+    if not url.startswith(_RETIRED):
+        return file
+    return file.model_copy(update={"origin": Origin(url=f"{SERVICE}/{url.removeprefix(_RETIRED)}")})
 
 
 def _entries(found: list[Any], folder: Folder, service: str) -> Iterator[Entry]:
