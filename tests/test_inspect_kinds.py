@@ -198,6 +198,18 @@ def test_samples_that_follow_each_other_in_an_npz(tmp_path):
     assert built(path, "rgb") == {"liver": 3, "case": 3, "group": 3, "key": 3}
 
 
+def test_values_of_a_mask_with_a_last_axis_of_one_are_counted(tmp_path):
+    """As Keras has them: 0 and 1, which are classes and no objects."""
+    (tmp_path / "lab").mkdir()
+    images, masks = samples(3)
+    np.savez(tmp_path / "lab/all.npz", images=images, masks=masks[..., None])
+    path, told = inspected(tmp_path / "lab")
+    assert "0 (448), 1 (576)" in told
+    assert load_model(path, Source).label.decoder == "index"
+    answer(path)
+    assert built(path, "rgb") == {"liver": 3, "case": 3, "group": 3, "key": 3}
+
+
 def test_samples_in_two_files_a_folder(tmp_path):
     for fold in (1, 2):
         (tmp_path / f"lab/fold{fold}").mkdir(parents=True)

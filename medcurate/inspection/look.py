@@ -247,6 +247,8 @@ def _read(
 
 def _facts(token: str, reader: str, volume: Volume, *, lossy: bool, is_label: bool) -> Facts:
     voxels = volume.voxels
+    if volume.affine is None and voxels.shape[2:] == (1,):
+        voxels = voxels[..., 0]  # as the decoders take it
     colours = volume.affine is None and voxels.shape[2:] == (3,)
     # Of pictures with other components nothing is counted.
     is_label = is_label and (volume.affine is not None or colours or voxels.ndim == 2)
