@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -104,17 +103,35 @@ def test_a_build_gives_the_same_bytes(recipe: Path, reference: dict[str, str], t
 def test_a_build_whose_ray_workers_are_killed_gives_the_same_bytes(
     recipe: Path, reference: dict[str, str], tmp_path: Path
 ) -> None:
+    parts = tmp_path / "out.work" / "parts"
     with started(lab.command(recipe, tmp_path / "out", "--engine", "ray")) as process:
-        for _ in range(2):
-            wait_for(lambda: ray_workers() or process.poll() is not None, seconds=60)
-            for pid in ray_workers():
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(1)
+        wait_for(lambda: ray_workers(), seconds=60)
+        kill_ray_workers()  # before they have a job
+        wait_for(lambda: any(parts.glob(".tmp-*.progress")), seconds=60)
+        kill_ray_workers()
         _, errors = process.communicate(timeout=60)
-    if process.returncode:  # killed before its first job
-        assert "Run the same command again" in errors
-        lab.build(recipe, tmp_path / "out", "--engine", "ray")
+    assert process.returncode == 0, errors
     assert lab.digests(tmp_path / "out") == reference
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_build_that_is_told_to_end_says_how_to_go_on(
+    recipe: Path, reference: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    with started(lab.command(recipe, tmp_path / "out", "--engine", "ray")) as process:
+        wait_for(lambda: any((tmp_path / "out.work" / "parts").glob(".tmp-*.progress")), seconds=60)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue"
+    lab.build(recipe, tmp_path / "out")
+    assert lab.digests(tmp_path / "out") == reference
+
+
+def kill_ray_workers() -> None:
+    for pid in ray_workers():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def ray_workers() -> list[int]:

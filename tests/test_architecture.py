@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decoders": BASE | {"config", "types"},
     "stages": BASE | {"config", "format", "types"},
     "tools": {"format"},
-    "engines": BASE | {"commit", "tools"},
+    "engines": BASE | {"commit", "progress", "tools"},
     "phantom": BASE | {"commit"},
     "zips": BASE | {"commit"},
     "download": BASE | {"commit", "config", "lock", "progress", "storage"},

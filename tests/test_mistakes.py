@@ -125,3 +125,18 @@ def test_a_path_that_is_no_utf_8_is_refused_in_one_line(verb: str, tmp_path: Pat
     assert "K\\udcf6ln': is not UTF-8" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not os.listdir(folder)
+
+
+def test_a_command_in_a_folder_that_is_no_utf_8_or_gone_is_refused_in_one_line(tmp_path: Path) -> None:
+    odd, gone = os.fsencode(tmp_path) + b"/K\xf6ln", tmp_path / "gone"
+    os.mkdir(odd)
+    gone.mkdir()
+    shell = ["sh", "-c", 'rmdir "$0" && exec "$@"', str(gone), *lab.medcurate("stats", "x")]
+    for folder, command, told in (
+        (odd, lab.medcurate("stats", "x"), "K\\udcf6ln': is not UTF-8"),
+        (gone, shell, "the folder that this command is started in is gone"),
+    ):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1

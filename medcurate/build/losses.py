@@ -19,10 +19,14 @@ def lost_members(source: Source, root: Path, incomplete: Collection[str]) -> Ite
     ``incomplete``: names of cases that lack a file. A member whose path holds such a name (its last part, where
     it has folders) is told by its case already; "1" is not held by "10".
     """
-    known = [_whole(name.rpartition("/")[2]) for name in incomplete]
+    known = [(name, _whole(name)) for name in (case.rpartition("/")[2] for case in incomplete)]
     for file in listed_files(source, root):
         for refused in dict.fromkeys(damaged_members(root / file.unpack.into) if file.unpack else ()):
-            if refused.reason in _LOST and not any(name.search(refused.member) for name in known):
+            member = refused.member
+            # Nearly no name is in nearly any member, which a plain search tells in a twentieth of the time.
+            if refused.reason in _LOST and not any(
+                name in member and whole.search(member) for name, whole in known
+            ):
                 yield refused
 
 

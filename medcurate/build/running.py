@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from medcurate.build.tally import Tally, counted
-from medcurate.engines.types import Engine, Failure, Limits, Needs
+from medcurate.engines.types import Engine, Failure, Limits, Needs, few
 from medcurate.errors import MedcurateError, OutputError, Reason
 from medcurate.job.part import modules, out_of_memory, run_job
 from medcurate.job.spec import Job, PartRecord
@@ -87,10 +87,9 @@ def run_jobs(
 
 
 def _needs(jobs: Sequence[Job]) -> Needs:
-    roots, parts = (
-        dict.fromkeys(folders) for folders in ((job.root for job in jobs), (job.parts for job in jobs))
-    )
-    return Needs(modules=tuple(modules(jobs)), reads=tuple(roots), writes=tuple(parts))
+    cases = few([(job.root, case) for job in jobs for case in job.cases])
+    reads = {root / path for root, case in cases for path in (case.paths[:1] + case.paths[-1:])}
+    return Needs(tuple(modules(jobs)), reads=tuple(sorted(reads)), writes=tuple({job.parts for job in jobs}))
 
 
 def _after_death(job: Job, failure: Failure, deaths: Counter[tuple[str, str]]) -> Job | None:

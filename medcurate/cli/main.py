@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -72,6 +73,15 @@ def _check_encoding(words: Sequence[str]) -> None:
             ) from error
 
 
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "the folder that this command is started in is gone: change to another one."
+        ) from error
+
+
 def run() -> None:
     """Entry point. Exit codes: 0 done, 1 error, 2 usage, 3 done with quarantined cases, 130 interrupted."""
     # What the terminal's encoding lacks is written as an escape, instead of ending a table with a traceback.
@@ -82,7 +92,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ended_by_mistake():
-            _check_encoding(sys.argv[1:])
+            _check_encoding([*sys.argv[1:], _here()])
             app()
     except KeyboardInterrupt:  # typer was still putting the command together: nothing had begun
         sys.exit(INTERRUPTED)

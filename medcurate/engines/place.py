@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import sys
@@ -24,13 +23,13 @@ _AGAIN = "Run the same command again: it continues."
 class Place:
     """Where the driver runs, and with what.
 
-    ``names``: of each folder that jobs read, a digest of what lies in it; ``tokens``: of each folder that they write,
-    a file that the driver has put there.
+    ``sizes_bytes``: of files that jobs read; ``tokens``: of each folder that they write, a file that the driver has put
+    there.
     """
 
     path: Sequence[str]
     folder: Path
-    names: Mapping[Path, str]
+    sizes_bytes: Mapping[Path, int]
     tokens: Mapping[Path, Path]
     tools: Mapping[str, str]
 
@@ -48,9 +47,9 @@ class Place:
             raise _not_shared(self.folder) from error
 
     def _check_folders(self) -> None:
-        for folder, digest in self.names.items():
-            if _names(folder) != digest:
-                raise _not_shared(folder)
+        for file, size_bytes in self.sizes_bytes.items():
+            if not file.is_file() or file.stat().st_size != size_bytes:
+                raise _not_shared(file)
         for folder, token in self.tokens.items():
             if not token.exists():
                 raise _not_shared(folder)
@@ -78,7 +77,7 @@ def place(needs: Needs) -> Iterator[Place]:
         yield Place(
             path=[entry for entry in sys.path if isinstance(entry, str)],
             folder=Path.cwd(),
-            names={folder.absolute(): _names(folder) for folder in needs.reads},
+            sizes_bytes={file.absolute(): file.stat().st_size for file in needs.reads if file.is_file()},
             tokens=tokens,
             tools=tool_versions(),
         )
@@ -87,18 +86,9 @@ def place(needs: Needs) -> Iterator[Place]:
             token.unlink(missing_ok=True)
 
 
-def _names(folder: Path) -> str:
-    """ "" where there is no such folder."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith(TEMP_PREFIX))
-    except OSError:
-        return ""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _not_shared(folder: Path) -> OutputError:
+def _not_shared(path: Path) -> OutputError:
     return OutputError(
-        f"{socket.gethostname()}: {folder}: this machine has not got the driver's folder of that name. All machines of "
-        "a Ray cluster need the sources, the work folder, the output and the folder that the command is started in at "
+        f"{socket.gethostname()}: {path}: this machine has not got what the driver has there. All machines of a "
+        "Ray cluster need the sources, the work folder, the output and the folder that the command is started in at "
         f"the same place: put them on a file system that all of them share. {_AGAIN}"
     )

@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,6 +29,7 @@ from medcurate.engines.place import Place, place
 from medcurate.engines.types import NOTHING, Failure, J, Limits, Needs, Outcome, R, Work
 from medcurate.engines.worker import Reply
 from medcurate.errors import ConfigError, OutputError, Reason
+from medcurate.progress import emit
 
 try:
     import ray
@@ -36,6 +41,11 @@ except ModuleNotFoundError as error:
 
 _AGAIN = "Run the same command again: it continues."
 _ANSWER_SECONDS = 10.0
+_WAIT_SECONDS = 60.0
+_LOST_STARTS = (
+    3  # and one a worker: a machine may go at any time, one that cannot start any is mended by its owner
+)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ADD = "Add machines with `ray start --address=HEAD:6379`."
 
 
@@ -96,8 +106,10 @@ class _Crew:
 
     def heard(self) -> tuple[_Hand, Any]:
         """Wait for any that settles or has done its job: who it is, and what its answer is fetched by."""
-        (answer,), _ = ray.wait(list(self._hands), num_returns=1)
-        return self._hands.pop(answer), answer
+        while not (answers := ray.wait(list(self._hands), num_returns=1, timeout=_WAIT_SECONDS)[0]):
+            if not self.is_busy:
+                emit("waiting", note=f"no machine of the Ray cluster has a free CPU. {_ADD}")
+        return self._hands.pop(answers[0]), answers[0]
 
     def let_go(self, hand: _Hand) -> None:
         """End one, whatever it does. Once the driver has left the cluster, Ray has ended it."""
@@ -117,8 +129,16 @@ def cpus() -> int:
 
 
 def memory_bytes(workers: int) -> int:
-    """What each of ``workers`` may use wherever Ray puts it, of the memory that Ray counts on each machine."""
-    return min(size_bytes // min(number, workers) for number, size_bytes in _machines())
+    """What each of ``workers`` may use wherever Ray puts it, of the memory that Ray counts on each machine.
+
+    Raises ConfigError where it counts none.
+    """
+    size_bytes = min(size_bytes // min(number, workers) for number, size_bytes in _machines())
+    if not size_bytes:
+        raise ConfigError(
+            "Ray counts no memory on a machine of the cluster. Say with --memory what a worker may use."
+        )
+    return size_bytes
 
 
 def run(
@@ -143,12 +163,18 @@ def _outcomes(crew: _Crew, pending: Iterator[J], workers: int) -> Iterator[Outco
     taken = deque(islice(pending, workers))  # and given to nobody yet: fewer than ``workers`` may find room
     for _ in taken:
         crew.hire()
+    starts = _LOST_STARTS + len(taken)
     while taken or crew.is_busy:
         hand, answer = crew.heard()
         had_settled, job = hand.has_settled, hand.job
         reply = _reply(answer)
         if reply.failure and not had_settled:
-            raise OutputError(f"a Ray worker ended before its first job: {reply.failure.detail}. {_AGAIN}")
+            starts -= 1
+            if not starts:
+                raise OutputError(
+                    f"Ray's workers end again and again before their first job: {reply.failure.detail}. See that "
+                    f"medcurate is installed on every machine of the cluster. {_AGAIN}"
+                )
         # The next job goes out before the outcome, so that the worker does not wait for the consumer.
         if not taken:
             taken.extend(islice(pending, 1))
@@ -170,8 +196,9 @@ def _reply(answer: Any) -> Reply:
     except RayTaskError as error:
         raise error.cause from None
     except RayError as error:
-        what = str(error).strip().partition("\n")[0]
-        detail = f"the Ray worker or its machine was lost: {type(error).__name__}: {what}"
+        # Ray explains itself at length and in colours; the cause stands last.
+        what = _COLOURS.sub("", str(error)).strip().rpartition("\n")[2].strip().rstrip(".")
+        detail = f"the Ray worker or its machine was lost ({type(error).__name__}: {what})"
         return Reply(failure=Failure(Reason.DECODER_CRASH, "", detail), retiring=True)
     return reply
 
@@ -181,7 +208,7 @@ def _machines() -> list[tuple[int, int]]:
     _join()
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    found = [(int(has["CPU"]), int(has["memory"])) for has in alive if has.get("CPU", 0) >= 1]
+    found = [(int(has["CPU"]), int(has.get("memory", 0))) for has in alive if has.get("CPU", 0) >= 1]
     if not found:
         raise ConfigError(f"no machine of the Ray cluster has a CPU for workers. {_ADD}")
     return found
@@ -194,14 +221,27 @@ def _join() -> None:
     why = "RAY_ADDRESS is not set" if not address else _unreachable(address)
     try:
         if not why:
-            ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        why = f"RAY_ADDRESS={address}: {str(error).partition(chr(10))[0]}"
+            with _keeping_sigterm():
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        told = str(error).partition("\n")[0].rstrip(".")
+        why = f"RAY_ADDRESS={address}: {told} (one that asks for a token needs RAY_AUTH_MODE=token and the token)"
     if why:
         raise ConfigError(
             f"no Ray cluster can be joined: {why}. Start one with `ray start --head`, set RAY_ADDRESS to the HEAD:6379 "
             f"that it tells, and run the same command again. {_ADD} One machine needs no cluster: --engine pool."
         )
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Ray takes the signal over, and would end the driver without a word of how to go on."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _unreachable(address: str) -> str:

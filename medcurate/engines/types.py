@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 J = TypeVar("J")
 R = TypeVar("R")
+T = TypeVar("T")
 
 # Marks a named step of a job: a time limit applies to its body, and a worker's death inside is blamed on it.
 Guard = Callable[[str], AbstractContextManager[None]]
@@ -53,8 +54,8 @@ class Needs(NamedTuple):
     """What jobs need to find where they run.
 
     ``modules``: what they will import beside the module of their work, so that an engine can load it once for all
-    workers; that changes nothing but the time it takes. ``reads``, ``writes``: folders, which an engine that runs
-    jobs on other machines makes sure are the same ones there.
+    workers; that changes nothing but the time it takes. ``reads``: files, a few of those that jobs will read, and
+    ``writes``: folders that they write to; an engine that runs jobs on other machines makes sure that both are there.
     """
 
     modules: tuple[str, ...] = ()
@@ -63,6 +64,12 @@ class Needs(NamedTuple):
 
 
 NOTHING = Needs()
+_FEW = 32
+
+
+def few(items: Sequence[T]) -> Sequence[T]:
+    """Some of many, evenly spread: enough files to tell a place that has them from one that has not."""
+    return items[:: max(1, len(items) // _FEW)]
 
 
 class Engine(Protocol):

@@ -41,7 +41,7 @@ def write(reader: pa.RecordBatchReader, form: str, out: Path | None) -> None:
     if form == "parquet" and out is None:
         raise ConfigError("query: --format parquet needs a file: add -o FILE.parquet")
     try:
-        with _target(out) as stream:
+        with _target(out) as stream, _dates():
             writers[form](reader, stream)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(f"query: {form} cannot hold this result ({error}); use --format json.") from error
@@ -54,7 +54,8 @@ def show(reader: pa.RecordBatchReader, console: Console | None = None) -> None:
     total = 0
     for batch in reader:
         head = batch.slice(0, max(MAX_SHOWN - total, 0))
-        shown.extend(zip(*(column.to_pylist() for column in head), strict=True))  # names may be equal
+        with _dates():
+            shown.extend(zip(*(column.to_pylist() for column in head), strict=True))  # names may be equal
         total += batch.num_rows
     columns = [*reader.schema.names]
     cells = [[_plain(value) for value in row] for row in shown]
@@ -159,9 +160,10 @@ def _parquet(reader: pa.RecordBatchReader, stream: IO[bytes]) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them; a decimal is a number like others."""
+    """JSON has no NaN and no infinity: null stands for them. A decimal is a number where no digit is lost."""
     if isinstance(value, Decimal):
-        value = float(value)
+        number = float(value)
+        value = number if Decimal(repr(number)) == value else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -178,6 +180,16 @@ def _table_width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
     """Characters that the table needs: every column with its padding and one rule."""
     lines = [columns, *cells]
     return 1 + sum(3 + max(len(line[number]) for line in lines) for number in range(len(columns)))
+
+
+@contextmanager
+def _dates() -> Iterator[None]:
+    try:
+        yield
+    except OverflowError as error:
+        raise ConfigError(
+            f"query: {error}: a date or time before year 1, after 9999, or infinite. Show it as text, with ::VARCHAR."
+        ) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from medcurate.commit import sha256_file, swept
-from medcurate.engines.types import Engine, Limits, Needs
+from medcurate.engines.types import Engine, Limits, Needs, few
 from medcurate.errors import ConfigError, MedcurateError, OutputError
 from medcurate.format import DATASET_FILE, MANIFEST_FILE, REJECTS_FILE, SHARD_FOLDER, SPLITS, SUMMARY_FILE
 from medcurate.format.record import FileRecord, read_record
@@ -162,8 +162,9 @@ def _run(
 def _outcomes(
     jobs: list[ShardJob], engine: Engine, workers: int, tries: int = _TRIES
 ) -> Iterator[tuple[ShardJob, tuple[FileRecord, bool]]]:
-    reads, writes = {job.root for job in jobs}, {folder for job in jobs for folder in (job.out, job.work)}
-    needs = Needs(reads=tuple(sorted(reads)), writes=tuple(sorted(writes)))
+    tars = sorted(tar for root in {job.root for job in jobs} for tar in root.rglob("*.tar"))
+    writes = {folder for job in jobs for folder in (job.out, job.work)}
+    needs = Needs(reads=tuple(few(tars)), writes=tuple(sorted(writes)))
     again = []
     with closing(engine(pack_shard, jobs, workers=workers, limits=_LIMITS, needs=needs)) as outcomes:
         for outcome in outcomes:

@@ -77,10 +77,7 @@ def _step(folder: Path, part: str, *, of_files: bool) -> Iterator[tuple[str, boo
         yield from ((below.path.as_posix(), True) for below in folders(folder, part))
         return
     files, below = entries(folder)
-    alike, exact = Alike(files if of_files else below).to(part), wildcard_pattern(part).fullmatch
-    twins = {folded(name) for name in alike if of_files and exact(name)}
-    for name in alike:
-        if exact(name):
-            yield name, True
-        elif folded(name) not in twins:
-            yield name, False
+    fits, alike = wildcard_pattern(part).fullmatch, wildcard_pattern(folded(part)).fullmatch
+    found = [(name, fits(name) is not None) for name in (files if of_files else below) if alike(folded(name))]
+    twins = {folded(name) for name, exact in found if of_files and exact}
+    yield from (entry for entry in sorted(found) if entry[1] or folded(entry[0]) not in twins)

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from medcurate.commit import TEMP_PREFIX, sha256_file
-from medcurate.engines.types import Engine, Failure, Limits, Needs
+from medcurate.engines.types import Engine, Failure, Limits, Needs, few
 from medcurate.format import (
     CLAIM_FILE,
     DATASET_FILE,
@@ -171,7 +171,7 @@ def _check_shards(
     done = samples = masks = 0
     report(done, total)
     found = {}
-    needs = Needs(reads=tuple({check.folder for check in checks}))
+    needs = Needs(reads=tuple(check.folder / check.name for check in few(checks)))
     for outcome in engine(check_shard, checks, workers=workers, limits=_LIMITS, needs=needs):
         found[outcome.job.name] = outcome
         done += outcome.job.expected.size_bytes

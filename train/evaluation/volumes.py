@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from medcurate.condition import literal
 from medcurate.errors import ConfigError
@@ -57,10 +58,10 @@ class Unit:
 def check_sizes(facts: pa.Table, manifest: str) -> None:
     """Raise ConfigError where slices of one volume differ in size. ``manifest``: of ``facts``, for messages."""
     sizes: dict[tuple[str, ...], list[str]] = {}
-    kinds = facts.group_by([*_VOLUME, "height", "width"]).aggregate([])
+    volumes = facts.filter(pc.not_equal(facts["axis"], ""))
+    kinds = volumes.group_by([*_VOLUME, "height", "width"]).aggregate([])
     for *volume, height, width in zip(*(kinds[name].to_pylist() for name in kinds.column_names), strict=True):
-        if volume[_VOLUME.index("axis")]:
-            sizes.setdefault(tuple(volume), []).append(f"{height} x {width}")
+        sizes.setdefault(tuple(volume), []).append(f"{height} x {width}")
     for (source, case, channel, axis), found in sorted(sizes.items()):
         if len(found) > 1:
             without = f'NOT (source = {literal(source)} AND "case" = {literal(case)})'
