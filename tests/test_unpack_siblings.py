@@ -9,7 +9,9 @@ import pytest
 from unpack_kit import KINDS, TREE, content, reasons, rule, zip_archive
 
 from medcurate.config.source import Unpack
-from medcurate.unpack import Sibling, Unpacked, unpack
+from medcurate.errors import DiskFull
+from medcurate.unpack import DamagedArchive, Sibling, Unpacked, unpack
+from medcurate.unpack import room as room_module
 from medcurate.unpack import sink as sink_module
 from medcurate.unpack import zip_archive as zip_archive_module
 
@@ -109,3 +111,31 @@ def test_room_is_asked_for_what_is_wanted(name, tmp_path, monkeypatch):
         )
     result, _ = made(archive, tmp_path / "a", include=["set/README.txt"])
     assert asked == [(result.size_bytes, 1)]
+
+
+@pytest.fixture
+def little_room(tmp_path, monkeypatch):
+    """100 kB, less than every archive here has."""
+    facts = os.statvfs(tmp_path)
+    small = os.statvfs_result((*facts[:4], 100_000 // facts.f_frsize, *facts[5:]))
+    monkeypatch.setattr(room_module.os, "statvfs", lambda folder: small)
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.tar.zst"])
+def test_room_for_what_is_wanted_of_a_tar_is_told_before_anything_is_written(
+    name, tmp_path, monkeypatch, little_room
+):
+    archive = KINDS[name](tmp_path / name)
+    result, _ = made(archive, tmp_path / "a", include=["set/images/case1.bin"])
+    assert content(result.folder) == {"set/images/case1.bin": TREE["set/images/case1.bin"]}
+    monkeypatch.setattr(sink_module, "create", lambda path: pytest.fail("written"))
+    with pytest.raises(DiskFull, match="unpacking needs 67"):
+        made(archive, tmp_path / "b", include=IMAGES)
+
+
+@pytest.mark.parametrize("name", ["set.tar", "set.tar.gz"])
+def test_a_cut_tar_is_told_as_such_where_room_is_little(name, tmp_path, little_room):
+    archive = KINDS[name](tmp_path / name)
+    archive.write_bytes(archive.read_bytes()[:-20_000])
+    with pytest.raises(DamagedArchive, match=r'last good member is "set/images/case1\.bin"'):
+        made(archive, tmp_path / "a", include=["set/images/case1.bin"])

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from medcurate.progress import progress
 from medcurate.unpack.kinds import archive_kind
 from medcurate.unpack.limits import Stop
 from medcurate.unpack.other_archives import unpack_7z, unpack_rar
 from medcurate.unpack.pool import Pool
 from medcurate.unpack.sink import Sink
 from medcurate.unpack.streams import BLOCK_BYTES, MAGIC, SUFFIXES, Stream, opened
-from medcurate.unpack.tar_archive import BLOCK, Compressed, is_tar, unpack_plain, unpack_tar
+from medcurate.unpack.tar_archive import (
+    BLOCK,
+    Compressed,
+    Plain,
+    file_sizes,
+    is_tar,
+    unpack_plain,
+    unpack_tar,
+)
 from medcurate.unpack.zip_archive import unpack_zip
 from medcurate.zips.volumes import BadZip, Volumes
 
@@ -35,6 +44,38 @@ def unpack_one(paths: Sequence[Path], sink: Sink, form: str, told: Told) -> None
             unpack_rar(list(paths), sink)
         else:
             _unpack_by_position(volumes, kind, sink, told)
+
+
+def check_tar_room(paths: Sequence[Path], sink: Sink, form: str) -> None:
+    """Raise DiskFull where the members of a tar that are wanted do not fit: all of its headers are read for that.
+
+    Other kinds list their members in one place, and are judged as they are unpacked. Raises Stop as ``unpack_one``.
+    """
+    with Volumes(paths) as volumes:
+        kind = archive_kind(volumes)
+        if kind != "tar" and kind not in MAGIC:
+            return
+        with progress(f"measuring {paths[-1].name}", volumes.size, "B") as shown:
+            if kind == "tar":
+                _check_plain_room(volumes, sink)
+                shown.advance(volumes.size)
+            else:
+                _check_stream_room(opened(kind, volumes, shown.advance, sink.budget.passing), sink, form)
+
+
+def _check_plain_room(volumes: Volumes, sink: Sink) -> None:
+    with Pool() as pool:
+        sink.check_room(file_sizes(Plain(volumes, pool, lambda size: None)))
+
+
+def _check_stream_room(stream: Stream, sink: Sink, form: str) -> None:
+    head = _head(stream)
+    if _holds_tar(head, form):
+        source = Compressed(stream, head)
+        try:
+            sink.check_room(file_sizes(source))
+        finally:
+            source.close()
 
 
 def _check_form(form: str, kind: str) -> None:
@@ -61,7 +102,7 @@ def _unpack_by_position(volumes: Volumes, kind: str, sink: Sink, told: Told) -> 
 def _unpack_stream(volumes: Volumes, compression: str, sink: Sink, form: str, told: Told) -> None:
     stream = opened(compression, volumes, told, sink.budget.passing)
     head = _head(stream)
-    if form == "gz" or (form != "tar" and not (len(head) == BLOCK and is_tar(head))):
+    if not _holds_tar(head, form):
         _unpack_single(volumes, SUFFIXES[compression], stream, head, sink)
         return
     source = Compressed(stream, head)
@@ -69,6 +110,10 @@ def _unpack_stream(volumes: Volumes, compression: str, sink: Sink, form: str, to
         unpack_tar(source, sink)
     finally:
         source.close()
+
+
+def _holds_tar(head: bytes, form: str) -> bool:
+    return form == "tar" or (form != "gz" and len(head) == BLOCK and is_tar(head))
 
 
 def _head(stream: Stream) -> bytes:

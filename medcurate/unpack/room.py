@@ -9,6 +9,12 @@ from medcurate.errors import DiskFull
 from medcurate.progress import amount_text
 
 
+def room_bytes(folder: Path) -> int:
+    """What may still be written there, in bytes."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
 def check_room(folder: Path, size_bytes: int, files: int) -> None:
     """Raise DiskFull where ``size_bytes`` in ``files`` files do not fit, naming what is needed and free."""
     status = os.statvfs(folder)

@@ -11,7 +11,7 @@ from medcurate.config.source import Unpack
 from medcurate.errors import ConfigError, DataMissing
 from medcurate.progress import progress
 from medcurate.unpack.folder import commit_folder, fresh_folder, sync_tree
-from medcurate.unpack.formats import unpack_one
+from medcurate.unpack.formats import check_tar_room, unpack_one
 from medcurate.unpack.in_place import index_archive
 from medcurate.unpack.limits import Budget, Limits, Stop
 from medcurate.unpack.record import (
@@ -23,7 +23,7 @@ from medcurate.unpack.record import (
     read_record,
     write_record,
 )
-from medcurate.unpack.room import check_room
+from medcurate.unpack.room import check_room, room_bytes
 from medcurate.unpack.siblings import Sibling, Siblings, siblings
 from medcurate.unpack.sink import NESTED_FOLDER, Nested, Sink, Tally
 
@@ -103,23 +103,30 @@ def _index(paths: Sequence[Path], folder: Path, target: Path, rule: Unpack, limi
 
 def _fill(paths: Sequence[Path], folder: Path, rule: Unpack, limits: Limits, known: Siblings) -> Tally:
     stored_bytes = sum(path.stat().st_size for path in paths)
-    if not rule.include:
-        check_room(folder, stored_bytes, 0)
     budget, tally = Budget(limits, stored_bytes), Tally()
     sink = Sink(folder, rule, budget, tally, known)
-    with progress(f"unpacking {paths[-1].name}", stored_bytes, "B") as shown:
-        try:
+    try:
+        _check_room(paths, sink, stored_bytes)
+        with progress(f"unpacking {paths[-1].name}", stored_bytes, "B") as shown:
             unpack_one(paths, sink, rule.format, shown.advance)
             for nested in sink.nested:
                 _unpack_nested(nested, sink, depth=1)
-        except Stop as stop:
-            raise _error(rule, _stop_text(paths[-1], sink.last_good[1], stop), damage=stop.damage) from stop
+    except Stop as stop:
+        raise _error(rule, _stop_text(paths[-1], sink.last_good[1], stop), damage=stop.damage) from stop
     tally.settle(folder)
     shutil.rmtree(folder / NESTED_FOLDER, ignore_errors=True)
     if not tally.files:
         damage = any(refused.reason == DAMAGED for refused in tally.refused)
         raise _error(rule, _nothing_text(paths[-1], tally), damage=damage)
     return tally
+
+
+def _check_room(paths: Sequence[Path], sink: Sink, stored_bytes: int) -> None:
+    """Raise DiskFull before the disk is filled. Of a tar only a part of which is wanted, reading tells how much."""
+    if not sink.rule.include:
+        check_room(sink.root, stored_bytes, 0)
+    elif stored_bytes > room_bytes(sink.root):
+        check_tar_room(paths, sink, sink.rule.format)
 
 
 def _unpack_nested(nested: Nested, outer: Sink, depth: int) -> None:

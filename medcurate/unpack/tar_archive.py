@@ -10,6 +10,7 @@ from __future__ import annotations
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from medcurate.unpack.limits import Stop
 from medcurate.unpack.names import text
@@ -206,8 +207,7 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
     try:
         for member in _members(source):
             kind = "folder" if is_no_file(member, source) else _kind(member)
-            name = text(member.name.encode("utf-8", "surrogateescape"))
-            place = sink.take(name, kind, member.size)
+            place = sink.take(_name(member), kind, member.size)
             if place:
                 source.copy(member.size, place)
     except tarfile.TarError as error:
@@ -216,6 +216,18 @@ def unpack_tar(source: Forward, sink: Sink) -> None:
     if len(source.last) != BLOCK or any(source.last):
         raise source.ended(f"it is cut or damaged at byte {source.position:,}: its end mark is missing")
     source.finish()
+
+
+def file_sizes(source: Forward) -> Iterator[tuple[str, int]]:
+    """Name and bytes of every file of a tar, up to where it is damaged, which ``unpack_tar`` tells."""
+    with suppress(tarfile.TarError, Stop):
+        for member in _members(source):
+            if _kind(member) == "file":
+                yield _name(member), member.size
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    return text(member.name.encode("utf-8", "surrogateescape"))
 
 
 def _kind(member: tarfile.TarInfo) -> Kind:
