@@ -240,6 +240,58 @@ def test_one_stack_is_drafted_as_pictures_and_doubted(tmp_path):
     assert "If all of them are one volume" in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("of_label", [True, False])
+@pytest.mark.parametrize("files", [1, 2])
+def test_volumes_with_a_last_axis_of_one_are_no_pictures(files, of_label, tmp_path):
+    """Several files, or the spacing of a volume, tell that the first axis counts planes."""
+    (tmp_path / "lab").mkdir()
+    label = LABEL.T[..., None] if of_label else LABEL.T
+    stated = {"spacing": np.array([0.6, 0.8, 2.5])} if files == 1 else {}
+    for number in range(files):
+        np.savez(tmp_path / f"lab/c{number}.npz", image=voxels().T[..., None], label=label, **stated)
+    path, _ = inspected(tmp_path / "lab")
+    answer(path, spacing_mm="[0.6, 0.8, 2.5]")
+    assert built(path) == {"liver": 2 * files, "case": files, "group": files, "key": 2 * files}
+
+
+def test_a_folder_a_case_of_two_arrays_holds_a_volume(tmp_path):
+    for number in range(2):
+        (tmp_path / f"lab/p{number}").mkdir(parents=True)
+        np.save(tmp_path / f"lab/p{number}/image.npy", voxels().T)
+        np.save(tmp_path / f"lab/p{number}/label.npy", LABEL.T)
+    path, _ = inspected(tmp_path / "lab")
+    answer(path, spacing_mm="[0.6, 0.8, 2.5]")
+    assert built(path) == {"liver": 4, "case": 2, "group": 2, "key": 4}
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "is_asked"),
+    [
+        ((8, 32, 32, 1), (8, 32, 32, 1), True),
+        ((8, 32, 32, 1), (8, 32, 32), True),
+        ((8, 32, 32, 3), (8, 32, 32), True),
+        ((8, 32, 32, 3), (8, 32, 32, 6), True),  # a plane a class
+        ((8, 32, 32, 20), (8, 32, 32, 20), False),  # volumes that follow each other
+    ],
+)
+def test_rows_that_may_be_planes_of_a_volume_are_asked_about(image, label, is_asked, tmp_path):
+    (tmp_path / "lab").mkdir()
+    masks = np.zeros(label, np.uint8)
+    masks[:, 4:28, 4:28] = 1
+    np.savez(tmp_path / "lab/all.npz", image=RNG.integers(0, 255, image).astype(np.uint8), label=masks)
+    path, _ = inspected(tmp_path / "lab")
+    assert load_model(path, Source).pairings[0].kind == "array-pack"
+    assert ("If all of them are one volume" in path.read_text(encoding="utf-8")) == is_asked
+
+
+def test_one_volume_in_two_files_is_a_case_folder_as_its_draft_says(tmp_path):
+    (tmp_path / "lab").mkdir()
+    np.save(tmp_path / "lab/image.npy", voxels().T)
+    np.save(tmp_path / "lab/label.npy", LABEL.T)
+    path, _ = inspected(tmp_path / "lab")
+    assert 'write kind = "case-folder" here' in path.read_text(encoding="utf-8")
+
+
 def test_arrays_of_objects_are_shown_and_never_unpickled(tmp_path):
     (tmp_path / "lab").mkdir()
     np.savez(tmp_path / "lab/a.npz", image=np.array([{}], object), label=np.array([{}], object))

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from medcurate.arrays import Header
-from medcurate.inspection.array_files import Pair, headers, pairs, spacing_key
+from medcurate.inspection.array_files import MAX_COMPONENTS, Pair, headers, pairs, spacing_key
 from medcurate.inspection.candidates import Candidate, generalise
 from medcurate.inspection.survey import Survey, extension
 
@@ -14,7 +14,7 @@ FILES_READ = 12
 _COLOURS = 3
 _AXES = (
     "every element of the first axis is taken for an image of its own. If all of them are one volume, write "
-    'kind = "same-file" here, with axes and spacing_mm or spacing_key below (docs/source.md); is it right?'
+    'kind = "{}" here, with axes and spacing_mm or spacing_key below (docs/source.md); is it right?'
 )
 _MORE = 'the file holds more, called after {}: write a [[pairings]] for each, with its split ("train", "val", "test")'
 
@@ -44,21 +44,32 @@ def _zipped(survey: Survey, paths: Sequence[str]) -> Iterator[Candidate]:
     kind = _kind(found, first, len(paths))
     if kind:
         yield Candidate(
-            kind, _options(kind, first, paths), weight=len(paths), asks=_asks(kind, found, common)
+            kind,
+            _options(kind, first, paths),
+            weight=len(paths),
+            asks=_asks(kind, found, common, "same-file"),
         )
 
 
 def _kind(found: Mapping[str, Header], pair: Pair, files: int) -> str:
+    """The kind that explains the shapes; "" where none does. Of several files each is a case, but for colour pictures."""
     image, label = found[pair.image].shape, found[pair.label].shape
     if len(label) == 2 and label in {image, image[:2], image[1:]}:
         return "same-file"
     if len(label) < 3 or len(image) not in {len(label), len(label) + 1} or image[0] != label[0]:
         grids = {image[: len(label)], image[-len(label) :]}
         return "same-file" if len(label) == 3 and label in grids else ""
-    if len(label) == 4 or (len(image) == 4 and image[3] in {1, _COLOURS}):
+    if not _may_be_volume(image, label):
         return "array-pack"
-    stated = spacing_key(found, "ijk")
-    return "same-file" if files > 1 or stated or len(image) == 4 else "array-pack"
+    if spacing_key(found, "ijk") or (files > 1 and image[3:] != (_COLOURS,)):
+        return "same-file"
+    of_pictures = len(label) == 4 or image[3:] in {(), (1,), (_COLOURS,)}
+    return "array-pack" if of_pictures else "same-file"
+
+
+def _may_be_volume(image: Sequence[int], label: Sequence[int]) -> bool:
+    """Whether the label of such an image has three axes, but for one of components."""
+    return len(label) == 3 or (len(label) == len(image) == 4 and label[3] <= MAX_COMPONENTS)
 
 
 def _options(kind: str, pair: Pair, paths: Sequence[str]) -> dict[str, str]:
@@ -83,10 +94,12 @@ def _place(paths: Sequence[str]) -> tuple[str, str]:
     return folder, names.pop() if len(names) == 1 else f"*{extension(paths[0])}"
 
 
-def _asks(kind: str, found: Mapping[str, Header], common: Sequence[Pair]) -> tuple[str, ...]:
+def _asks(kind: str, found: Mapping[str, Header], common: Sequence[Pair], of_volumes: str) -> tuple[str, ...]:
+    """What only an author knows. ``of_volumes``: the kind that takes such files for a volume each."""
     asks = []
-    if kind == "array-pack" and len(found[common[0].image].shape) == len(found[common[0].label].shape) == 3:
-        asks.append(_AXES)
+    image, label = found[common[0].image].shape, found[common[0].label].shape
+    if kind == "array-pack" and _may_be_volume(image, label):
+        asks.append(_AXES.format(of_volumes))
     if len(common) > 1:
         asks.append(_MORE.format(", ".join(pair.of for pair in common[1:])))
     return tuple(asks)
@@ -104,7 +117,10 @@ def _plain(survey: Survey, paths: Sequence[str]) -> Iterator[Candidate]:
     for (pair, _), _ in counted.most_common(1):
         holding = [places for places in stems.values() if {pair.image, pair.label} <= set(places)]
         image, label = (headers(survey.root / holding[0][stem]).get("") for stem in (pair.image, pair.label))
-        if not image or not label or _kind({"i": image, "l": label}, Pair("i", "l"), 1) != "array-pack":
+        if not image or not label:
+            continue
+        found = {pair.image: image, pair.label: label}
+        if _kind(found, pair, len(holding)) != "array-pack":
             continue
         sides = {"images": pair.image, "labels": pair.label}
         folders = [places[pair.image] for places in holding]
@@ -112,5 +128,5 @@ def _plain(survey: Survey, paths: Sequence[str]) -> Iterator[Candidate]:
         for key, stem in sides.items():
             folder, name = _place([places[stem] for places in holding])
             options[key] = f"{folder}/{name}" if folder else name
-        asks = _asks("array-pack", {pair.image: image, pair.label: label}, [pair])
+        asks = _asks("array-pack", found, [pair], "case-folder")
         yield Candidate("array-pack", options, weight=2 * len(folders), asks=asks)

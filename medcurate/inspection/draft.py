@@ -161,7 +161,7 @@ def _stored(shape: Sequence[int], axes: str) -> list[int]:
 def _channels(guess: Guess, images: Sequence[Facts]) -> Iterator[str]:
     names: list[Mapping[str, Any]] = [{"name": name} for name in guess.candidate.channels]
     components = {facts.shape[3] for facts in images if facts.affine is not None and len(facts.shape) == 4}
-    if not names and len(components) == 1 and (count := components.pop()) in range(2, MAX_COMPONENTS + 1):
+    if not names and len(components) == 1 and (count := components.pop()) in range(1, MAX_COMPONENTS + 1):
         names = [{"name": f"c{index}", "component": index} for index in range(count)]
     if names:
         yield f"{QUESTION} which sequence (or modality) is each channel?"
