@@ -157,6 +157,19 @@ def test_a_hub_that_falls_silent_is_not_waited_for_for_ever(tmp_path, server, pa
     assert time.monotonic() - started < 6
 
 
+def test_while_the_hub_limits_requests_a_list_goes_on_where_it_was(tmp_path, server):
+    """The library waits as long as the hub says, longer than a time-out: that is no silence."""
+    tree = hub(server)
+    listed = json.loads(tree.content)
+    place = f"/api/datasets/org/set/tree/{COMMIT}/train?cursor=1"
+    tree.content = json.dumps(listed[:2]).encode()
+    tree.headers = {"Link": f'<{server.url}{place}>; rel="next"'}
+    limit = Fault(status=429, headers={"RateLimit": '"api";r=0;t=0', "Retry-After": "0"})
+    rest = server.serve(place, json.dumps(listed[2:]).encode(), [limit, Fault()])
+    assert contents(have(on_hub(), tmp_path) / "data") == CASES
+    assert (len(tree.requests), len(rest.requests)) == (1, 2)
+
+
 def test_a_server_that_is_busy_is_asked_again(tmp_path, server):
     hub(server)
     server.objects["/api/datasets/org/set"].script = [Fault(status=503), Fault(reset=True), Fault()]

@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -90,53 +89,41 @@ def contents(client: httpx.Client, folder: Folder) -> Contents:
     ConfigError where the library is not installed.
     """
     hub = _library()
-    api = hub.HfApi(endpoint=_endpoint())
+    name, timeout_s, endpoint = folder.huggingface, client.timeout.read, _endpoint()
     with _blamed(hub):
-        steps = _awaited(_listed(api, folder), client.timeout.read)
-        commit = next(steps)
-        found = [each for each in steps if isinstance(each, hub.hf_api.RepoFile)]
-    return Contents(commit, list(_entries(found, folder, commit)))
+        facts = hub.HfApi(endpoint=endpoint).dataset_info(
+            name, revision=folder.revision or None, timeout=timeout_s
+        )
+        if not isinstance(facts.sha, str):
+            raise RefusedError("it does not say at which commit the repository is")
+        inside = quote(folder.resource.strip("/"), safe="")
+        tree = f"{endpoint}/api/datasets/{name}/tree/{facts.sha}/{inside}".rstrip("/")
+        found = [
+            hub.hf_api.RepoFile(**each) for each in _tree(hub, tree, timeout_s) if each["type"] == "file"
+        ]
+    return Contents(facts.sha, list(_entries(found, folder, facts.sha)))
 
 
-def _listed(api: Any, folder: Folder) -> Iterator[Any]:
-    """The commit, then what lies in the repository at that commit."""
-    name = folder.huggingface
-    commit = api.dataset_info(name, revision=folder.revision or None).sha
-    if not isinstance(commit, str):
-        raise RefusedError("it does not say at which commit the repository is")
-    yield commit
-    yield from api.list_repo_tree(
-        name, folder.resource.strip("/") or None, recursive=True, revision=commit, repo_type="dataset"
-    )
+def _tree(hub: Any, url: str, timeout_s: float | None) -> Iterator[dict[str, Any]]:
+    """What lies below the folder at ``url``, page by page, as the library's ``list_repo_tree`` asks for it.
 
-
-def _awaited(steps: Iterator[Any], seconds: float | None) -> Iterator[Any]:
-    """``steps``, made in a thread of their own: the library waits for a silent server for ever.
-
-    Raises what they raise, and TransientError where the next does not come in ``seconds``.
+    That waits for a silent server for ever, in some versions whatever its session's time-out is. Where the hub
+    limits the rate of requests, the library's patience counts: to begin with the first page anew would ask for more.
     """
-    made: SimpleQueue[Any] = SimpleQueue()
-    done = object()
-
-    def make() -> None:
-        try:
-            for step in steps:
-                made.put(step)
-            made.put(done)
-        except BaseException as error:  # told by the thread that waits
-            made.put(error)
-
-    Thread(target=make, name="list of Hugging Face", daemon=True).start()
-    while True:
-        try:
-            step = made.get(timeout=seconds)
-        except Empty as error:
-            raise TransientError("no byte within the time-out") from error
-        if step is done:
-            return
-        if isinstance(step, BaseException):
-            raise step
-        yield step
+    wanted: dict[str, bool] | None = {"recursive": True, "expand": False}
+    while url:
+        page = hub.utils.http_backoff(
+            "GET",
+            url,
+            params=wanted,
+            headers=hub.utils.build_hf_headers(),
+            timeout=timeout_s,
+            retry_on_exceptions=(),
+            retry_on_status_codes=429,
+        )
+        hub.utils.hf_raise_for_status(page)
+        yield from page.json()
+        url, wanted = page.links.get("next", {}).get("url", ""), None  # the next address has them
 
 
 def _entries(found: Iterable[Any], folder: Folder, commit: str) -> Iterator[Entry]:
@@ -178,10 +165,16 @@ def _blamed(hub: Any) -> Iterator[None]:
     except hub.errors.OfflineModeIsEnabled as error:
         raise RefusedError("HF_HUB_OFFLINE forbids it; unset it to download") from error
     except Exception as error:
-        kind = type(error)
-        if not isinstance(error, OSError) and not kind.__module__.startswith("http"):
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
             raise
-        if refused := untrusted(error):
-            raise refused from error
-        unreachable = kind.__name__ in {"ConnectError", "ConnectTimeout"}
-        raise TransientError(str(error) or kind.__name__, unreachable=unreachable) from error
+        raise _failure(error) from error
+
+
+def _failure(error: Exception) -> TransientError | RefusedError:
+    """What an error of the library's own client means, whichever of the clients of its versions that is."""
+    if refused := untrusted(error):
+        return refused
+    kind = type(error).__name__
+    if kind == "ReadTimeout":
+        return TransientError("no byte within the time-out")
+    return TransientError(str(error) or kind, unreachable=kind in {"ConnectError", "ConnectTimeout"})
