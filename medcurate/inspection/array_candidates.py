@@ -52,7 +52,7 @@ def _zipped(survey: Survey, paths: Sequence[str]) -> Iterator[Candidate]:
 
 
 def _kind(found: Mapping[str, Header], pair: Pair, files: int) -> str:
-    """The kind that explains the shapes; "" where none does. Of several files each is a case, but for colour pictures."""
+    """The kind that explains the shapes; "" where none does. Several files are a case each, but for colour pictures."""
     image, label = found[pair.image].shape, found[pair.label].shape
     if len(label) == 2 and label in {image, image[:2], image[1:]}:
         return "same-file"
