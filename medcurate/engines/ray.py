@@ -42,9 +42,8 @@ except ModuleNotFoundError as error:
 _AGAIN = "Run the same command again: it continues."
 _ANSWER_SECONDS = 10.0
 _WAIT_SECONDS = 60.0
-_LOST_STARTS = (
-    3  # and one a worker: a machine may go at any time, one that cannot start any is mended by its owner
-)
+# And one a worker: a machine may go at any time, but one that cannot start a worker is mended by nobody but its owner.
+_LOST_STARTS = 3
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ADD = "Add machines with `ray start --address=HEAD:6379`."
 
