@@ -46,7 +46,9 @@ def cluster() -> Iterator[None]:
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir="/tmp"
     ) as folder:  # sockets lie in it: no long name will do
-        machines = Cluster(initialize_head=True, head_node_args={**MACHINE, "temp_dir": folder})
+        os.environ["RAY_TMPDIR"] = folder
+        (Path(folder) / "ray").mkdir()
+        machines = Cluster(initialize_head=True, head_node_args=MACHINE)
         machines.add_node(**MACHINE)
         os.environ["RAY_ADDRESS"] = machines.address
         try:
